@@ -1,0 +1,275 @@
+//! An event as the spool stores it.
+//!
+//! ```text
+//! version  u8         1
+//! length   u32, LE    of the header
+//! header              postcard of the attributes
+//! body                as it came, to the end
+//! ```
+//!
+//! A new attribute is a new version: this one is read for ever.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{Content, Event, Provider, Time};
+
+const VERSION: u8 = 1;
+const PREFIX_BYTES: usize = 5;
+
+/// Why a record is not an event. The record is left as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("an event record in format {0}, which this version of Forebay does not know")]
+    Version(u8),
+    #[error("a truncated event record")]
+    Truncated,
+    #[error("an event record with a damaged header")]
+    Header,
+}
+
+/// What decides whether a route wants an event, read without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Interest<'a> {
+    pub kind: &'a str,
+    pub endpoint: &'a str,
+}
+
+/// Version 1. The order of the fields is the format.
+#[derive(Serialize, Deserialize)]
+struct Header<'a> {
+    id: [u8; 16],
+    provider: u8,
+    endpoint: &'a str,
+    kind: &'a str,
+    name: Option<&'a str>,
+    key: &'a str,
+    account: Option<&'a str>,
+    stream_name: Option<&'a str>,
+    feed_id: Option<&'a str>,
+    token_id: Option<&'a str>,
+    time: i64,
+    sent: Option<i64>,
+    recorded: i64,
+    content: u8,
+    content_type: Option<&'a str>,
+}
+
+impl Event {
+    /// The record of this event.
+    pub fn encode(&self) -> Bytes {
+        let (content, content_type) = match &self.content {
+            Content::Json => (0, None),
+            Content::Jpeg => (1, None),
+            Content::Opaque(content_type) => (2, Some(content_type.as_str())),
+        };
+        let header = Header {
+            id: *self.id.as_bytes(),
+            provider: match self.provider {
+                Provider::Millicast => 0,
+            },
+            endpoint: &self.endpoint,
+            kind: &self.kind,
+            name: self.name.as_deref(),
+            key: &self.key,
+            account: self.account.as_deref(),
+            stream_name: self.stream_name.as_deref(),
+            feed_id: self.feed_id.as_deref(),
+            token_id: self.token_id.as_deref(),
+            time: self.time.0,
+            sent: self.sent.map(|time| time.0),
+            recorded: self.recorded.0,
+            content,
+            content_type,
+        };
+        let mut record = Vec::with_capacity(PREFIX_BYTES + 512 + self.body.len());
+        record.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+        let mut record = postcard::to_extend(&header, record).expect("a header of plain values is always serialized");
+        let length = u32::try_from(record.len() - PREFIX_BYTES).expect("attributes are far below 4 GiB");
+        record[1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
+        record.extend_from_slice(&self.body);
+        record.into()
+    }
+
+    /// Reads a record. The event's body shares the record's memory.
+    pub fn decode(record: &Bytes) -> Result<Self, DecodeError> {
+        let (header, body_offset) = header(record)?;
+        Ok(Event {
+            id: Uuid::from_bytes(header.id),
+            provider: match header.provider {
+                0 => Provider::Millicast,
+                _ => return Err(DecodeError::Header),
+            },
+            endpoint: header.endpoint.to_owned(),
+            kind: header.kind.to_owned(),
+            name: header.name.map(str::to_owned),
+            key: header.key.to_owned(),
+            account: header.account.map(str::to_owned),
+            stream_name: header.stream_name.map(str::to_owned),
+            feed_id: header.feed_id.map(str::to_owned),
+            token_id: header.token_id.map(str::to_owned),
+            time: Time(header.time),
+            sent: header.sent.map(Time),
+            recorded: Time(header.recorded),
+            content: match (header.content, header.content_type) {
+                (0, None) => Content::Json,
+                (1, None) => Content::Jpeg,
+                (2, Some(content_type)) => Content::Opaque(content_type.to_owned()),
+                _ => return Err(DecodeError::Header),
+            },
+            body: record.slice(body_offset..),
+        })
+    }
+
+    /// Reads only what routes match on.
+    pub fn interest(record: &[u8]) -> Result<Interest<'_>, DecodeError> {
+        let (header, _) = header(record)?;
+        Ok(Interest {
+            kind: header.kind,
+            endpoint: header.endpoint,
+        })
+    }
+}
+
+/// The header of a record, and where its body starts.
+fn header(record: &[u8]) -> Result<(Header<'_>, usize), DecodeError> {
+    match record.first() {
+        None => return Err(DecodeError::Truncated),
+        Some(&VERSION) => {}
+        Some(&version) => return Err(DecodeError::Version(version)),
+    }
+    let length = record[1..].first_chunk::<4>().ok_or(DecodeError::Truncated)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| DecodeError::Truncated)?;
+    let bytes = record[PREFIX_BYTES..].get(..length).ok_or(DecodeError::Truncated)?;
+    match postcard::take_from_bytes(bytes) {
+        Ok((header, [])) => Ok((header, PREFIX_BYTES + length)),
+        _ => Err(DecodeError::Header),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn event() -> impl Strategy<Value = Event> {
+        let text = || any::<String>();
+        let maybe = || proptest::option::of(any::<String>());
+        let content = prop_oneof![
+            Just(Content::Json),
+            Just(Content::Jpeg),
+            any::<String>().prop_map(Content::Opaque)
+        ];
+        (
+            (
+                any::<[u8; 16]>(),
+                text(),
+                text(),
+                maybe(),
+                text(),
+                maybe(),
+                maybe(),
+                maybe(),
+                maybe(),
+            ),
+            (
+                any::<i64>(),
+                proptest::option::of(any::<i64>()),
+                any::<i64>(),
+                content,
+                any::<Vec<u8>>(),
+            ),
+        )
+            .prop_map(
+                |(
+                    (id, endpoint, kind, name, key, account, stream_name, feed_id, token_id),
+                    (time, sent, recorded, content, body),
+                )| Event {
+                    id: Uuid::from_bytes(id),
+                    provider: Provider::Millicast,
+                    endpoint,
+                    kind,
+                    name,
+                    key,
+                    account,
+                    stream_name,
+                    feed_id,
+                    token_id,
+                    time: Time(time),
+                    sent: sent.map(Time),
+                    recorded: Time(recorded),
+                    content,
+                    body: body.into(),
+                },
+            )
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_decoded_without_a_copy_of_the_body(event in event()) {
+            let record = event.encode();
+            let decoded = Event::decode(&record).unwrap();
+            prop_assert_eq!(&decoded, &event);
+            prop_assert_eq!(decoded.body.as_ptr_range().end, record.as_ptr_range().end);
+            let interest = Event::interest(&record).unwrap();
+            prop_assert_eq!((interest.kind, interest.endpoint), (event.kind.as_str(), event.endpoint.as_str()));
+        }
+
+        #[test]
+        fn no_bytes_make_decode_panic(bytes: Vec<u8>, version_1: bool) {
+            let mut bytes = bytes;
+            if let (true, Some(first)) = (version_1, bytes.first_mut()) {
+                *first = VERSION;
+            }
+            let _ = Event::decode(&bytes.into());
+        }
+
+        #[test]
+        fn a_damaged_record_never_makes_decode_panic(event in event(), at: proptest::sample::Index, to: u8) {
+            let mut bytes = event.encode().to_vec();
+            let index = at.index(bytes.len());
+            bytes[index] = to;
+            let _ = Event::decode(&bytes.clone().into());
+            bytes.truncate(index);
+            let _ = Event::decode(&bytes.into());
+        }
+    }
+
+    #[test]
+    fn a_record_of_version_1_is_read_for_ever() {
+        let record = Bytes::from_static(
+            b"\x01S\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
+              \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plainbody",
+        );
+        let event = Event {
+            id: Uuid::from_u128(1),
+            provider: Provider::Millicast,
+            endpoint: "acme".to_owned(),
+            kind: "feeds".to_owned(),
+            name: Some("started".to_owned()),
+            key: "A/s".to_owned(),
+            account: Some("A".to_owned()),
+            stream_name: Some("s".to_owned()),
+            feed_id: Some("f".to_owned()),
+            token_id: None,
+            time: Time(1_638_463_486_359),
+            sent: Some(Time(1_638_463_486_489)),
+            recorded: Time(1_638_463_486_512),
+            content: Content::Opaque("text/plain".to_owned()),
+            body: Bytes::from_static(b"body"),
+        };
+        assert_eq!(Event::decode(&record).as_ref(), Ok(&event));
+        assert_eq!(event.encode(), record);
+    }
+
+    #[test]
+    fn a_record_of_a_later_format_is_named_as_such() {
+        assert_eq!(
+            Event::decode(&Bytes::from_static(&[2, 0, 0])),
+            Err(DecodeError::Version(2))
+        );
+        assert_eq!(Event::decode(&Bytes::new()), Err(DecodeError::Truncated));
+    }
+}

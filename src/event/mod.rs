@@ -1,0 +1,110 @@
+//! What happened, as a CloudEvent: identity, time, stream key and type, with the body as it came.
+//!
+//! Pure: no IO, no framework. [`Event`] is what a provider makes of a verified request, what the spool stores
+//! ([`Event::encode`], [`Event::decode`]) and what [`render`] turns into what a consumer reads.
+
+mod codec;
+pub mod render;
+pub mod text;
+pub mod time;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub use codec::{DecodeError, Interest};
+pub use time::Time;
+
+/// Who sent the webhook.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// Dolby.io Real-time Streaming.
+    Millicast,
+}
+
+impl Provider {
+    /// As configuration and topics call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Millicast => "millicast",
+        }
+    }
+}
+
+/// What an event's body is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Content {
+    /// A JSON text.
+    Json,
+    /// A JPEG picture.
+    Jpeg,
+    /// Anything else that was authentic, with the content type that its sender gave it.
+    Opaque(String),
+}
+
+/// What happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The same for a duplicate: made from the endpoint and the raw body (a thumbnail: and its headers).
+    pub id: Uuid,
+    pub provider: Provider,
+    /// The name of the endpoint that took it in.
+    pub endpoint: String,
+    /// `feeds`, `recordings`, … in lower case, or an unknown kind with characters outside `a-z0-9-` replaced.
+    pub kind: String,
+    /// `started`, `ended`, … likewise; none where the kind has no events (`unreadable`).
+    pub name: Option<String>,
+    /// The stream key, which is the partition key and the subject. Never empty.
+    pub key: String,
+    pub account: Option<String>,
+    pub stream_name: Option<String>,
+    pub feed_id: Option<String>,
+    /// The publishing token that took a picture; only headers say it.
+    pub token_id: Option<String>,
+    /// When it happened, where the payload says so, else when it was sent.
+    pub time: Time,
+    /// When the sender says that it sent it.
+    pub sent: Option<Time>,
+    /// When this replica took it in.
+    pub recorded: Time,
+    pub content: Content,
+    /// The body, byte for byte as it came.
+    pub body: Bytes,
+}
+
+impl Provider {
+    /// The domain under which the provider's types and sources are named, as in `com.millicast.feeds.started`.
+    fn type_prefix(self) -> &'static str {
+        match self {
+            Provider::Millicast => "com.millicast",
+        }
+    }
+
+    fn authority(self) -> &'static str {
+        match self {
+            Provider::Millicast => "millicast.com",
+        }
+    }
+}
+
+impl Event {
+    /// The CloudEvents `type`.
+    pub fn type_(&self) -> String {
+        let prefix = self.provider.type_prefix();
+        match &self.name {
+            Some(name) => format!("{prefix}.{}.{name}", self.kind),
+            None => format!("{prefix}.{}", self.kind),
+        }
+    }
+
+    /// The CloudEvents `source`, a URI reference.
+    pub fn source(&self) -> String {
+        let account = self.account.as_deref().unwrap_or("unknown");
+        format!(
+            "//{}/accounts/{}",
+            self.provider.authority(),
+            text::uri_segment(account)
+        )
+    }
+}

@@ -1,0 +1,15 @@
+//! Forebay takes webhooks in, makes them durable, and lets them out to a message broker in order.
+//!
+//! The modules, in the order in which a webhook meets them:
+//!
+//! - [`ingress`] reads the request under limits of size and time,
+//! - [`provider`] verifies its signature over the raw bytes and turns it into an [`event`],
+//! - [`spool`] appends it to a durable log; the sender is answered after the fsync,
+//! - [`dispatch`], one per route, follows the log and publishes through a [`sink`],
+//! - [`admin`] tells how all that is going.
+//!
+//! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
+
+pub mod event;
+
+pub mod provider;

@@ -13,3 +13,4 @@
 pub mod event;
 
 pub mod provider;
+pub mod spool;

@@ -1,0 +1,236 @@
+//! Appending: batches, segments that fill up, their seals.
+
+use std::{io, path::Path, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+
+use super::{Active, Log};
+use crate::spool::{
+    AppendError, Class, Record,
+    file_system::{File, is_full},
+    segment::{DATA_START, Seal, encode_frame, encode_header, encode_seal, frame_len},
+    shared::Segment,
+};
+
+/// Records that are written with one call and one sync; more of them wait for the next.
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// The write buffer shrinks to this after a larger batch.
+const BUFFER_BYTES_KEPT: usize = 1 << 20;
+
+/// What a caller of [`Log::append_batch`] wants written.
+pub(in crate::spool) struct Request<'a> {
+    pub record: &'a Bytes,
+    pub class: Class,
+}
+
+impl Log {
+    /// Appends in order, each batch with one write and one sync, and adds one result for each request.
+    ///
+    /// After a failure nothing is written any more, by anybody.
+    pub(in crate::spool) fn append_batch(
+        &mut self,
+        requests: &[Request<'_>],
+        results: &mut Vec<Result<u64, AppendError>>,
+    ) {
+        let mut done = 0;
+        while done < requests.len() {
+            if self.shared.is_failed() {
+                results.resize(results.len() + requests.len() - done, Err(AppendError::Failed));
+                break;
+            }
+            let before = results.len();
+            if let Err(reason) = self.append_some(&requests[done..], results) {
+                self.fail(&reason);
+                for result in &mut results[before..] {
+                    *result = result.and(Err(AppendError::Failed));
+                }
+                if results.len() == before {
+                    results.push(Err(AppendError::Failed));
+                }
+            }
+            done += results.len() - before;
+        }
+        self.buffer.clear();
+        self.buffer.shrink_to(BUFFER_BYTES_KEPT);
+    }
+
+    /// Appends as many as go into one write. At least one request gets its result.
+    fn append_some(
+        &mut self,
+        requests: &[Request<'_>],
+        results: &mut Vec<Result<u64, AppendError>>,
+    ) -> Result<(), String> {
+        self.buffer.clear();
+        let mut records = Vec::with_capacity(requests.len());
+        let mut after = self.segments.last().copied();
+        let mut bulk_bytes = self.segments.iter().map(|segment| segment.bulk_bytes).sum::<u64>();
+        for request in requests {
+            let len = frame_len(request.record.len());
+            if let Err(refused) = self.admit(request.class, len, bulk_bytes) {
+                results.push(Err(refused));
+                continue;
+            }
+            let fits = self.active.is_some() && after.is_some_and(|active| active.end + len <= active.disk_bytes);
+            if !fits {
+                if !self.buffer.is_empty() {
+                    break;
+                }
+                if !self.roll(len)? {
+                    self.full = true;
+                    results.push(Err(AppendError::Full));
+                    continue;
+                }
+                after = self.segments.last().copied();
+            }
+            if !self.buffer.is_empty() && self.buffer.len() + len as usize > BATCH_BYTES_MAX {
+                break;
+            }
+            let active = after.as_mut().expect("there is room in the active segment");
+            let sequence = self.next_sequence + records.len() as u64;
+            let batch_start = self.segments.last().expect("the active segment is the last").end;
+            encode_frame(
+                &mut self.buffer,
+                active.id,
+                batch_start,
+                sequence,
+                request.class,
+                request.record,
+            );
+            active.end += len;
+            active.records += 1;
+            active.last_sequence = sequence;
+            if request.class == Class::Bulk {
+                active.bulk_bytes += len;
+                bulk_bytes += len;
+            }
+            records.push(Record {
+                sequence,
+                bytes: request.record.clone(),
+            });
+            results.push(Ok(sequence));
+        }
+        let Some(after) = after.filter(|_| !records.is_empty()) else {
+            self.publish();
+            return Ok(());
+        };
+        self.write(after, records)
+    }
+
+    /// Whether a record may be appended at all.
+    fn admit(&self, class: Class, len: u64, bulk_bytes: u64) -> Result<(), AppendError> {
+        if DATA_START + len > self.limits.segment_bytes {
+            return Err(AppendError::TooLarge);
+        }
+        if class == Class::Bulk && bulk_bytes + len > self.limits.bulk_bytes_max {
+            return Err(AppendError::BulkFull);
+        }
+        Ok(())
+    }
+
+    /// Writes the buffer, syncs it and shows its records.
+    fn write(&mut self, after: Segment, records: Vec<Record>) -> Result<(), String> {
+        let active = self.active.as_ref().expect("a batch was encoded for it");
+        let segment = self.segments.last_mut().expect("the active segment is the last");
+        let started = Instant::now();
+        active
+            .file
+            .pwrite(segment.end, &self.buffer)
+            .map_err(|error| format!("write to {}: {error}", active.path.display()))?;
+        active
+            .file
+            .sync_data()
+            .map_err(|error| format!("fsync of {}: {error}", active.path.display()))?;
+        let took = started.elapsed();
+        *segment = after;
+        self.next_sequence += records.len() as u64;
+        self.shared.publish_appended(after, records.len() as u64);
+        self.observer.synced(records.len(), took);
+        self.shared.publish_records(records.into_iter());
+        Ok(())
+    }
+
+    /// Seals the active segment, if there is one, and makes a new one with room for `len`. `false`: there is no room.
+    pub(super) fn roll(&mut self, len: u64) -> Result<bool, String> {
+        debug_assert!(DATA_START + len <= self.limits.segment_bytes);
+        let kept: u64 = self
+            .segments
+            .iter()
+            .enumerate()
+            .map(|(at, segment)| match self.active {
+                Some(_) if at + 1 == self.segments.len() => segment.end,
+                _ => segment.disk_bytes,
+            })
+            .sum();
+        if kept + self.limits.segment_bytes > self.limits.bytes_max {
+            return Ok(false);
+        }
+        self.seal()?;
+        self.create()
+    }
+
+    fn create(&mut self) -> Result<bool, String> {
+        let bytes = self.limits.segment_bytes;
+        let segment = Segment::empty(self.next_segment, self.next_sequence, bytes);
+        let path = self.shared.segments_dir.join(segment.file_name());
+        let made = self.create_file(&path, &segment);
+        let file = match made {
+            Ok(file) => file,
+            Err(error) => {
+                // What is left of it holds nothing, and recovery passes over it.
+                let _ = self.fs.unlink(&path);
+                if is_full(&error) || error.kind() == io::ErrorKind::AlreadyExists {
+                    // Once, not with every append until there is room again.
+                    if !self.full {
+                        tracing::warn!(path = %path.display(), %error, "no room for a new segment");
+                    }
+                    return Ok(false);
+                }
+                return Err(format!("create {}: {error}", path.display()));
+            }
+        };
+        let dir = &self.shared.segments_dir;
+        self.fs
+            .sync_dir(dir)
+            .map_err(|error| format!("fsync of {}: {error}", dir.display()))?;
+        self.segments.push(segment);
+        self.active = Some(Active { file, path });
+        self.next_segment += 1;
+        self.full = false;
+        self.publish();
+        Ok(true)
+    }
+
+    fn create_file(&self, path: &Path, segment: &Segment) -> io::Result<Arc<dyn File>> {
+        let file = self.fs.create(path, segment.disk_bytes)?;
+        file.pwrite(0, &encode_header(segment.id, segment.first_sequence))?;
+        file.sync_data()?;
+        Ok(file)
+    }
+
+    /// Says what the active segment holds and gives back the space it did not use. Its records are durable already.
+    pub(super) fn seal(&mut self) -> Result<(), String> {
+        let Some(active) = self.active.take() else {
+            return Ok(());
+        };
+        let segment = self.segments.last_mut().expect("the active segment is the last");
+        seal_file(active.file.as_ref(), segment).map_err(|error| format!("seal {}: {error}", active.path.display()))
+    }
+}
+
+/// Writes the seal of a segment that is durable up to its end, and cuts the file there.
+pub(in crate::spool) fn seal_file(file: &dyn File, segment: &mut Segment) -> io::Result<()> {
+    let (offset, seal) = encode_seal(
+        segment.id,
+        &Seal {
+            records: segment.records,
+            bulk_bytes: segment.bulk_bytes,
+            last_sequence: segment.last_sequence,
+            end: segment.end,
+        },
+    );
+    file.truncate(segment.end)?;
+    file.pwrite(offset, &seal)?;
+    file.sync_data()?;
+    segment.disk_bytes = segment.end;
+    Ok(())
+}

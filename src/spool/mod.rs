@@ -1,0 +1,334 @@
+//! The durable log between the sender and the broker.
+//!
+//! # Constraints
+//!
+//! - A record is acknowledged after it is durable, and seen by a reader only then.
+//! - What was acknowledged is read, in order and unchanged, until every cursor has passed it. No sequence number that anybody
+//!   could have seen is given out twice.
+//! - After the first write or sync that failed, nothing more is written. The process ends and recovers from the disk.
+//! - A full disk is no failure: it is said, and it passes.
+//! - Damage is found, counted, set aside and passed over, never cut off silently, never a reason to stop.
+//! - Memory and disk are bounded; opening takes time by the segment, not by the record.
+//! - Records are opaque bytes. No wall clock is read.
+//!
+//! # Format
+//!
+//! The log is a row of *segments*, preallocated files that are written front to back and never changed. A *frame* is a record with
+//! a header: length, checksums, sequence number, and where its *batch* starts. The header's checksum covers the segment
+//! and the offset, so that a right frame in a wrong place is wrong. Once a segment is full it gets a *seal*, which says what it holds.
+//! `docs/spool-format.md` has every byte.
+//!
+//! # Write path
+//!
+//! One thread, `forebay-spool`, does everything that writes. Requests queue in memory, bounded in number and bytes; the writer takes all
+//! that wait as one batch: one `pwrite`, one `fdatasync`, then the index and the newest records are shown to the readers, then everybody is
+//! answered. While it syncs, the next batch gathers. There is no timer: under no load a record is written at once, and under load the sync
+//! is shared.
+//!
+//! A segment that has no room is sealed, made durable, and only then the next one is created: allocated, header written, file
+//! synced, directory synced, first record. No space while creating is [`AppendError::Full`]; it is tried again with the next append, and
+//! twice a second without one, because nobody may be sending to a spool that is not ready.
+//!
+//! # Read path
+//!
+//! The newest records stay in memory, as the bytes that came in: a reader near the head copies references. One that is far behind reads the
+//! files a mebibyte at a time, on a blocking thread, up to what is durable. Where a frame is wrong it goes on at the next valid
+//! header; the writer is told, counts it and copies the bytes to `quarantine/`. A segment that is deleted under a reader is finished from
+//! the open file, or passed over: only what every cursor has passed is deleted.
+//!
+//! # Delete path
+//!
+//! A [`Cursor`] moves in memory; twice a second the writer makes those that moved durable, in place, in the older of two slots, so that neither a
+//! torn write nor a full disk can lose it. Then each segment behind every durable cursor is unlinked and the directory synced, oldest first and
+//! one by one, so that a gap is never ordinary. The newest segment stays, and without any cursor everything stays.
+//!
+//! # Recovery
+//!
+//! Sealed segments are opened by their first block. A newest segment without a seal is read: it ends after its last valid frame, is cut
+//! there and sealed; appends go to a new segment, so no stale frame can become valid. A hole is either
+//!
+//! - a *torn tail*, when no later batch left a valid header: its sync never returned, nobody was told, it is cut off; or
+//! - *damage*, when one did: a batch is only written after the one before was synced, so the hole was durable once.
+//!
+//! The newest segment is read from the disk, not from the kernel's memory; then its last batch, header and seal are written again before they are
+//! synced and trusted: if the sync of the process before failed, the kernel holds their pages as clean, and a sync alone would say yes to what the
+//! disk does not have.
+//!
+//! A cursor is a hint. Damaged, it falls back to its other slot, or else to the oldest record. Ahead of the log, when the log's end is lost to damage,
+//! it raises the next sequence number: what was settled under a number must not settle another record.
+//!
+//! # What is assumed of the disk
+//!
+//! - A sync that returned success is kept, also over a loss of power.
+//! - Unsynced writes may be there or not, sector by sector, in any order, and torn. A sector's bytes that a torn write does not change stay as
+//!   they are: consecutive batches share sectors. A disk that garbles a whole sector instead makes this damage: found and counted.
+//! - Preallocated space can be written without new space, so a full disk shows when a segment is made. A file system that copies on write does not
+//!   keep this; there a full disk fails the spool, and the process ends.
+//!
+//! What cannot be told: damage to the very last batch of a log that was not closed looks like a torn tail; and a newest segment that is wholly zeroed
+//! looks like one that was never finished.
+//!
+//! # Why it is safe
+//!
+//! *Acknowledged implies durable*: the answer follows the sync of the frame, which follows the syncs of its file and of its directory entry. *Durable implies
+//! found*: recovery stops only at a hole that no later batch follows, and an acknowledged batch before it has no hole. *Seen implies
+//! durable*: readers are shown records after the sync, and after recovery has written again what was in doubt. The simulator in the tests drives
+//! the log over a disk that loses, tears and fails at every call, and checks this against a model; with the syncs taken out it fails.
+
+mod cursors;
+mod file_system;
+mod log;
+mod quarantine;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod shared;
+mod writer;
+
+use std::{
+    future::Future,
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use bytes::Bytes;
+
+pub use self::reader::{ReadError, Reader};
+use self::{
+    cursors::CursorState,
+    file_system::{FileSystem, Lock, RealFileSystem},
+    log::{Log, io_error},
+    shared::Shared,
+    writer::Inlet,
+};
+
+/// How a spool is laid out and limited.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub dir: PathBuf,
+    /// All segments together stay below this.
+    pub bytes_max: u64,
+    /// The share of `bytes_max` that bulk records may take, from 0.0 to 1.0.
+    pub bulk_share_max: f64,
+    /// What a segment takes on disk from its first record on. At most a quarter of `bytes_max` is used, and at least 8 KiB.
+    pub segment_bytes: u64,
+    /// Newest records kept in memory for readers near the head.
+    pub hot_bytes_max: usize,
+}
+
+/// How a record counts against the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Ordinary,
+    /// Pictures: they never push out ordinary records.
+    Bulk,
+}
+
+/// A record as a reader sees it: durable.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub sequence: u64,
+    pub bytes: Bytes,
+}
+
+/// Where a new cursor starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After the newest record.
+    Head,
+    /// At the oldest record that is still there.
+    Oldest,
+}
+
+/// Why a record was not taken. It is not in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("the spool is full")]
+    Full,
+    #[error("the bulk share of the spool is full")]
+    BulkFull,
+    #[error("the record is larger than a segment")]
+    TooLarge,
+    #[error("the disk failed; the process must end and recover from it")]
+    Failed,
+    #[error("too many records wait for the disk")]
+    Busy,
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// What the spool holds, for metrics and readiness.
+#[derive(Debug, Clone, Copy)]
+pub struct State {
+    pub records: u64,
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// The newest durable record, 0 when there was never one.
+    pub head: u64,
+    /// `None` while it takes ordinary records; else what an append would be answered.
+    pub refuses: Option<AppendError>,
+}
+
+/// Told of what the spool does, for metrics. Called on the writer thread, or by [`Spool::open`]: must not block.
+pub trait Observer: Send + Sync {
+    fn synced(&self, records: usize, took: Duration);
+    /// `kind` is one of `segment_header`, `seal`, `record`, `segment_missing`, `cursor`.
+    fn damage(&self, kind: &'static str);
+}
+
+/// Why a spool could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{dir} is held by another process ({holder})")]
+    Held { dir: PathBuf, holder: String },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Format(String),
+}
+
+/// The open log. Clones share it. When the last one is dropped, the log is closed as by [`Spool::close`].
+#[derive(Clone)]
+pub struct Spool {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    inlet: Arc<Inlet>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inlet.close();
+    }
+}
+
+impl Spool {
+    /// Takes the directory for this process and recovers what is in it.
+    pub fn open(options: Options, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
+        Self::open_named(options, observer, "forebay-spool")
+    }
+
+    /// Like [`Spool::open`], with a name for the writer's thread: a process may have several spools.
+    pub fn open_named(options: Options, observer: Arc<dyn Observer>, thread_name: &str) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(RealFileSystem), options, observer, thread_name)
+    }
+
+    fn open_on(
+        fs: Arc<dyn FileSystem>,
+        options: Options,
+        observer: Arc<dyn Observer>,
+        thread_name: &str,
+    ) -> Result<Self, OpenError> {
+        let dir = &options.dir;
+        fs.make_dir(dir).map_err(|source| io_error(dir, source))?;
+        let path = dir.join("LOCK");
+        let lock = match fs.lock(&path, &holder()).map_err(|source| io_error(&path, source))? {
+            Lock::Taken(lock) => lock,
+            Lock::Held(holder) => {
+                return Err(OpenError::Held {
+                    dir: dir.clone(),
+                    holder,
+                });
+            }
+        };
+        let log = Log::open(fs, &options, observer)?;
+        let shared = log.shared().clone();
+        let inlet = writer::start(log, lock, thread_name).map_err(|source| io_error(dir, source))?;
+        let handle = Arc::new(Handle { inlet, shared });
+        Ok(Self { handle })
+    }
+
+    /// Appends a record and returns its sequence number once it is durable.
+    ///
+    /// It waits in the queue from the call on: dropping the future does not take the record back.
+    pub fn append(
+        &self,
+        record: Bytes,
+        class: Class,
+    ) -> impl Future<Output = Result<u64, AppendError>> + Send + 'static {
+        let pushed = self.handle.inlet.push(record, class);
+        async move { pushed?.await.unwrap_or(Err(AppendError::Failed)) }
+    }
+
+    /// The names of the cursors on disk.
+    pub fn cursors(&self) -> Vec<String> {
+        self.handle.inlet.cursor_names()
+    }
+
+    /// Opens the cursor `name`, or makes it at `start`, durably. One at a time: handles of one name share the position.
+    ///
+    /// Waits for the disk.
+    pub fn cursor(&self, name: &str, start: Start) -> Result<Cursor, OpenError> {
+        Ok(Cursor {
+            state: self.handle.inlet.cursor(name, start)?,
+            shared: self.handle.shared.clone(),
+        })
+    }
+
+    /// Forgets the cursor `name` and what only it kept. Waits for the disk.
+    pub fn remove_cursor(&self, name: &str) -> Result<(), OpenError> {
+        self.handle.inlet.remove_cursor(name)
+    }
+
+    /// Reads from the first record at or after `from`.
+    pub fn reader(&self, from: u64) -> Reader {
+        Reader::new(self.handle.shared.clone(), from)
+    }
+
+    pub fn state(&self) -> State {
+        let mut state = self.handle.shared.state();
+        state.refuses = state.refuses.or_else(|| self.handle.inlet.refuses());
+        state
+    }
+
+    /// Resolves when a write or an fsync failed, with the reason. The process must end.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.handle.shared.watch_failed();
+        let reason = failed.wait_for(Option::is_some).await;
+        let reason = reason.expect("the sender is kept by the handle");
+        reason.clone().unwrap_or_default()
+    }
+
+    /// Makes the cursors durable, seals the log and stops the writer. What waits is appended before.
+    pub async fn close(&self) {
+        self.handle.inlet.close();
+        let mut closed = self.handle.shared.watch_closed();
+        closed
+            .wait_for(|closed| *closed)
+            .await
+            .expect("the sender is kept by the handle");
+    }
+}
+
+/// What the lock file says about this process.
+fn holder() -> String {
+    let host = hostname::get().unwrap_or_default();
+    format!("pid {} on {}", std::process::id(), host.to_string_lossy())
+}
+
+/// The position of a route: everything up to it is confirmed, dead-lettered or not the route's.
+pub struct Cursor {
+    state: Arc<CursorState>,
+    shared: Arc<Shared>,
+}
+
+impl Cursor {
+    /// The sequence number of the last settled record.
+    pub fn position(&self) -> u64 {
+        self.state.position.load(Ordering::Acquire)
+    }
+
+    /// Moves forward, at most to the head. Made durable soon after, and at [`Spool::close`]; records behind every cursor
+    /// are deleted, a segment at a time.
+    pub fn advance(&self, sequence: u64) {
+        let sequence = sequence.min(self.shared.head());
+        self.state.position.fetch_max(sequence, Ordering::AcqRel);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,216 @@
+//! The bytes of a segment: its header, its frames, its seal. docs/spool-format.md has the tables.
+
+use super::Class;
+
+/// Where the frames start. The header and the seal have this block for themselves, so that no append rewrites it.
+pub(super) const DATA_START: u64 = 4096;
+const HEADER_LEN: usize = 48;
+const SEAL_OFFSET: usize = 512;
+const SEAL_LEN: usize = 56;
+pub(super) const FRAME_HEADER_LEN: usize = 32;
+const ALIGN: u64 = 8;
+
+const HEADER_MAGIC: [u8; 8] = *b"FOREBAYS";
+const SEAL_MAGIC: [u8; 8] = *b"FBAYSEAL";
+const FRAME_MARK: u16 = 0xF0BA;
+pub(super) const VERSION: u32 = 1;
+
+/// The longest payload that the format can say.
+pub(super) const PAYLOAD_BYTES_MAX: u64 = 1 << 30;
+
+/// A segment's name: the header's fields once more, so that a damaged header loses nothing.
+pub(super) fn file_name(id: u64, first_sequence: u64) -> String {
+    format!("{id:016x}-{first_sequence:016x}.seg")
+}
+
+/// The id and the first sequence number in a segment's name.
+pub(super) fn parse_file_name(name: &str) -> Option<(u64, u64)> {
+    let (id, first) = name.strip_suffix(".seg")?.split_once('-')?;
+    let number = |text: &str| (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten();
+    Some((number(id)?, number(first)?))
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes(bytes[at..at + 2].try_into().expect("two bytes"))
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
+}
+
+/// What the first bytes of a segment say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Header {
+    Valid {
+        id: u64,
+        first_sequence: u64,
+    },
+    /// All zeros: its creation did not finish, or it was overwritten.
+    Blank,
+    /// A version that this build does not read.
+    Unknown(u32),
+    Damaged,
+}
+
+/// The first block of a new segment.
+pub(super) fn encode_header(id: u64, first_sequence: u64) -> [u8; HEADER_LEN] {
+    let mut bytes = [0; HEADER_LEN];
+    bytes[0..8].copy_from_slice(&HEADER_MAGIC);
+    bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+    bytes[16..24].copy_from_slice(&id.to_le_bytes());
+    bytes[24..32].copy_from_slice(&first_sequence.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..HEADER_LEN - 4]);
+    bytes[HEADER_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// Reads the header from a segment's first block, as much of it as there is.
+pub(super) fn parse_header(block: &[u8]) -> Header {
+    let Some(bytes) = block.get(..HEADER_LEN) else {
+        return if is_blank(block) {
+            Header::Blank
+        } else {
+            Header::Damaged
+        };
+    };
+    if is_blank(bytes) {
+        return Header::Blank;
+    }
+    if bytes[0..8] != HEADER_MAGIC || crc32c::crc32c(&bytes[..HEADER_LEN - 4]) != u32_at(bytes, HEADER_LEN - 4) {
+        return Header::Damaged;
+    }
+    match u32_at(bytes, 8) {
+        VERSION => Header::Valid {
+            id: u64_at(bytes, 16),
+            first_sequence: u64_at(bytes, 24),
+        },
+        version => Header::Unknown(version),
+    }
+}
+
+/// What a segment holds, written once nothing is added any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Seal {
+    pub records: u64,
+    /// Bytes of the frames of bulk records.
+    pub bulk_bytes: u64,
+    /// One below the segment's first when there is no record.
+    pub last_sequence: u64,
+    /// Where the last frame ends.
+    pub end: u64,
+}
+
+/// The seal and the offset it is written at.
+pub(super) fn encode_seal(id: u64, seal: &Seal) -> (u64, [u8; SEAL_LEN]) {
+    let mut bytes = [0; SEAL_LEN];
+    bytes[0..8].copy_from_slice(&SEAL_MAGIC);
+    bytes[8..16].copy_from_slice(&id.to_le_bytes());
+    bytes[16..24].copy_from_slice(&seal.records.to_le_bytes());
+    bytes[24..32].copy_from_slice(&seal.bulk_bytes.to_le_bytes());
+    bytes[32..40].copy_from_slice(&seal.last_sequence.to_le_bytes());
+    bytes[40..48].copy_from_slice(&seal.end.to_le_bytes());
+    let crc = crc32c::crc32c(&bytes[..SEAL_LEN - 4]);
+    bytes[SEAL_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
+    (SEAL_OFFSET as u64, bytes)
+}
+
+/// Reads the seal from a segment's first block, if it has one that is whole.
+pub(super) fn parse_seal(block: &[u8], id: u64) -> Option<Seal> {
+    let bytes = block.get(SEAL_OFFSET..SEAL_OFFSET + SEAL_LEN)?;
+    let valid = bytes[0..8] == SEAL_MAGIC
+        && u64_at(bytes, 8) == id
+        && crc32c::crc32c(&bytes[..SEAL_LEN - 4]) == u32_at(bytes, SEAL_LEN - 4);
+    valid.then(|| Seal {
+        records: u64_at(bytes, 16),
+        bulk_bytes: u64_at(bytes, 24),
+        last_sequence: u64_at(bytes, 32),
+        end: u64_at(bytes, 40),
+    })
+}
+
+/// A frame without its payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FrameHeader {
+    pub payload_crc: u32,
+    pub payload_len: u32,
+    /// Where the batch starts that the frame was written with.
+    pub batch_start: u32,
+    pub sequence: u64,
+    pub class: Class,
+}
+
+impl FrameHeader {
+    /// Bytes from this frame's start to the next one's.
+    pub(super) fn frame_len(&self) -> u64 {
+        frame_len(self.payload_len as usize)
+    }
+}
+
+/// Bytes that a record takes in a segment.
+pub(super) fn frame_len(payload_len: usize) -> u64 {
+    (FRAME_HEADER_LEN as u64 + payload_len as u64).next_multiple_of(ALIGN)
+}
+
+/// The header's own checksum, over where it stands and what it says. The payload's is part of what it says, so a right
+/// frame in a wrong place is wrong.
+fn header_crc(segment: u64, offset: u64, rest: &[u8]) -> u32 {
+    let mut place = [0; 16];
+    place[..8].copy_from_slice(&segment.to_le_bytes());
+    place[8..].copy_from_slice(&offset.to_le_bytes());
+    crc32c::crc32c_append(crc32c::crc32c(&place), rest)
+}
+
+/// Appends a frame to `buffer`, which will be written at `batch_start`.
+pub(super) fn encode_frame(
+    buffer: &mut Vec<u8>,
+    segment: u64,
+    batch_start: u64,
+    sequence: u64,
+    class: Class,
+    payload: &[u8],
+) {
+    let at = buffer.len();
+    buffer.resize(at + FRAME_HEADER_LEN, 0);
+    buffer.extend_from_slice(payload);
+    buffer.resize(at + frame_len(payload.len()) as usize, 0);
+    let (header, body) = buffer[at..].split_at_mut(FRAME_HEADER_LEN);
+    header[4..8].copy_from_slice(&crc32c::crc32c(body).to_le_bytes());
+    header[8..12].copy_from_slice(&(payload.len() as u32).to_le_bytes());
+    header[12..16].copy_from_slice(&(batch_start as u32).to_le_bytes());
+    header[16..24].copy_from_slice(&sequence.to_le_bytes());
+    header[24..26].copy_from_slice(&FRAME_MARK.to_le_bytes());
+    header[26] = match class {
+        Class::Ordinary => 0,
+        Class::Bulk => 1,
+    };
+    let crc = header_crc(segment, batch_start + at as u64, &header[4..]);
+    header[0..4].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Reads the frame header that stands at `offset` of a segment, if one does.
+pub(super) fn parse_frame_header(bytes: &[u8], segment: u64, offset: u64) -> Option<FrameHeader> {
+    let bytes = bytes.get(..FRAME_HEADER_LEN)?;
+    if u16_at(bytes, 24) != FRAME_MARK || u32_at(bytes, 0) != header_crc(segment, offset, &bytes[4..]) {
+        return None;
+    }
+    Some(FrameHeader {
+        payload_crc: u32_at(bytes, 4),
+        payload_len: u32_at(bytes, 8),
+        batch_start: u32_at(bytes, 12),
+        sequence: u64_at(bytes, 16),
+        class: match bytes[26] {
+            0 => Class::Ordinary,
+            _ => Class::Bulk,
+        },
+    })
+}
+
+/// Whether it is all zeros.
+pub(super) fn is_blank(bytes: &[u8]) -> bool {
+    let mut words = bytes.chunks_exact(8);
+    words.all(|word| word == [0; 8]) && bytes[bytes.len() - bytes.len() % 8..].iter().all(|byte| *byte == 0)
+}

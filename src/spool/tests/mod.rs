@@ -1,0 +1,79 @@
+//! Tests of the spool as a whole.
+
+mod api;
+mod cursors;
+mod damage;
+mod disk;
+mod failures;
+mod golden;
+mod sim;
+
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use super::{reader::DiskReader, *};
+
+/// Counts what it is told.
+#[derive(Default)]
+struct Counts {
+    syncs: AtomicUsize,
+    records: AtomicUsize,
+    damage: Mutex<Vec<&'static str>>,
+}
+
+impl Observer for Counts {
+    fn synced(&self, records: usize, _took: Duration) {
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.records.fetch_add(records, Ordering::Relaxed);
+    }
+
+    fn damage(&self, kind: &'static str) {
+        self.damage.lock().push(kind);
+    }
+}
+
+fn options(dir: &Path) -> Options {
+    Options {
+        dir: dir.to_owned(),
+        bytes_max: 1 << 20,
+        bulk_share_max: 0.5,
+        segment_bytes: 16 << 10,
+        hot_bytes_max: 8 << 10,
+    }
+}
+
+fn payload(number: u64) -> Bytes {
+    format!("record {number} {}", "x".repeat((number * 37 % 600) as usize)).into()
+}
+
+/// Appends through the log itself.
+fn append(log: &mut Log, payloads: &[Bytes], class: Class) -> Vec<Result<u64, AppendError>> {
+    let requests: Vec<_> = payloads.iter().map(|record| log::Request { record, class }).collect();
+    let mut results = Vec::new();
+    log.append_batch(&requests, &mut results);
+    results
+}
+
+/// All that a reader gets from disk.
+fn read_all(log: &Log) -> Vec<Record> {
+    let shared = log.shared();
+    let mut disk = DiskReader::new(shared.clone());
+    let mut records: Vec<Record> = Vec::new();
+    loop {
+        let next = records.last().map_or(1, |record| record.sequence + 1);
+        let read = disk.read(next).expect("the disk reads");
+        if read.is_empty() {
+            return records;
+        }
+        records.extend(read);
+    }
+}

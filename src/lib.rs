@@ -10,7 +10,11 @@
 //!
 //! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
 
+pub mod config;
+pub mod dispatch;
 pub mod event;
 
 pub mod provider;
+pub mod sink;
 pub mod spool;
+pub mod telemetry;

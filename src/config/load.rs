@@ -1,0 +1,360 @@
+//! From the tree of values to the typed configuration: defaults, bounds, and what must fit together.
+
+use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+
+use config::Value;
+
+use super::{
+    Admin, Config, CreateTopics, Endpoint, Kafka, Problems, SecretSource, Server, Sink, SinkKind, Spool,
+    problems::Found, source, table::Table, values,
+};
+use crate::{event::Provider, sink::kafka::check_properties};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// What a record has beyond the body: names, keys and times of the event.
+const RECORD_BYTES_EXTRA: u64 = 64 * KIB;
+
+impl Config {
+    /// Reads the file at `path` (TOML or YAML by its extension), lays `env` over it and checks the whole.
+    ///
+    /// Every problem is in the error, not just the first. The secrets are read once, to see that they can be.
+    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, Problems> {
+        let env: Vec<(String, String)> = env.collect();
+        let found = Found::default();
+        let config = source::file(path, &found).map(|mut tree| {
+            source::overlay(&mut tree, &env, &found);
+            let env = env
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            let file = path.display().to_string();
+            Loader {
+                file: &file,
+                found: &found,
+                env,
+                warnings: Vec::new(),
+            }
+            .config(tree)
+        });
+        found.or(config)
+    }
+}
+
+pub(super) struct Loader<'a> {
+    pub file: &'a str,
+    pub found: &'a Found,
+    env: BTreeMap<&'a str, &'a str>,
+    pub warnings: Vec<String>,
+}
+
+impl Loader<'_> {
+    fn config(mut self, tree: source::Tree) -> Config {
+        let mut root = Table::new(tree, self.file, self.found);
+        let server = server(root.table("server"));
+        let admin = admin(root.table("admin"));
+        let spool = spool(root.table("spool"));
+        let endpoints = self.endpoints(&mut root);
+        let sinks = self.sinks(&mut root);
+        let routes = self.routes(&mut root, &endpoints, &sinks);
+        root.finish();
+        for name in spool
+            .abandon_routes
+            .iter()
+            .filter(|name| routes.iter().any(|r| &r.name == *name))
+        {
+            let text = format!("the route {name} is configured, so it cannot be abandoned as well");
+            self.found.add_to(self.file, "spool.abandon_routes", text);
+        }
+        let mut config = Config {
+            server,
+            admin,
+            spool,
+            endpoints: endpoints.into_iter().filter_map(|named| named.value).collect(),
+            sinks: sinks.into_iter().filter_map(|named| named.value).collect(),
+            routes,
+            warnings: Vec::new(),
+        };
+        self.relations(&config);
+        config.warnings = self.warnings;
+        config
+    }
+
+    /// The limits that must fit each other.
+    fn relations(&mut self, config: &Config) {
+        let Config { server, spool, .. } = config;
+        let wrong = |key: &str, text: String| self.found.add_to(self.file, key, text);
+        if server.listen == config.admin.listen && server.listen.port() != 0 {
+            wrong("admin.listen", format!("{} is server.listen already", server.listen));
+        }
+        if server.bodies_bytes_max < server.body_bytes_max {
+            wrong(
+                "server.bodies_bytes_max",
+                "below server.body_bytes_max: a large body would never fit".to_owned(),
+            );
+        }
+        if server.body_bytes_max + RECORD_BYTES_EXTRA > config.segment_bytes() {
+            let (segment, bytes) = (show(config.segment_bytes()), show(spool.bytes_max));
+            let text = format!(
+                "{} does not fit into a segment ({segment}) of a spool of {bytes}: lower it, or raise spool.bytes_max",
+                show(server.body_bytes_max)
+            );
+            wrong("server.body_bytes_max", text);
+        }
+        for route in config
+            .routes
+            .iter()
+            .filter(|r| (r.in_flight_bytes_max as u64) < server.body_bytes_max)
+        {
+            let key = format!("routes.{}.in_flight_bytes_max", route.name);
+            wrong(
+                &key,
+                "below server.body_bytes_max: a large body would never fit".to_owned(),
+            );
+        }
+        for sink in config
+            .sinks
+            .iter()
+            .filter(|sink| config.routes.iter().all(|r| r.sink != sink.name))
+        {
+            self.warnings.push(format!("sinks.{}: no route uses it", sink.name));
+        }
+    }
+
+    fn endpoints(&mut self, root: &mut Table<'_>) -> Vec<Named<Endpoint>> {
+        let mut paths: BTreeMap<String, String> = BTreeMap::new();
+        let endpoints = self.named(root, "endpoints", |loader, name, mut table| {
+            let path = table.require("path", values::path);
+            if let Some(path) = &path
+                && let Some(other) = paths.insert(path.clone(), name.to_owned())
+            {
+                let text = format!("{path:?} is the path of endpoints.{other} already");
+                table.problem("path", text);
+            }
+            let provider = table.take_or(
+                "provider",
+                Provider::Millicast,
+                values::word(&[("millicast", Provider::Millicast)]),
+            );
+            let account = table.take("account", account);
+            let secrets = table.require("secrets", |value| loader.secrets(value));
+            table.finish();
+            Some(Endpoint {
+                name: name.to_owned(),
+                path: path?,
+                provider,
+                account,
+                secrets: secrets?,
+            })
+        });
+        if endpoints.is_empty() {
+            let text = "missing: at least one endpoint, [endpoints.<name>] with path and secrets";
+            self.found.add(self.file, "endpoints", text);
+        }
+        endpoints
+    }
+
+    /// Reads the sources, and each secret once.
+    fn secrets(&self, value: &Value) -> Result<Vec<SecretSource>, String> {
+        let texts = values::list(value)?;
+        let mut wrong = Vec::new();
+        let mut secrets = Vec::new();
+        for (index, text) in texts.iter().enumerate() {
+            let source = SecretSource::parse(text).and_then(|source| {
+                source.read_with(|name| self.env.get(name).map(|value| (*value).to_owned()))?;
+                Ok(source)
+            });
+            match source {
+                Ok(source) => secrets.push(source),
+                Err(error) => wrong.push(format!("number {}: {error}", index + 1)),
+            }
+        }
+        match wrong.as_slice() {
+            [] if secrets.is_empty() => Err("empty: without a secret no webhook can be verified".to_owned()),
+            [] => Ok(secrets),
+            wrong => Err(wrong.join("; ")),
+        }
+    }
+
+    fn sinks(&mut self, root: &mut Table<'_>) -> Vec<Named<Sink>> {
+        let sinks = self.named(root, "sinks", |loader, name, mut table| {
+            // Of another type, the other keys say nothing that could be checked.
+            table.require("type", |value| {
+                values::text(value).and_then(|kind| match kind.as_str() {
+                    "kafka" => Ok(()),
+                    other => Err(format!("only \"kafka\" is built in, found {other:?}")),
+                })
+            })?;
+            let kind = SinkKind::Kafka(loader.kafka(table)?);
+            let name = name.to_owned();
+            Some(Sink { name, kind })
+        });
+        if sinks.is_empty() {
+            let text = "missing: at least one sink, [sinks.<name>] with type and brokers";
+            self.found.add(self.file, "sinks", text);
+        }
+        sinks
+    }
+
+    fn kafka(&self, mut table: Table<'_>) -> Option<Kafka> {
+        let brokers = table.require("brokers", |value| {
+            let brokers = values::list(value)?;
+            brokers.iter().try_for_each(|broker| values::broker(broker))?;
+            if brokers.is_empty() {
+                Err("empty".to_owned())
+            } else {
+                Ok(brokers)
+            }
+        });
+        let properties = self.properties(&mut table);
+        let create_topics = table.optional_table("create_topics").map(|mut topics| {
+            let partitions = topics.require("partitions", values::whole(1..=10_000));
+            let replication = topics.require("replication", values::whole(1..=100));
+            topics.finish();
+            Some(CreateTopics {
+                partitions: partitions?.try_into().expect("within the bounds"),
+                replication: replication?.try_into().expect("within the bounds"),
+            })
+        });
+        table.finish();
+        Some(Kafka {
+            brokers: brokers?,
+            properties,
+            create_topics: create_topics.flatten(),
+        })
+    }
+
+    /// librdkafka's properties, by their dotted names, however the file nests them.
+    fn properties(&self, table: &mut Table<'_>) -> BTreeMap<String, String> {
+        let mut properties = BTreeMap::new();
+        let mut origins = BTreeMap::new();
+        let key = table.key("properties");
+        for (name, origin, value) in table.table("properties").leaves() {
+            match values::property(&value) {
+                Ok(value) => {
+                    origins.insert(name.clone(), origin);
+                    properties.insert(name, value);
+                }
+                Err(text) => self.found.add(&origin, &format!("{key}.{name}"), text),
+            }
+        }
+        for (name, reason) in check_properties(&properties) {
+            self.found.add(&origins[&name], &format!("{key}.{name}"), reason);
+        }
+        properties
+    }
+
+    /// Reads `[<name>.<name of the user's own>]`, each with `read`, and checks the names.
+    pub fn named<T>(
+        &mut self,
+        root: &mut Table<'_>,
+        name: &'static str,
+        mut read: impl FnMut(&Self, &str, Table<'_>) -> Option<T>,
+    ) -> Vec<Named<T>> {
+        let mut seen: BTreeMap<String, String> = BTreeMap::new();
+        let mut all = Vec::new();
+        for (own, table) in root.tables(name) {
+            let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if own.is_empty() || own.len() > 64 || !own.chars().all(legal) {
+                table.problem("", "a name has 1 to 64 of the characters a-z A-Z 0-9 - _");
+            }
+            if let Some(other) = seen.insert(own.to_lowercase().replace('-', "_"), own.clone()) {
+                table.problem(
+                    "",
+                    format!("too close to {name}.{other}: names must differ in more than case, - and _"),
+                );
+            }
+            let value = read(self, &own, table);
+            all.push(Named { name: own, value });
+        }
+        all
+    }
+}
+
+/// What stands under a name of the user's own; `None` when it is not right.
+pub(super) struct Named<T> {
+    pub name: String,
+    pub value: Option<T>,
+}
+
+fn show(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
+}
+
+fn seconds(from: u64, to: u64) -> std::ops::RangeInclusive<Duration> {
+    Duration::from_secs(from)..=Duration::from_secs(to)
+}
+
+fn server(mut table: Table<'_>) -> Server {
+    let server = Server {
+        listen: table.take_or("listen", SocketAddr::from(([0, 0, 0, 0], 8080)), values::listen),
+        body_bytes_max: table.take_or("body_bytes_max", 16 * MIB, values::size(KIB..=GIB)),
+        bodies_bytes_max: table.take_or("bodies_bytes_max", 256 * MIB, values::size(KIB..=1024 * GIB)),
+        body_deadline: table.take_or(
+            "body_deadline",
+            Duration::from_secs(10),
+            values::duration(seconds(1, 600)),
+        ),
+        connections_max: table.take_or("connections_max", 10_000, |value| {
+            values::whole(1..=1_000_000)(value).map(|connections| connections as usize)
+        }),
+        drain_delay: table.take_or("drain_delay", Duration::from_secs(5), values::duration(seconds(0, 600))),
+        shutdown_deadline: table.take_or(
+            "shutdown_deadline",
+            Duration::from_secs(30),
+            values::duration(seconds(1, 3600)),
+        ),
+        trusted_proxies: table.take_or("trusted_proxies", Vec::new(), |value| {
+            values::list(value)?
+                .iter()
+                .map(|network| values::network(network))
+                .collect()
+        }),
+    };
+    table.finish();
+    server
+}
+
+fn admin(mut table: Table<'_>) -> Admin {
+    let listen = table.take_or("listen", SocketAddr::from(([0, 0, 0, 0], 9464)), values::listen);
+    table.finish();
+    Admin { listen }
+}
+
+fn spool(mut table: Table<'_>) -> Spool {
+    let spool = Spool {
+        dir: table.take_or("dir", "/var/lib/forebay".into(), |value| {
+            values::text(value).map(Into::into)
+        }),
+        bytes_max: table.take_or("bytes_max", 10 * GIB, values::size(16 * MIB..=1024 * 1024 * GIB)),
+        thumbnail_share_max: table.take_or("thumbnail_share_max", 0.5, values::share),
+        replica: table.take("replica", replica),
+        abandon_routes: table.take_or("abandon_routes", Vec::new(), values::list),
+    };
+    table.finish();
+    spool
+}
+
+fn replica(value: &Value) -> Result<String, String> {
+    let name = values::text(value)?;
+    let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.len() > 253 || !name.chars().all(legal) {
+        return Err(format!(
+            "{name:?} is not a name of 1 to 253 of the characters a-z A-Z 0-9 - _ ."
+        ));
+    }
+    Ok(name)
+}
+
+fn account(value: &Value) -> Result<String, String> {
+    let account = values::text(value)?;
+    let legal = |c: char| c.is_ascii_graphic() && c != '/';
+    if account.len() > 128 || !account.chars().all(legal) {
+        return Err(format!(
+            "{account:?} is not an account: up to 128 letters, digits and signs, no /"
+        ));
+    }
+    Ok(account)
+}

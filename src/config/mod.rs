@@ -1,0 +1,199 @@
+//! Configuration: a file, then the environment, read into one tree of values and checked into these structs, which
+//! cannot be wrong.
+//!
+//! [`Config::load`] is the only way in. It reports every problem at once, each with the file or environment variable and
+//! the key.
+
+mod load;
+mod problems;
+mod routes;
+mod secret;
+mod source;
+mod table;
+mod values;
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use crate::{
+    event::{Provider, render::Mode},
+    provider::Payload,
+    spool::Start,
+};
+
+pub use problems::{Problem, Problems};
+pub use secret::{SecretSource, SecretSourceError};
+
+/// Everything a running Forebay was told.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub server: Server,
+    pub admin: Admin,
+    pub spool: Spool,
+    pub endpoints: Vec<Endpoint>,
+    pub sinks: Vec<Sink>,
+    pub routes: Vec<Route>,
+    /// What is allowed and probably not meant.
+    pub warnings: Vec<String>,
+}
+
+impl Config {
+    /// The size of the spool's segments: 64 MiB, or a quarter of a small spool.
+    pub fn segment_bytes(&self) -> u64 {
+        (64 * 1024 * 1024).min(self.spool.bytes_max / 4)
+    }
+}
+
+/// The environment of this process, without the variables that are not Unicode.
+pub fn process_env() -> impl Iterator<Item = (String, String)> {
+    std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+}
+
+/// `[server]`
+#[derive(Debug, Clone)]
+pub struct Server {
+    pub listen: SocketAddr,
+    pub body_bytes_max: u64,
+    /// All bodies that are being read, together. Over it: 503.
+    pub bodies_bytes_max: u64,
+    pub body_deadline: Duration,
+    pub connections_max: usize,
+    pub drain_delay: Duration,
+    pub shutdown_deadline: Duration,
+    pub trusted_proxies: Vec<Network>,
+}
+
+/// An IP network in CIDR notation, or a single address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    pub address: std::net::IpAddr,
+    pub prefix_bits: u8,
+}
+
+/// `[admin]`
+#[derive(Debug, Clone)]
+pub struct Admin {
+    pub listen: SocketAddr,
+}
+
+/// `[spool]`
+#[derive(Debug, Clone)]
+pub struct Spool {
+    pub dir: PathBuf,
+    pub bytes_max: u64,
+    pub thumbnail_share_max: f64,
+    /// `None`: what the directory says, else the host's name.
+    pub replica: Option<String>,
+    /// Routes that have left the configuration and whose cursors are to be forgotten, with what only they kept.
+    pub abandon_routes: Vec<String>,
+}
+
+/// `[endpoints.<name>]`
+#[derive(Debug, Clone)]
+pub struct Endpoint {
+    pub name: String,
+    pub path: String,
+    pub provider: Provider,
+    pub account: Option<String>,
+    pub secrets: Vec<SecretSource>,
+}
+
+/// `[sinks.<name>]`
+#[derive(Debug, Clone)]
+pub struct Sink {
+    pub name: String,
+    pub kind: SinkKind,
+}
+
+#[derive(Debug, Clone)]
+pub enum SinkKind {
+    Kafka(Kafka),
+}
+
+/// `type = "kafka"`
+#[derive(Clone)]
+pub struct Kafka {
+    pub brokers: Vec<String>,
+    /// librdkafka's properties; none breaks a promise (the deny list is `sink::kafka`'s).
+    pub properties: BTreeMap<String, String>,
+    /// Topics that do not exist are created, with this many partitions and replicas. `None`: they are not.
+    pub create_topics: Option<CreateTopics>,
+}
+
+/// Without the properties' values: a password may be among them.
+impl std::fmt::Debug for Kafka {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kafka")
+            .field("brokers", &self.brokers)
+            .field("properties", &self.properties.keys())
+            .field("create_topics", &self.create_topics)
+            .finish()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CreateTopics {
+    pub partitions: i32,
+    pub replication: i32,
+}
+
+/// `[routes.<name>]`
+#[derive(Debug, Clone)]
+pub struct Route {
+    pub name: String,
+    /// The name of its sink, which exists.
+    pub sink: String,
+    pub matches: Match,
+    pub topic: Template,
+    pub mode: Mode,
+    pub payload: Payload,
+    /// Where the route begins when it is new.
+    pub start: Start,
+    pub in_flight_records_max: usize,
+    pub in_flight_bytes_max: usize,
+}
+
+/// Which events a route wants: all of these conditions, each of which is met when it is empty.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Match {
+    pub kinds: Vec<String>,
+    pub not_kinds: Vec<String>,
+    pub endpoints: Vec<String>,
+    pub not_endpoints: Vec<String>,
+}
+
+/// A topic with placeholders: `{provider}`, `{endpoint}`, `{account}`, `{kind}`, `{event}`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Template {
+    pub parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Part {
+    Literal(String),
+    Provider,
+    Endpoint,
+    Account,
+    Kind,
+    Event,
+}
+
+impl Match {
+    /// Whether an event of this kind, taken in by this endpoint, is wanted.
+    pub fn accepts(&self, kind: &str, endpoint: &str) -> bool {
+        let among = |list: &[String], word: &str| list.iter().any(|one| one == word);
+        (self.kinds.is_empty() || among(&self.kinds, kind))
+            && !among(&self.not_kinds, kind)
+            && (self.endpoints.is_empty() || among(&self.endpoints, endpoint))
+            && !among(&self.not_endpoints, endpoint)
+    }
+}
+
+impl Template {
+    /// The topic, when the template has no placeholder.
+    pub fn literal(&self) -> Option<&str> {
+        match self.parts.as_slice() {
+            [Part::Literal(topic)] => Some(topic),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `[routes.<name>]`, and the two that are there when the configuration has none.
+
+use config::Value;
+
+use super::{
+    Endpoint, Match, Part, Route, Sink, Template,
+    load::{Loader, Named},
+    table::{Table, closest},
+    values,
+};
+use crate::{event::render::Mode, provider::Payload, spool::Start};
+
+const MIB: u64 = 1024 * 1024;
+const IN_FLIGHT_RECORDS_MAX: u64 = 10_000;
+const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
+
+/// The kinds that a provider sends, and `unreadable`.
+const KINDS: [&str; 7] = [
+    "feeds",
+    "media",
+    "recordings",
+    "thumbnail",
+    "transcoder",
+    "unreadable",
+    "viewerconnection",
+];
+
+impl Loader<'_> {
+    pub(super) fn routes(
+        &mut self,
+        root: &mut Table<'_>,
+        endpoints: &[Named<Endpoint>],
+        sinks: &[Named<Sink>],
+    ) -> Vec<Route> {
+        let mut warnings = Vec::new();
+        let routes = self.named(root, "routes", |_, name, mut table| {
+            let sink = sink(&mut table, sinks);
+            let matches = matches(&mut table, endpoints, &mut warnings);
+            let topic = table.require("topic", |value| Template::parse(&values::text(value)?));
+            let mode = table.take_or(
+                "mode",
+                Mode::Structured,
+                values::word(&[("structured", Mode::Structured), ("binary", Mode::Binary)]),
+            );
+            let payload = table.take_or(
+                "payload",
+                Payload::Normalized,
+                values::word(&[("normalized", Payload::Normalized), ("original", Payload::Original)]),
+            );
+            let start = table.take_or(
+                "start",
+                Start::Head,
+                values::word(&[("head", Start::Head), ("oldest", Start::Oldest)]),
+            );
+            let records = values::whole(1..=100_000);
+            let in_flight_records_max = table.take_or("in_flight_records_max", IN_FLIGHT_RECORDS_MAX, records);
+            let bytes = values::size(1024..=1024 * MIB);
+            let in_flight_bytes_max = table.take_or("in_flight_bytes_max", IN_FLIGHT_BYTES_MAX, bytes);
+            table.finish();
+            Some(Route {
+                name: name.to_owned(),
+                sink: sink?,
+                matches,
+                topic: topic?,
+                mode,
+                payload,
+                start,
+                in_flight_records_max: in_flight_records_max as usize,
+                in_flight_bytes_max: in_flight_bytes_max as usize,
+            })
+        });
+        self.warnings.extend(warnings);
+        match (routes.as_slice(), sinks) {
+            ([], [only]) => defaults(&only.name),
+            ([], [_, _, ..]) => {
+                let text = "missing: with more than one sink, [routes.<name>] must say which events go where";
+                self.found.add(self.file, "routes", text);
+                Vec::new()
+            }
+            _ => routes.into_iter().filter_map(|named| named.value).collect(),
+        }
+    }
+}
+
+/// The route's sink; when there is only one sink, a route need not say so.
+fn sink(table: &mut Table<'_>, sinks: &[Named<Sink>]) -> Option<String> {
+    let known = || sinks.iter().map(|sink| sink.name.as_str());
+    if let [only] = sinks
+        && !table.has("sink")
+    {
+        table.take("sink", values::text);
+        return Some(only.name.clone());
+    }
+    table.require("sink", |value| {
+        let name = values::text(value)?;
+        one_of(&name, "sink", known())?;
+        Ok(name)
+    })
+}
+
+/// `name`, if it is one of `known`; else what is wrong.
+fn one_of<'n>(name: &str, what: &str, known: impl Iterator<Item = &'n str> + Clone) -> Result<(), String> {
+    if known.clone().any(|known| known == name) {
+        return Ok(());
+    }
+    match closest(name, known.clone()) {
+        Some(meant) => Err(format!("there is no {what} {name:?}; did you mean {meant:?}")),
+        None => Err(format!(
+            "there is no {what} {name:?}; known: {}",
+            known.collect::<Vec<_>>().join(", ")
+        )),
+    }
+}
+
+fn matches(route: &mut Table<'_>, endpoints: &[Named<Endpoint>], warnings: &mut Vec<String>) -> Match {
+    let mut table = route.table("match");
+    let names = |value: &Value| -> Result<Vec<String>, String> {
+        let names = values::list(value)?;
+        let known = endpoints.iter().map(|endpoint| endpoint.name.as_str());
+        names
+            .iter()
+            .try_for_each(|name| one_of(name, "endpoint", known.clone()))?;
+        Ok(names)
+    };
+    let matches = Match {
+        kinds: table.take_or("kinds", Vec::new(), kinds),
+        not_kinds: table.take_or("not_kinds", Vec::new(), kinds),
+        endpoints: table.take_or("endpoints", Vec::new(), names),
+        not_endpoints: table.take_or("not_endpoints", Vec::new(), names),
+    };
+    for (key, kind) in (matches.kinds.iter().map(|kind| ("kinds", kind)))
+        .chain(matches.not_kinds.iter().map(|kind| ("not_kinds", kind)))
+    {
+        if !KINDS.contains(&kind.as_str()) {
+            let meant = closest(kind, KINDS.into_iter()).map(|meant| format!("; did you mean {meant:?}"));
+            let meant = meant.unwrap_or_default();
+            warnings.push(format!(
+                "{}: {kind:?} is no kind that a provider is known to send{meant}",
+                table.key(key)
+            ));
+        }
+    }
+    let none_left = |wanted: &[String], not: &[String]| !wanted.is_empty() && wanted.iter().all(|w| not.contains(w));
+    if none_left(&matches.kinds, &matches.not_kinds) || none_left(&matches.endpoints, &matches.not_endpoints) {
+        table.problem("", "no event can match: what is wanted is excluded as well");
+    }
+    table.finish();
+    matches
+}
+
+/// Kinds as events have them: in lower case, `recording` being `recordings`.
+fn kinds(value: &Value) -> Result<Vec<String>, String> {
+    let kinds = values::list(value)?;
+    Ok(kinds
+        .iter()
+        .map(|kind| match kind.trim().to_lowercase().as_str() {
+            "recording" => "recordings".to_owned(),
+            other => other.to_owned(),
+        })
+        .collect())
+}
+
+/// All but the pictures, and the pictures.
+fn defaults(sink: &str) -> Vec<Route> {
+    let thumbnail = || vec!["thumbnail".to_owned()];
+    let route = |name: &str, matches: Match, topic: &str, mode: Mode| Route {
+        name: name.to_owned(),
+        sink: sink.to_owned(),
+        matches,
+        topic: Template {
+            parts: vec![Part::Literal(topic.to_owned())],
+        },
+        mode,
+        payload: Payload::Normalized,
+        start: Start::Head,
+        in_flight_records_max: IN_FLIGHT_RECORDS_MAX as usize,
+        in_flight_bytes_max: IN_FLIGHT_BYTES_MAX as usize,
+    };
+    let events = Match {
+        not_kinds: thumbnail(),
+        ..Match::default()
+    };
+    let thumbnails = Match {
+        kinds: thumbnail(),
+        ..Match::default()
+    };
+    vec![
+        route("events", events, "millicast.events", Mode::Structured),
+        route("thumbnails", thumbnails, "millicast.thumbnails", Mode::Binary),
+    ]
+}

@@ -1,0 +1,168 @@
+//! A table of the configuration, out of which every key is taken once; what is left over is unknown.
+
+use std::collections::BTreeMap;
+
+use config::{Value, ValueKind};
+
+use super::{problems::Found, source::Tree};
+
+pub(super) struct Table<'a> {
+    key: String,
+    /// The file, for what is missing.
+    file: &'a str,
+    found: &'a Found,
+    values: BTreeMap<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    pub fn new(tree: Tree, file: &'a str, found: &'a Found) -> Self {
+        Self::below(String::new(), tree, file, found)
+    }
+
+    fn below(key: String, tree: Tree, file: &'a str, found: &'a Found) -> Self {
+        Self {
+            key,
+            file,
+            found,
+            values: tree.into_iter().collect(),
+            known: Vec::new(),
+        }
+    }
+
+    /// The full name of the key `name`.
+    pub fn key(&self, name: &str) -> String {
+        match self.key.as_str() {
+            "" => name.to_owned(),
+            key => format!("{key}.{name}"),
+        }
+    }
+
+    /// A problem of the key `name` of the file.
+    pub fn problem(&self, name: &str, text: impl Into<String>) {
+        let key = if name.is_empty() {
+            self.key.clone()
+        } else {
+            self.key(name)
+        };
+        self.found.add_to(self.file, &key, text);
+    }
+
+    /// The value of `name`, if it is there and right. What is wrong with it is noted.
+    pub fn take<T>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+        let value = self.raw(name)?;
+        if let Some(variable) = value.origin() {
+            self.found.set_by(self.key(name), variable);
+        }
+        match read(&value) {
+            Ok(read) => Some(read),
+            Err(text) => {
+                self.found
+                    .add(value.origin().unwrap_or(self.file), &self.key(name), text);
+                None
+            }
+        }
+    }
+
+    /// The value of `name`, else `default`.
+    pub fn take_or<T>(&mut self, name: &'static str, default: T, read: impl FnOnce(&Value) -> Result<T, String>) -> T {
+        self.take(name, read).unwrap_or(default)
+    }
+
+    /// The value of `name`, which must be there.
+    pub fn require<T>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
+        if !self.has(name) {
+            self.known.push(name);
+            self.problem(name, "missing");
+            return None;
+        }
+        self.take(name, read)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.values
+            .get(name)
+            .is_some_and(|value| !matches!(value.kind, ValueKind::Nil))
+    }
+
+    /// The table `name`; empty when it is not there.
+    pub fn table(&mut self, name: &'static str) -> Table<'a> {
+        let tree = self.take(name, tree).unwrap_or_default();
+        Table::below(self.key(name), tree, self.file, self.found)
+    }
+
+    /// The table `name`, if it is there.
+    pub fn optional_table(&mut self, name: &'static str) -> Option<Table<'a>> {
+        let tree = self.take(name, tree)?;
+        Some(Table::below(self.key(name), tree, self.file, self.found))
+    }
+
+    /// The tables within `name`, by the names that the user gave them.
+    pub fn tables(&mut self, name: &'static str) -> Vec<(String, Table<'a>)> {
+        let all = self.table(name);
+        let mut tables = Vec::new();
+        for (name, value) in &all.values {
+            let key = all.key(name);
+            match tree(value) {
+                Ok(tree) => tables.push((name.clone(), Table::below(key, tree, self.file, self.found))),
+                Err(text) => self.found.add(value.origin().unwrap_or(self.file), &key, text),
+            }
+        }
+        tables
+    }
+
+    /// Everything below, by dotted name: name, origin, value.
+    pub fn leaves(self) -> Vec<(String, String, Value)> {
+        let mut leaves = Vec::new();
+        let mut rest: Vec<(String, Value)> = self.values.into_iter().collect();
+        while let Some((name, value)) = rest.pop() {
+            match value.kind {
+                ValueKind::Table(below) => {
+                    rest.extend(
+                        below
+                            .into_iter()
+                            .map(|(below, value)| (format!("{name}.{below}"), value)),
+                    );
+                }
+                _ => leaves.push((name, value.origin().unwrap_or(self.file).to_owned(), value)),
+            }
+        }
+        leaves.sort_by(|a, b| a.0.cmp(&b.0));
+        leaves
+    }
+
+    /// Notes every key that nobody took.
+    pub fn finish(self) {
+        for (name, value) in &self.values {
+            let origin = value.origin().unwrap_or(self.file);
+            let text = match closest(name, self.known.iter().copied()) {
+                Some(meant) => format!("unknown key; did you mean {meant}"),
+                None => format!("unknown key; known here: {}", self.known.join(", ")),
+            };
+            self.found.add(origin, &self.key(name), text);
+        }
+    }
+
+    fn raw(&mut self, name: &'static str) -> Option<Value> {
+        self.known.push(name);
+        let value = self.values.remove(name)?;
+        (!matches!(value.kind, ValueKind::Nil)).then_some(value)
+    }
+}
+
+fn tree(value: &Value) -> Result<Tree, String> {
+    match &value.kind {
+        ValueKind::Table(table) => Ok(table.clone()),
+        ValueKind::Nil => Ok(Tree::new()),
+        other => Err(format!("expected a table, found {}", super::values::kind(other))),
+    }
+}
+
+/// The one of `names` that `name` was probably meant to be.
+pub(super) fn closest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    names
+        .map(|known| (strsim::jaro_winkler(&name.to_lowercase(), &known.to_lowercase()), known))
+        .filter(|(similarity, _)| *similarity >= 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, known)| known)
+}

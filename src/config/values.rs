@@ -1,0 +1,308 @@
+//! Reads single values: what is wrong with one fits after its key.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use config::{Value, ValueKind};
+
+use super::{Network, Part, Template, source::ENV_PREFIX, table::closest};
+
+/// What a value is, in a reader's words.
+pub(super) fn kind(value: &ValueKind) -> &'static str {
+    match value {
+        ValueKind::Nil => "nothing",
+        ValueKind::Boolean(_) => "true or false",
+        ValueKind::I64(_) | ValueKind::I128(_) | ValueKind::U64(_) | ValueKind::U128(_) => "a number",
+        ValueKind::Float(_) => "a number with a fraction",
+        ValueKind::String(_) => "a text",
+        ValueKind::Table(_) => "a table",
+        ValueKind::Array(_) => "a list",
+    }
+}
+
+/// The value as text: a text itself, or a number for what takes both. `expected` says what it should have been.
+fn scalar(value: &Value, expected: &str) -> Result<String, String> {
+    match &value.kind {
+        ValueKind::String(text) => Ok(text.clone()),
+        ValueKind::I64(number) => Ok(number.to_string()),
+        ValueKind::U64(number) => Ok(number.to_string()),
+        other => Err(format!("expected {expected}, found {}", kind(other))),
+    }
+}
+
+fn is_from_env(value: &Value) -> bool {
+    value.origin().is_some_and(|origin| origin.starts_with(ENV_PREFIX))
+}
+
+pub(super) fn text(value: &Value) -> Result<String, String> {
+    match &value.kind {
+        ValueKind::String(text) if text.trim().is_empty() => Err("empty".to_owned()),
+        ValueKind::String(text) => Ok(text.clone()),
+        other => Err(format!("expected a text, found {}", kind(other))),
+    }
+}
+
+/// A list of texts; from the environment `a,b` or `["a", "b"]`.
+pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
+    match &value.kind {
+        ValueKind::Array(values) => values.iter().map(text).collect(),
+        ValueKind::String(json) if is_from_env(value) && json.trim_start().starts_with('[') => {
+            serde_json::from_str(json).map_err(|_| r#"expected a,b or a JSON list of texts: ["a", "b"]"#.to_owned())
+        }
+        ValueKind::String(text) if is_from_env(value) => Ok(text
+            .split(',')
+            .map(str::trim)
+            .filter(|part| !part.is_empty())
+            .map(str::to_owned)
+            .collect()),
+        other => Err(format!(
+            r#"expected a list of texts such as ["a", "b"], found {}"#,
+            kind(other)
+        )),
+    }
+}
+
+/// Bytes: `"10GiB"`, or a plain number.
+pub(super) fn size(bounds: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<u64, String> {
+    const EXPECTED: &str = r#"a size such as "64KiB", "10GiB" or a number of bytes"#;
+    move |value| {
+        let text = scalar(value, EXPECTED)?;
+        let size: bytesize::ByteSize = text
+            .parse()
+            .map_err(|_| format!("expected {EXPECTED}, found {text:?}"))?;
+        if bounds.contains(&size.0) {
+            return Ok(size.0);
+        }
+        let show = |bytes: &u64| bytesize::ByteSize(*bytes).display().iec().to_string();
+        Err(format!(
+            "{text} is not between {} and {}",
+            show(bounds.start()),
+            show(bounds.end())
+        ))
+    }
+}
+
+/// A duration with its unit: `"10s"`, `"5m"`, `"1h 30m"`.
+pub(super) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&Value) -> Result<Duration, String> {
+    const EXPECTED: &str = r#"a duration with its unit, such as "500ms", "30s" or "5m""#;
+    move |value| {
+        let text = scalar(value, EXPECTED)?;
+        let read = humantime::parse_duration(&text).map_err(|_| format!("expected {EXPECTED}, found {text:?}"))?;
+        if bounds.contains(&read) {
+            return Ok(read);
+        }
+        let show = humantime::format_duration;
+        Err(format!(
+            "{text} is not between {} and {}",
+            show(*bounds.start()),
+            show(*bounds.end())
+        ))
+    }
+}
+
+pub(super) fn whole(bounds: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<u64, String> {
+    move |value| {
+        let read = match &value.kind {
+            ValueKind::I64(number) => u64::try_from(*number).ok(),
+            ValueKind::U64(number) => Some(*number),
+            ValueKind::String(text) if is_from_env(value) => text.trim().parse().ok(),
+            other => return Err(format!("expected a whole number, found {}", kind(other))),
+        };
+        let expected = || {
+            format!(
+                "expected a whole number between {} and {}",
+                bounds.start(),
+                bounds.end()
+            )
+        };
+        read.filter(|number| bounds.contains(number)).ok_or_else(expected)
+    }
+}
+
+/// A share, from 0.0 to 1.0.
+pub(super) fn share(value: &Value) -> Result<f64, String> {
+    let read = match &value.kind {
+        ValueKind::Float(number) => Some(*number),
+        ValueKind::I64(number) => Some(*number as f64),
+        ValueKind::String(text) if is_from_env(value) => text.trim().parse().ok(),
+        other => return Err(format!("expected a number from 0.0 to 1.0, found {}", kind(other))),
+    };
+    read.filter(|share| (0.0..=1.0).contains(share))
+        .ok_or_else(|| "expected a number from 0.0 to 1.0".to_owned())
+}
+
+/// The value of a librdkafka property, which may be a password: it is in no message.
+pub(super) fn property(value: &Value) -> Result<String, String> {
+    match &value.kind {
+        ValueKind::String(text) => Ok(text.clone()),
+        ValueKind::Boolean(value) => Ok(value.to_string()),
+        ValueKind::I64(number) => Ok(number.to_string()),
+        ValueKind::U64(number) => Ok(number.to_string()),
+        ValueKind::Float(number) => Ok(number.to_string()),
+        other => Err(format!(
+            "expected a text, a number, true or false, found {}",
+            kind(other)
+        )),
+    }
+}
+
+pub(super) fn listen(value: &Value) -> Result<SocketAddr, String> {
+    let text = text(value)?;
+    text.parse().map_err(|_| {
+        format!(r#"expected an IP address and a port such as "0.0.0.0:8080" or "[::]:8080", found {text:?}"#)
+    })
+}
+
+/// One of a few words, in any case.
+pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Value) -> Result<T, String> {
+    move |value| {
+        let text = text(value)?;
+        let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text));
+        found.map(|(_, meant)| *meant).ok_or_else(|| {
+            let known: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
+            format!("expected {}, found {text:?}", known.join(" or "))
+        })
+    }
+}
+
+/// `10.0.0.0/8`, `2001:db8::/32`, or a single address.
+pub(super) fn network(text: &str) -> Result<Network, String> {
+    let wrong = || format!(r#"{text:?} is not a network such as "10.0.0.0/8" or "2001:db8::1""#);
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address, Some(prefix)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().map_err(|_| wrong())?;
+    let bits_max = if address.is_ipv4() { 32 } else { 128 };
+    let prefix_bits = match prefix {
+        Some(prefix) => prefix.parse().ok().filter(|bits| *bits <= bits_max).ok_or_else(wrong)?,
+        None => bits_max,
+    };
+    Ok(Network { address, prefix_bits })
+}
+
+/// An endpoint's path: compared byte by byte with a request's, so it holds nothing that a client would escape.
+pub(super) fn path(value: &Value) -> Result<String, String> {
+    let path = text(value)?;
+    if !path.starts_with('/') {
+        return Err(format!("{path:?} must start with /"));
+    }
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@%".contains(c);
+    if let Some(wrong) = path.chars().find(|c| !plain(*c)) {
+        return Err(format!(
+            "{path:?} has {wrong:?}, which a URL's path cannot have as it is"
+        ));
+    }
+    if path.len() > 1024 {
+        return Err("longer than 1024 characters".to_owned());
+    }
+    Ok(path)
+}
+
+/// `host`, `host:port` or `[v6]:port`.
+pub(super) fn broker(text: &str) -> Result<(), String> {
+    if text.contains("://") {
+        return Err(format!(
+            "{text:?} has a protocol; it goes under properties, as security.protocol"
+        ));
+    }
+    let wrong = || format!(r#"{text:?} is not a broker such as "kafka-1.example:9092""#);
+    let (host, port) = match text.rsplit_once(':') {
+        Some((host, port)) => (host, port),
+        None => (text, "9092"),
+    };
+    let port_is_good = port.parse::<u16>().is_ok_and(|port| port > 0);
+    let host_is_good = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
+        Some(v6) => v6.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)),
+    };
+    (port_is_good && host_is_good).then_some(()).ok_or_else(wrong)
+}
+
+/// Kafka's own limit on a topic's name, in bytes.
+const TOPIC_BYTES_MAX: usize = 249;
+
+impl Template {
+    /// Parses a topic with placeholders. Errors name the placeholder or the character that no topic can have.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        const NAMES: [&str; 5] = ["provider", "endpoint", "account", "kind", "event"];
+        let mut parts = Vec::new();
+        let mut rest = text;
+        while let Some((literal, after)) = rest.split_once('{') {
+            parts.extend(literal_part(literal)?);
+            let (name, after) = after
+                .split_once('}')
+                .ok_or_else(|| format!("{text:?} has a {{ without a }}"))?;
+            parts.push(match name {
+                "provider" => Part::Provider,
+                "endpoint" => Part::Endpoint,
+                "account" => Part::Account,
+                "kind" => Part::Kind,
+                "event" => Part::Event,
+                _ => {
+                    let meant = closest(name, NAMES.into_iter()).map(|meant| format!("; did you mean {{{meant}}}"));
+                    let known = || format!("; known: {{{}}}", NAMES.join("} {"));
+                    return Err(format!("unknown placeholder {{{name}}}{}", meant.unwrap_or_else(known)));
+                }
+            });
+            rest = after;
+        }
+        parts.extend(literal_part(rest)?);
+        let literal_bytes: usize = parts
+            .iter()
+            .map(|part| if let Part::Literal(l) = part { l.len() } else { 0 })
+            .sum();
+        match parts.as_slice() {
+            [] => Err("empty".to_owned()),
+            [Part::Literal(name)] if name == "." || name == ".." => Err(format!("a topic cannot be called {name:?}")),
+            _ if literal_bytes > TOPIC_BYTES_MAX => Err(format!("longer than a topic's {TOPIC_BYTES_MAX} characters")),
+            _ => Ok(Self { parts }),
+        }
+    }
+
+    /// `topic` is what it names, or can be made of it.
+    pub fn fits(&self, topic: &str) -> bool {
+        fits(&self.parts, topic)
+    }
+}
+
+/// A placeholder stands for one character or more.
+fn fits(parts: &[Part], topic: &str) -> bool {
+    match parts {
+        [] => topic.is_empty(),
+        [Part::Literal(text), rest @ ..] => topic.strip_prefix(text.as_str()).is_some_and(|topic| fits(rest, topic)),
+        [_, rest @ ..] => topic
+            .char_indices()
+            .skip(1)
+            .map(|(at, _)| at)
+            .chain([topic.len()])
+            .any(|at| at > 0 && fits(rest, &topic[at..])),
+    }
+}
+
+impl std::fmt::Display for Template {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.parts.iter().try_for_each(|part| {
+            f.write_str(match part {
+                Part::Literal(text) => text,
+                Part::Provider => "{provider}",
+                Part::Endpoint => "{endpoint}",
+                Part::Account => "{account}",
+                Part::Kind => "{kind}",
+                Part::Event => "{event}",
+            })
+        })
+    }
+}
+
+fn literal_part(text: &str) -> Result<Option<Part>, String> {
+    let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    match text.chars().find(|c| !legal(*c)) {
+        Some(wrong) => Err(format!("{wrong:?} cannot be in a topic's name; a-z A-Z 0-9 . _ - can")),
+        None if text.is_empty() => Ok(None),
+        None => Ok(Some(Part::Literal(text.to_owned()))),
+    }
+}

@@ -1,0 +1,491 @@
+//! From the spool to a sink: one dispatcher and one cursor per route.
+//!
+//! A dispatcher reads the spool in order, renders what its route wants and hands it to the route's [`Sink`]. Nothing of one
+//! route is shared with another, so a route that is blocked holds back no other.
+//!
+//! # Order, and what a failure does to it
+//!
+//! A *session* is the time between two [`Sink::reopen`]. Within a session messages go out in the order of the spool. At the
+//! first failure the session is over: what it had in flight is unknown, and the next session starts again at the
+//! lowest record that is not settled. So a consumer can see a stretch of a stream again, under the same ids and in the
+//! same order, and never misses a part of it. What the failure asks for ([`Remedy`]) decides what happens in between:
+//!
+//! - `Retry` and `Hold` wait, longer each time, and try again for ever; `Hold` also calls the route blocked, because
+//!   somebody must act.
+//! - `DeadLetter` blames one message, but a broker refuses the batch around it. The replay runs with fewer and fewer
+//!   messages in flight until the refused one is alone; that one goes to the dead letters, and its neighbours pass.
+//!
+//! # The cursor
+//!
+//! The cursor follows the lowest record that is not settled. A record is settled when the broker has confirmed it, when it
+//! is durable among the dead letters, or when the route does not want it. The cursor on disk may lag: that costs
+//! repeats after a crash, never a record.
+
+mod backoff;
+mod dead_letter;
+mod plan;
+mod status;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use prometheus::{Histogram, IntCounter};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+};
+
+pub use dead_letter::{DeadLetter, DecodeError};
+pub use status::{RouteStatus, Snapshot, Trouble};
+
+use crate::{
+    config,
+    event::Event,
+    sink::{EnqueueError, Failure, Message, Remedy, Settled, Sink},
+    spool::{Cursor, ReadError, Reader, Record, Spool},
+    telemetry::Metrics,
+};
+use backoff::Backoff;
+use plan::Plan;
+use status::now_ms;
+use window::Window;
+
+/// Records taken from the spool at a time.
+const READ_RECORDS_MAX: usize = 512;
+const READ_BYTES_MAX: usize = 4 << 20;
+/// A broker that confirms nothing for this long, while something is in flight, is reported.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+const TICK: Duration = Duration::from_secs(1);
+
+/// The labels of failures that dispatch finds itself.
+pub const LABELS: &[&str] = &["no_confirmation", "dead_letters_full", "undecodable", "spool_read"];
+
+/// Tells every dispatcher to stop: nothing more is read, what is in flight may settle until the instant given.
+pub type StopSignal = watch::Receiver<Option<Instant>>;
+
+/// One route's way from the spool to its sink.
+pub struct Dispatcher<S> {
+    route: String,
+    plan: Plan,
+    sink: S,
+    spool: Spool,
+    dead_letters: Spool,
+    reader: Reader,
+    cursor: Cursor,
+    window: Window,
+    status: RouteStatus,
+    metrics: RouteMetrics,
+    limits: Limits,
+    backoff: Backoff,
+    /// Read, in order, and not yet handed to the sink.
+    ahead: VecDeque<Record>,
+    /// Rendered, and refused by a full sink.
+    offered: Option<Offered>,
+    /// To be dead-lettered when the replay meets it.
+    condemned: Option<(u64, Failure)>,
+    settled: Vec<Settled>,
+    /// When something was confirmed, or the first message was handed over.
+    settled_at: Instant,
+    /// Blocked by what the sink said of itself, not by a failed session.
+    troubled: bool,
+}
+
+/// A message that the sink had no room for.
+struct Offered {
+    message: Message,
+    bytes: usize,
+    recorded_ms: i64,
+}
+
+/// How much may be in flight.
+struct Limits {
+    records_max: usize,
+    bytes_max: usize,
+    /// Lower than `records_max` while a refused message is being looked for among its neighbours.
+    records: usize,
+    /// The search ends behind this record.
+    search_until: u64,
+}
+
+struct RouteMetrics {
+    all: Arc<Metrics>,
+    published: IntCounter,
+    publish_seconds: Histogram,
+}
+
+/// Why a session ended.
+enum End {
+    Stopped,
+    Failed(Failure),
+}
+
+impl From<Failure> for End {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl<S: Sink> Dispatcher<S> {
+    /// A dispatcher for `route`, which goes on behind `cursor`.
+    pub fn new(
+        route: &config::Route,
+        replica: Arc<str>,
+        sink: S,
+        cursor: Cursor,
+        spool: Spool,
+        dead_letters: Spool,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let position = cursor.position();
+        Self {
+            route: route.name.clone(),
+            plan: Plan::new(route, replica),
+            sink,
+            reader: spool.reader(position + 1),
+            spool,
+            dead_letters,
+            cursor,
+            window: Window::new(position),
+            status: RouteStatus::new(&route.name, &route.sink, position, metrics.clone()),
+            metrics: RouteMetrics {
+                published: metrics.published.with_label_values(&[&route.name]),
+                publish_seconds: metrics.publish_seconds.with_label_values(&[&route.name]),
+                all: metrics,
+            },
+            limits: Limits {
+                records_max: route.in_flight_records_max,
+                bytes_max: route.in_flight_bytes_max,
+                records: route.in_flight_records_max,
+                search_until: 0,
+            },
+            backoff: Backoff::default(),
+            ahead: VecDeque::new(),
+            offered: None,
+            condemned: None,
+            settled: Vec::new(),
+            settled_at: Instant::now(),
+            troubled: false,
+        }
+    }
+
+    /// What the route tells of itself.
+    pub fn status(&self) -> RouteStatus {
+        self.status.clone()
+    }
+
+    /// Publishes until told to stop, session after session.
+    pub async fn run(mut self, mut stop: StopSignal) {
+        loop {
+            match self.session(&mut stop).await {
+                Err(End::Stopped) => return,
+                Err(End::Failed(failure)) => self.note(&failure),
+                Ok(never) => match never {},
+            }
+            let delay = self.backoff.delay();
+            tokio::select! {
+                () = sleep(delay) => {}
+                _ = stop.wait_for(Option::is_some) => return,
+            }
+        }
+    }
+
+    /// One session, from the lowest record that is not settled, until something ends it.
+    async fn session(&mut self, stop: &mut StopSignal) -> Result<std::convert::Infallible, End> {
+        self.rewind();
+        self.peek().await?;
+        tokio::select! {
+            opened = self.sink.reopen() => opened?,
+            _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
+        }
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut read = Vec::new();
+        loop {
+            self.fill().await?;
+            let wants_more = self.ahead.is_empty() && self.offered.is_none() && self.has_room();
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(Option::is_some) => break,
+                over = self.sink.settle(&mut self.settled) => self.settle(over)?,
+                more = self.reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read), if wants_more => {
+                    more.map_err(read_failure)?;
+                    self.ahead.extend(read.drain(..));
+                }
+                _ = tick.tick() => self.watch(),
+            }
+        }
+        self.finish(stop).await?;
+        Err(End::Stopped)
+    }
+
+    /// Waits for what is in flight, until the deadline of the stop.
+    async fn finish(&mut self, stop: &StopSignal) -> Result<(), End> {
+        let deadline = stop.borrow().unwrap_or_else(Instant::now);
+        while self.window.in_flight_records() > 0 {
+            tokio::select! {
+                over = self.sink.settle(&mut self.settled) => self.settle(over)?,
+                () = sleep_until(deadline) => break,
+            }
+        }
+        Ok(())
+    }
+
+    fn rewind(&mut self) {
+        self.window.rewind();
+        self.reader.seek(self.window.position() + 1);
+        self.ahead.clear();
+        self.offered = None;
+        self.settled.clear();
+        self.publish_progress();
+    }
+
+    /// Reads the oldest record that is not settled, so that its age is known also while no session can be opened.
+    async fn peek(&mut self) -> Result<(), End> {
+        if self.spool.state().head <= self.window.position() {
+            return Ok(());
+        }
+        let mut read = Vec::new();
+        self.reader
+            .next(1, READ_BYTES_MAX, &mut read)
+            .await
+            .map_err(read_failure)?;
+        let oldest = read.first().and_then(|record| Event::decode(&record.bytes).ok());
+        if let Some(event) = oldest {
+            self.status.waiting_since(event.recorded.0);
+        }
+        self.ahead.extend(read);
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.window.in_flight_records() < self.limits.records && self.window.in_flight_bytes() < self.limits.bytes_max
+    }
+
+    /// Hands over what was read, as far as there is room.
+    async fn fill(&mut self) -> Result<(), Failure> {
+        let position_before = self.window.position();
+        while self.has_room() {
+            if let Some(offered) = self.offered.take() {
+                let sequence = offered.message.sequence;
+                let taken = self.offer(offered).inspect_err(|failure| {
+                    if failure.remedy == Remedy::DeadLetter {
+                        self.condemned = Some((sequence, failure.clone()));
+                    }
+                });
+                if !taken? {
+                    break;
+                }
+                continue;
+            }
+            let Some(record) = self.ahead.pop_front() else { break };
+            self.take(record).await?;
+        }
+        if self.window.position() != position_before {
+            self.publish_progress();
+        }
+        Ok(())
+    }
+
+    /// Decides what becomes of one record: passed over, dead-lettered, or handed to the sink.
+    async fn take(&mut self, record: Record) -> Result<(), Failure> {
+        if let Some((_, failure)) = self.condemned.take_if(|(sequence, _)| *sequence == record.sequence) {
+            return self.dead_letter(record, failure).await;
+        }
+        let event = match Event::decode(&record.bytes) {
+            Ok(event) => event,
+            Err(error) => {
+                let failure = Failure {
+                    remedy: Remedy::DeadLetter,
+                    label: "undecodable",
+                    text: format!("record {} cannot be read: {error}", record.sequence),
+                };
+                return self.dead_letter(record, failure).await;
+            }
+        };
+        if !self.plan.wants(&event) {
+            self.window.pass(record.sequence);
+            return Ok(());
+        }
+        let offered = Offered {
+            message: self.plan.message(&event, record.sequence),
+            bytes: record.bytes.len(),
+            recorded_ms: event.recorded.0,
+        };
+        match self.offer(offered) {
+            Err(failure) if failure.remedy == Remedy::DeadLetter => self.dead_letter(record, failure).await,
+            other => other.map(|_| ()),
+        }
+    }
+
+    /// Hands a message to the sink; `false` when it has no room, and the message waits.
+    fn offer(&mut self, offered: Offered) -> Result<bool, Failure> {
+        let sequence = offered.message.sequence;
+        let (bytes, recorded_ms) = (offered.bytes, offered.recorded_ms);
+        match self.sink.enqueue(offered.message) {
+            Ok(()) => {
+                if self.window.in_flight_records() == 0 {
+                    self.settled_at = Instant::now();
+                }
+                self.window.push(sequence, bytes, recorded_ms);
+                Ok(true)
+            }
+            Err(EnqueueError::Full(message)) => {
+                self.offered = Some(Offered {
+                    message: *message,
+                    bytes,
+                    recorded_ms,
+                });
+                Ok(false)
+            }
+            Err(EnqueueError::Failed(failure)) => Err(failure),
+        }
+    }
+
+    /// Keeps a record among the dead letters; only then is it settled.
+    async fn dead_letter(&mut self, record: Record, failure: Failure) -> Result<(), Failure> {
+        let letter = DeadLetter {
+            route: self.route.clone(),
+            sequence: record.sequence,
+            reason: failure.label.into(),
+            text: failure.text.clone(),
+            at_ms: now_ms(),
+            record: record.bytes,
+        };
+        if let Err(error) = letter.keep(&self.dead_letters).await {
+            self.condemned = Some((record.sequence, failure));
+            return Err(Failure {
+                remedy: Remedy::Hold,
+                label: "dead_letters_full",
+                text: format!(
+                    "record {} cannot be kept among the dead letters: {error}",
+                    record.sequence
+                ),
+            });
+        }
+        tracing::warn!(
+            route = self.route,
+            sequence = record.sequence,
+            reason = failure.label,
+            "dead letter: {failure}"
+        );
+        let labels = [self.route.as_str(), failure.label];
+        self.metrics.all.dead_letters.with_label_values(&labels).inc();
+        self.window.pass(record.sequence);
+        self.limits.records = self.limits.records_max;
+        Ok(())
+    }
+
+    /// Takes in what the sink settled. `over`: whether the session goes on.
+    fn settle(&mut self, over: Result<(), Failure>) -> Result<(), Failure> {
+        let now = now_ms();
+        let in_flight = self.window.in_flight_records();
+        let mut failed = None;
+        let mut confirmed = 0;
+        for Settled { sequence, result } in self.settled.drain(..) {
+            match result {
+                Ok(()) => {
+                    if let Some(recorded_ms) = self.window.settle(sequence) {
+                        confirmed += 1;
+                        let seconds = now.saturating_sub(recorded_ms).max(0) as f64 / 1000.0;
+                        self.metrics.publish_seconds.observe(seconds);
+                    }
+                }
+                Err(failure) if failed.is_none() => failed = Some((sequence, failure)),
+                Err(_) => {}
+            }
+        }
+        if confirmed > 0 {
+            self.metrics.published.inc_by(confirmed);
+            self.settled_at = Instant::now();
+            self.backoff.reset();
+            self.troubled = false;
+            self.status.unblock();
+            self.publish_progress();
+        }
+        if let Some((sequence, failure)) = failed {
+            if failure.remedy == Remedy::DeadLetter {
+                self.search(sequence, &failure, in_flight);
+            }
+            return Err(failure);
+        }
+        over
+    }
+
+    /// A message was refused: if it was alone it is condemned, else the replay goes with fewer in flight.
+    fn search(&mut self, sequence: u64, failure: &Failure, in_flight: usize) {
+        if in_flight == 1 {
+            self.condemned = Some((sequence, failure.clone()));
+            return;
+        }
+        self.limits.records = (in_flight / 4).max(1);
+        self.limits.search_until = self.window.read();
+    }
+
+    fn publish_progress(&mut self) {
+        let position = self.window.position();
+        self.cursor.advance(position);
+        if position >= self.limits.search_until {
+            self.limits.records = self.limits.records_max;
+        }
+        self.status.progress(
+            position,
+            self.window.in_flight_records(),
+            self.window.oldest_recorded_ms(),
+        );
+    }
+
+    /// Once a second: what the sink says of itself, and whether the broker has gone silent.
+    fn watch(&mut self) {
+        self.publish_progress();
+        let silent = self.window.in_flight_records() > 0 && self.settled_at.elapsed() >= SILENCE_MAX;
+        let silence = || Failure {
+            remedy: Remedy::Hold,
+            label: "no_confirmation",
+            text: format!(
+                "the broker has confirmed none of {} messages for {} s; they are waited for",
+                self.window.in_flight_records(),
+                self.settled_at.elapsed().as_secs()
+            ),
+        };
+        match self.sink.trouble().or_else(|| silent.then(silence)) {
+            Some(failure) => {
+                self.troubled = true;
+                self.status.block(&failure);
+            }
+            None if self.troubled => {
+                self.troubled = false;
+                self.status.unblock();
+            }
+            None => {}
+        }
+    }
+
+    /// Counts a failure that ended a session, and says it.
+    fn note(&mut self, failure: &Failure) {
+        let labels = [self.route.as_str(), failure.label];
+        self.metrics.all.publish_errors.with_label_values(&labels).inc();
+        if failure.remedy == Remedy::Hold {
+            self.status.block(failure);
+        } else {
+            self.status.failed(failure);
+            tracing::warn!(
+                route = self.route,
+                kind = failure.label,
+                "publishing is tried again: {failure}"
+            );
+        }
+    }
+}
+
+fn read_failure(error: ReadError) -> End {
+    match error {
+        ReadError::Closed => End::Stopped,
+        ReadError::Io { .. } => End::Failed(Failure {
+            remedy: Remedy::Retry,
+            label: "spool_read",
+            text: error.to_string(),
+        }),
+    }
+}

@@ -1,0 +1,102 @@
+//! What a route does with one event: whether it wants it, to which topic it goes, how it is rendered.
+
+use std::sync::Arc;
+
+use crate::{
+    config::{self, Match, Part, Template},
+    event::{
+        Event,
+        render::{Mode, Stamp, render},
+    },
+    provider::{self, Payload},
+    sink::Message,
+};
+
+/// A topic's name is at most this long in Kafka.
+const TOPIC_BYTES_MAX: usize = 249;
+
+/// A route's rules.
+#[derive(Debug)]
+pub(super) struct Plan {
+    replica: Arc<str>,
+    matches: Match,
+    topic: Topic,
+    mode: Mode,
+    payload: Payload,
+}
+
+#[derive(Debug)]
+enum Topic {
+    Fixed(Arc<str>),
+    PerEvent(Template),
+}
+
+impl Plan {
+    pub(super) fn new(route: &config::Route, replica: Arc<str>) -> Self {
+        Self {
+            replica,
+            matches: route.matches.clone(),
+            topic: match route.topic.literal() {
+                Some(topic) => Topic::Fixed(topic.into()),
+                None => Topic::PerEvent(route.topic.clone()),
+            },
+            mode: route.mode,
+            payload: route.payload,
+        }
+    }
+
+    /// Whether the route wants the event.
+    pub(super) fn wants(&self, event: &Event) -> bool {
+        self.matches.accepts(&event.kind, &event.endpoint)
+    }
+
+    /// Renders the event as this route's message.
+    pub(super) fn message(&self, event: &Event, sequence: u64) -> Message {
+        let stamp = Stamp {
+            sequence,
+            replica: &self.replica,
+        };
+        let rendered = render(event, stamp, self.mode, provider::data(event, self.payload));
+        Message {
+            sequence,
+            replica: self.replica.clone(),
+            id: event.id,
+            topic: self.topic(event),
+            key: event.key.clone(),
+            content_type: rendered.content_type,
+            attributes: rendered.attributes,
+            body: rendered.body,
+        }
+    }
+
+    fn topic(&self, event: &Event) -> Arc<str> {
+        match &self.topic {
+            Topic::Fixed(name) => name.clone(),
+            Topic::PerEvent(template) => expand(template, event).into(),
+        }
+    }
+}
+
+/// Fills in a template. Characters that a topic cannot hold become `_` and two hexadecimal digits for each byte.
+fn expand(template: &Template, event: &Event) -> String {
+    let mut topic = String::new();
+    for part in &template.parts {
+        let word = match part {
+            Part::Literal(text) => text,
+            Part::Provider => event.provider.name(),
+            Part::Endpoint => &event.endpoint,
+            Part::Account => event.account.as_deref().unwrap_or("unknown"),
+            Part::Kind => &event.kind,
+            Part::Event => event.name.as_deref().unwrap_or("none"),
+        };
+        for &byte in word.as_bytes() {
+            if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+                topic.push(byte as char);
+            } else {
+                topic.push_str(&format!("_{byte:02X}"));
+            }
+        }
+    }
+    topic.truncate(TOPIC_BYTES_MAX);
+    topic
+}

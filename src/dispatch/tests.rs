@@ -1,0 +1,376 @@
+//! Dispatch against a real spool and a sink that fails by script.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::{sync::watch, time::Instant};
+use uuid::Uuid;
+
+use super::*;
+use crate::{
+    config::{Match, Part, Route, Template},
+    event::{Content, Provider, Time, render::Mode},
+    provider::Payload,
+    spool::{self, Class, Observer, Start},
+};
+
+struct Quiet;
+
+impl Observer for Quiet {
+    fn synced(&self, _records: usize, _took: Duration) {}
+    fn damage(&self, _kind: &'static str) {}
+}
+
+/// What the scripted broker does with the messages of one batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Verdict {
+    Confirm,
+    /// The session breaks after the first half was confirmed.
+    Break(Remedy),
+    /// The session cannot be opened.
+    Refuse(Remedy),
+}
+
+/// A broker that takes what it is given, by script, and refuses poisoned messages together with their batch.
+#[derive(Default)]
+struct Broker {
+    log: Vec<(String, u64)>,
+    script: Vec<Verdict>,
+    poisoned: HashSet<u64>,
+    opened: usize,
+    in_flight_max: usize,
+}
+
+struct ScriptedSink {
+    broker: Arc<Mutex<Broker>>,
+    queue: Vec<Message>,
+    capacity: usize,
+}
+
+fn failure(remedy: Remedy) -> Failure {
+    Failure {
+        remedy,
+        label: "scripted",
+        text: "by script".into(),
+    }
+}
+
+impl Sink for ScriptedSink {
+    async fn reopen(&mut self) -> Result<(), Failure> {
+        self.queue.clear();
+        let mut broker = self.broker.lock();
+        broker.opened += 1;
+        match broker.script.pop_if(|next| matches!(next, Verdict::Refuse(_))) {
+            Some(Verdict::Refuse(remedy)) => Err(failure(remedy)),
+            _ => Ok(()),
+        }
+    }
+
+    fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
+        if self.queue.len() >= self.capacity {
+            return Err(EnqueueError::Full(Box::new(message)));
+        }
+        self.queue.push(message);
+        let mut broker = self.broker.lock();
+        broker.in_flight_max = broker.in_flight_max.max(self.queue.len());
+        Ok(())
+    }
+
+    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+        if self.queue.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        tokio::task::yield_now().await;
+        let mut broker = self.broker.lock();
+        let confirm = |broker: &mut Broker, message: &Message| {
+            broker.log.push((message.key.clone(), message.sequence));
+        };
+        if self
+            .queue
+            .iter()
+            .any(|message| broker.poisoned.contains(&message.sequence))
+        {
+            for message in self.queue.drain(..) {
+                settled.push(Settled {
+                    sequence: message.sequence,
+                    result: Err(failure(Remedy::DeadLetter)),
+                });
+            }
+            return Ok(());
+        }
+        let verdict = broker.script.pop_if(|next| !matches!(next, Verdict::Refuse(_)));
+        let taken = match verdict {
+            Some(Verdict::Break(_)) => self.queue.len() / 2,
+            _ => self.queue.len(),
+        };
+        for message in self.queue.drain(..taken) {
+            confirm(&mut broker, &message);
+            settled.push(Settled {
+                sequence: message.sequence,
+                result: Ok(()),
+            });
+        }
+        match verdict {
+            Some(Verdict::Break(remedy)) => Err(failure(remedy)),
+            _ => Ok(()),
+        }
+    }
+
+    fn trouble(&self) -> Option<Failure> {
+        None
+    }
+}
+
+fn event(index: u64, kind: &str) -> Event {
+    Event {
+        id: Uuid::from_u128(u128::from(index)),
+        provider: Provider::Millicast,
+        endpoint: "acme".into(),
+        kind: kind.into(),
+        name: Some("started".into()),
+        key: format!("ZG6NWV/stream-{}", index % 7),
+        account: Some("ZG6NWV".into()),
+        stream_name: None,
+        feed_id: None,
+        token_id: None,
+        time: Time(1_638_463_486_359),
+        sent: None,
+        recorded: Time(now_ms()),
+        content: Content::Json,
+        body: Bytes::from_static(b"{}"),
+    }
+}
+
+fn route() -> Route {
+    Route {
+        name: "events".into(),
+        sink: "main".into(),
+        matches: Match {
+            not_kinds: vec!["thumbnail".into()],
+            ..Match::default()
+        },
+        topic: Template {
+            parts: vec![Part::Literal("millicast.events".into())],
+        },
+        mode: Mode::Structured,
+        payload: Payload::Normalized,
+        start: Start::Oldest,
+        in_flight_records_max: 64,
+        in_flight_bytes_max: 1 << 20,
+    }
+}
+
+/// A spool, a dead-letter spool and a broker, and what a run of the dispatcher left in them.
+struct Bench {
+    dir: tempfile::TempDir,
+    spool: Spool,
+    dead_letters: Spool,
+    broker: Arc<Mutex<Broker>>,
+    metrics: Arc<Metrics>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str, bytes_max| {
+            let options = spool::Options {
+                dir: dir.path().join(name),
+                bytes_max,
+                bulk_share_max: 0.5,
+                segment_bytes: 1 << 20,
+                hot_bytes_max: 1 << 20,
+            };
+            Spool::open(options, Arc::new(Quiet)).unwrap()
+        };
+        Self {
+            spool: open("log", 64 << 20),
+            dead_letters: open("dead-letters", 16 << 20),
+            dir,
+            broker: Arc::default(),
+            metrics: Metrics::new(),
+        }
+    }
+
+    async fn append(&self, count: u64) {
+        for index in 1..=count {
+            let kind = if index % 10 == 0 { "thumbnail" } else { "feeds" };
+            self.spool
+                .append(event(index, kind).encode(), Class::Ordinary)
+                .await
+                .unwrap();
+        }
+    }
+
+    /// Runs the dispatcher until its cursor has reached the head.
+    async fn publish_all(&self) {
+        let cursor = self.spool.cursor("events", Start::Oldest).unwrap();
+        let sink = ScriptedSink {
+            broker: self.broker.clone(),
+            queue: Vec::new(),
+            capacity: 40,
+        };
+        let dispatcher = Dispatcher::new(
+            &route(),
+            "replica-0".into(),
+            sink,
+            cursor,
+            self.spool.clone(),
+            self.dead_letters.clone(),
+            self.metrics.clone(),
+        );
+        let status = dispatcher.status();
+        let (stop, signal) = watch::channel(None);
+        let running = tokio::spawn(dispatcher.run(signal));
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while status.snapshot(&self.spool).backlog_records > 0 {
+            assert!(
+                Instant::now() < deadline,
+                "not published in time: {:?}",
+                status.snapshot(&self.spool)
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.send(Some(Instant::now() + Duration::from_secs(5))).unwrap();
+        running.await.unwrap();
+    }
+
+    async fn dead_letters(&self) -> Vec<DeadLetter> {
+        let count = self.dead_letters.state().head as usize;
+        let mut reader = self.dead_letters.reader(1);
+        let mut records = Vec::new();
+        while records.len() < count {
+            reader.next(count, 1 << 20, &mut records).await.unwrap();
+        }
+        records
+            .iter()
+            .map(|record| DeadLetter::decode(&record.bytes).unwrap())
+            .collect()
+    }
+
+    /// Every wanted record but the dead-lettered ones was confirmed; and of each stream, first sight is in order.
+    fn assert_in_order(&self, count: u64, dead: &[u64]) {
+        let broker = self.broker.lock();
+        let seen: HashSet<u64> = broker.log.iter().map(|(_, sequence)| *sequence).collect();
+        for sequence in 1..=count {
+            let expected = sequence % 10 != 0 && !dead.contains(&sequence);
+            assert_eq!(seen.contains(&sequence), expected, "record {sequence}");
+        }
+        let mut newest: HashMap<&str, u64> = HashMap::new();
+        let mut repeats: BTreeMap<u64, usize> = BTreeMap::new();
+        for (key, sequence) in &broker.log {
+            let first_sight = *repeats.entry(*sequence).and_modify(|times| *times += 1).or_insert(1) == 1;
+            let newest = newest.entry(key).or_insert(0);
+            assert!(
+                !first_sight || sequence > newest,
+                "{key}: {sequence} first seen after {newest}"
+            );
+            *newest = (*newest).max(*sequence);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_published_in_order_and_unwanted_ones_are_passed_over() {
+    let bench = Bench::new();
+    bench.append(500).await;
+    bench.publish_all().await;
+    bench.assert_in_order(500, &[]);
+    assert_eq!(bench.broker.lock().log.len(), 450, "nothing twice when nothing fails");
+    assert_eq!(bench.metrics.published.with_label_values(&["events"]).get(), 450);
+    assert!(bench.broker.lock().in_flight_max <= 40);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_session_is_replayed_from_the_lowest_unsettled_record() {
+    let bench = Bench::new();
+    bench.append(300).await;
+    bench.broker.lock().script = vec![
+        Verdict::Break(Remedy::Retry),
+        Verdict::Refuse(Remedy::Hold),
+        Verdict::Refuse(Remedy::Retry),
+        Verdict::Break(Remedy::Hold),
+        Verdict::Confirm,
+        Verdict::Break(Remedy::Retry),
+    ];
+    bench.publish_all().await;
+    bench.assert_in_order(300, &[]);
+    assert!(bench.broker.lock().script.is_empty(), "every fault of the script fired");
+    let errors = bench
+        .metrics
+        .publish_errors
+        .with_label_values(&["events", "scripted"])
+        .get();
+    assert_eq!(errors, 5);
+    let blocked = bench
+        .metrics
+        .route_blocked
+        .with_label_values(&["events", "scripted"])
+        .get();
+    assert_eq!(blocked, 0, "it publishes again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_message_is_dead_lettered_alone_and_its_neighbours_pass() {
+    let bench = Bench::new();
+    bench.append(200).await;
+    bench.broker.lock().poisoned = HashSet::from([3, 77, 78]);
+    bench.publish_all().await;
+    bench.assert_in_order(200, &[3, 77, 78]);
+    let letters = bench.dead_letters().await;
+    let sequences: Vec<u64> = letters.iter().map(|letter| letter.sequence).collect();
+    assert_eq!(sequences, [3, 77, 78]);
+    assert_eq!(letters[0].record, event_bytes(&bench, 3).await);
+    let count = bench
+        .metrics
+        .dead_letters
+        .with_label_values(&["events", "scripted"])
+        .get();
+    assert_eq!(count, 3);
+}
+
+async fn event_bytes(bench: &Bench, sequence: u64) -> Bytes {
+    let mut records = Vec::new();
+    bench
+        .spool
+        .reader(sequence)
+        .next(1, 1 << 20, &mut records)
+        .await
+        .unwrap();
+    records.remove(0).bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_cannot_be_decoded_is_a_dead_letter() {
+    let bench = Bench::new();
+    bench.append(5).await;
+    bench
+        .spool
+        .append(Bytes::from_static(b"\xffnot an event"), Class::Ordinary)
+        .await
+        .unwrap();
+    bench.publish_all().await;
+    let letters = bench.dead_letters().await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].sequence, letters[0].reason.as_str()), (6, "undecodable"));
+    assert_eq!(bench.broker.lock().log.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_route_goes_on_behind_its_cursor() {
+    let bench = Bench::new();
+    bench.append(50).await;
+    bench.publish_all().await;
+    bench.append(50).await;
+    bench.publish_all().await;
+    assert_eq!(
+        bench.broker.lock().log.len(),
+        90,
+        "nothing of the first run was published again"
+    );
+    assert!(bench.dir.path().exists());
+}

@@ -1,0 +1,318 @@
+//! `forebay check --connect`: what would keep a Kafka sink from working, found before it does.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use prometheus::Registry;
+use rdkafka::{
+    ClientConfig,
+    admin::{ConfigResource, ResourceSpecifier},
+    metadata::MetadataTopic,
+    producer::Producer,
+    types::{RDKafkaErrorCode as Code, RDKafkaRespErr},
+};
+use tokio::task::spawn_blocking;
+
+use super::{
+    KafkaMetrics, Names, check_properties, failure, message_bytes_max,
+    oauth::{Lease, Settings, Tokens},
+    properties::client_config,
+    session::Session,
+    topics::{admin, admin_options},
+};
+use crate::{config, sink::Failure};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How a finding matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// All is well with this.
+    Good,
+    /// It works, and can lose or hold back something.
+    Warning,
+    /// It does not work.
+    Problem,
+}
+
+/// One thing that a check found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    pub level: Level,
+    /// Names the thing, the cause and the cure.
+    pub text: String,
+}
+
+impl Finding {
+    fn new(level: Level, text: impl Into<String>) -> Self {
+        Self {
+            level,
+            text: text.into(),
+        }
+    }
+}
+
+/// Connects to the brokers of the sink called `sink` and looks at `topics`, which routes name without a placeholder. Writes
+/// nothing. Takes up to half a minute.
+pub async fn connect_check(sink: &str, config: &config::Kafka, topics: &[String], body_bytes_max: u64) -> Vec<Finding> {
+    let problems = check_properties(&config.properties);
+    if !problems.is_empty() {
+        return problems
+            .into_iter()
+            .map(|(key, reason)| Finding::new(Level::Problem, format!("sink '{sink}': property {key} {reason}")))
+            .collect();
+    }
+    let client = client_config(config, message_bytes_max(body_bytes_max), 0);
+    let mut findings = trust(sink, config);
+    let names = Names {
+        sink: sink.into(),
+        route: "check".into(),
+        topics: [].into(),
+    };
+    let mut lease = None;
+    if let Some(settings) = Settings::of(&format!("sink '{sink}'"), config) {
+        let endpoint = settings.endpoint.clone();
+        match Tokens::fetch(settings).lease().await {
+            Ok(token) => lease = Some(token),
+            Err(failure) => {
+                findings.push(Finding::new(Level::Problem, failure.text));
+                return findings;
+            }
+        }
+        findings.push(Finding::new(
+            Level::Good,
+            format!("sink '{sink}': a token from {endpoint}"),
+        ));
+    }
+    let (settings, token, wanted, create) = (client.clone(), lease.clone(), topics.to_vec(), config.create_topics);
+    let seen = spawn_blocking(move || look(&settings, token, names, &wanted, create))
+        .await
+        .expect("looking at a cluster does not panic");
+    match seen {
+        Err(failure) => findings.push(Finding::new(Level::Problem, failure.text)),
+        Ok(Seen {
+            findings: seen,
+            existing,
+        }) => {
+            findings.extend(seen);
+            findings.extend(settings_of(&client, lease, &existing, body_bytes_max).await);
+        }
+    }
+    findings
+}
+
+/// Says by whose word brokers are trusted, for the vendored OpenSSL knows no store of its own.
+fn trust(sink: &str, config: &config::Kafka) -> Vec<Finding> {
+    let property = |key: &str| config.properties.get(key).map(|value| value.to_ascii_lowercase());
+    let tls = property("security.protocol").is_some_and(|protocol| protocol.contains("ssl"));
+    if tls && !config.properties.keys().any(|key| key.starts_with("ssl.ca.")) {
+        let text = format!("sink '{sink}': certificates of brokers are checked by the system's store of CAs");
+        return vec![Finding::new(Level::Good, text)];
+    }
+    Vec::new()
+}
+
+struct Seen {
+    findings: Vec<Finding>,
+    /// Each with its replication.
+    existing: Vec<(String, usize)>,
+}
+
+fn look(
+    client: &ClientConfig,
+    lease: Option<Lease>,
+    names: Names,
+    topics: &[String],
+    create: Option<config::CreateTopics>,
+) -> Result<Seen, Failure> {
+    let sink = names.sink.clone();
+    let metrics = KafkaMetrics::register(&Registry::new()).expect("the first on its registry");
+    let session = Session::open(client, lease, names, Arc::new(metrics))?;
+    let result = look_with(&session, &sink, topics, create);
+    session.close();
+    result
+}
+
+fn look_with(
+    session: &Session,
+    sink: &str,
+    topics: &[String],
+    create: Option<config::CreateTopics>,
+) -> Result<Seen, Failure> {
+    let mut seen = Seen {
+        findings: Vec::new(),
+        existing: Vec::new(),
+    };
+    let deadline = Instant::now() + DEADLINE;
+    let cluster = loop {
+        // In short turns, to stop as soon as the cause is known.
+        match session
+            .producer
+            .client()
+            .fetch_metadata(topics.first().map(String::as_str), Duration::from_secs(1))
+        {
+            Ok(metadata) => break metadata,
+            Err(error) => {
+                let trouble = session.shared.trouble();
+                let certain = trouble.as_ref().is_some_and(|trouble| failure::rank(trouble.label) > 1);
+                if certain || Instant::now() >= deadline {
+                    return Err(trouble.unwrap_or_else(|| {
+                        failure::failure(
+                            crate::sink::Remedy::Retry,
+                            failure::BROKERS_DOWN,
+                            format!(
+                                "sink '{sink}': no broker answers within {} s: {error}",
+                                DEADLINE.as_secs()
+                            ),
+                        )
+                    }));
+                }
+            }
+        }
+    };
+    let count = cluster.brokers().len();
+    seen.findings.push(Finding::new(
+        Level::Good,
+        format!(
+            "sink '{sink}': connected, {count} broker{}",
+            if count == 1 { "" } else { "s" }
+        ),
+    ));
+    for name in topics {
+        match session.producer.client().fetch_metadata(Some(name), DEADLINE) {
+            Ok(metadata) => {
+                for topic in metadata.topics().iter().filter(|topic| topic.name() == name) {
+                    seen.topic(topic, create);
+                }
+            }
+            Err(error) => {
+                let text = format!("topic '{name}': could not be looked at: {error}");
+                seen.findings.push(Finding::new(Level::Problem, text));
+            }
+        }
+    }
+    if let Some(trouble) = session.shared.trouble() {
+        seen.findings.push(Finding::new(Level::Problem, trouble.text));
+    }
+    Ok(seen)
+}
+
+impl Seen {
+    fn topic(&mut self, topic: &MetadataTopic, create: Option<config::CreateTopics>) {
+        let name = topic.name();
+        let finding = match topic.error() {
+            Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => match create {
+                Some(how) => Finding::new(
+                    Level::Good,
+                    format!(
+                        "topic '{name}' does not exist and will be created: {} partitions, {} replicas",
+                        how.partitions, how.replication
+                    ),
+                ),
+                None => Finding::new(Level::Problem, failure::unknown_topic(name).text),
+            },
+            Some(error) => Finding::new(Level::Problem, failure::of_message(Code::from(error), name).text),
+            None => {
+                let partitions = topic.partitions();
+                let replicas = partitions
+                    .iter()
+                    .map(|partition| partition.replicas().len())
+                    .min()
+                    .unwrap_or(0);
+                self.existing.push((name.to_string(), replicas));
+                let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
+                if leaderless > 0 {
+                    Finding::new(
+                        Level::Problem,
+                        format!(
+                            "topic '{name}': {leaderless} of {} partitions have no leader",
+                            partitions.len()
+                        ),
+                    )
+                } else {
+                    Finding::new(
+                        Level::Good,
+                        format!("topic '{name}': {} partitions, {replicas} replicas", partitions.len()),
+                    )
+                }
+            }
+        };
+        self.findings.push(finding);
+    }
+}
+
+/// What the topics' own settings would do to events.
+async fn settings_of(
+    client: &ClientConfig,
+    lease: Option<Lease>,
+    topics: &[(String, usize)],
+    body_bytes_max: u64,
+) -> Vec<Finding> {
+    let client = client.clone();
+    let Ok(Some(admin)) = spawn_blocking(move || admin(&client, lease.as_ref())).await else {
+        return Vec::new();
+    };
+    let wanted: Vec<_> = topics.iter().map(|(name, _)| ResourceSpecifier::Topic(name)).collect();
+    let mut findings = Vec::new();
+    if !wanted.is_empty() {
+        match admin.describe_configs(&wanted, &admin_options()).await {
+            Ok(results) => {
+                for ((name, replicas), result) in topics.iter().zip(results) {
+                    match result {
+                        Ok(settings) => judge(name, *replicas, &settings, body_bytes_max, &mut findings),
+                        Err(code) => findings.push(unread(name, code)),
+                    }
+                }
+            }
+            Err(error) => findings.push(Finding::new(
+                Level::Warning,
+                format!("the topics' settings could not be read: {error}"),
+            )),
+        }
+    }
+    spawn_blocking(move || drop(admin));
+    findings
+}
+
+fn unread(topic: &str, code: Code) -> Finding {
+    let text = format!(
+        "topic '{topic}': its settings could not be read ({code}): grant DESCRIBE_CONFIGS to have its limits checked"
+    );
+    Finding::new(Level::Warning, text)
+}
+
+fn judge(topic: &str, replicas: usize, settings: &ConfigResource, body_bytes_max: u64, findings: &mut Vec<Finding>) {
+    let value = |key: &str| settings.get(key).and_then(|entry| entry.value.as_deref());
+    let number = |key: &str| value(key).and_then(|value| value.parse::<u64>().ok());
+
+    let needed = message_bytes_max(body_bytes_max);
+    if let Some(taken) = number("max.message.bytes").filter(|taken| *taken < needed) {
+        findings.push(Finding::new(
+            Level::Warning,
+            format!(
+                "topic '{topic}' takes messages of {taken} bytes, and a body of server.body_bytes_max ({body_bytes_max}) \
+                 can become {needed}: larger ones become dead letters; raise its max.message.bytes or lower body_bytes_max"
+            ),
+        ));
+    }
+    if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
+        findings.push(Finding::new(
+            Level::Problem,
+            format!(
+                "topic '{topic}' is compacted, which keeps only the latest event of each stream: set its cleanup.policy to delete"
+            ),
+        ));
+    }
+    let in_sync = number("min.insync.replicas").unwrap_or(1);
+    if replicas < 2 || in_sync < 2 {
+        findings.push(Finding::new(
+            Level::Warning,
+            format!(
+                "topic '{topic}' confirms what one broker has ({replicas} replicas, min.insync.replicas {in_sync}): a lost disk \
+                 loses events; use 3 replicas and min.insync.replicas=2"
+            ),
+        ));
+    }
+}

@@ -1,0 +1,177 @@
+//! What went wrong with Kafka, and what to do about it.
+
+use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
+
+use crate::sink::{Failure, Remedy};
+
+pub const AUTHENTICATION: &str = "kafka_authentication";
+pub const AUTHORISATION: &str = "kafka_authorisation";
+pub const BROKERS_DOWN: &str = "kafka_brokers_down";
+pub const CONFIGURATION: &str = "kafka_configuration";
+pub const FATAL: &str = "kafka_fatal";
+pub const INVALID_MESSAGE: &str = "kafka_invalid_message";
+pub const OTHER: &str = "kafka_other";
+pub const PARTITIONS_CHANGED: &str = "kafka_partitions_changed";
+pub const STALLED: &str = "kafka_stalled";
+pub const TLS: &str = "kafka_tls";
+pub const TOKEN: &str = "kafka_token";
+pub const TOO_LARGE: &str = "kafka_too_large";
+pub const UNKNOWN_TOPIC: &str = "kafka_unknown_topic";
+
+/// Every label that a failure of this sink can carry.
+pub const LABELS: &[&str] = &[
+    AUTHENTICATION,
+    AUTHORISATION,
+    BROKERS_DOWN,
+    CONFIGURATION,
+    FATAL,
+    INVALID_MESSAGE,
+    OTHER,
+    PARTITIONS_CHANGED,
+    STALLED,
+    TLS,
+    TOKEN,
+    TOO_LARGE,
+    UNKNOWN_TOPIC,
+];
+
+pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> Failure {
+    Failure {
+        remedy,
+        label,
+        text: text.into(),
+    }
+}
+
+/// A message to `topic` was not taken or not delivered.
+pub(super) fn of_message(code: Code, topic: &str) -> Failure {
+    use Code::*;
+    match code {
+        UnknownTopic | UnknownTopicOrPartition | UnknownTopicId => unknown_topic(topic),
+        InvalidTopic => failure(
+            Remedy::Hold,
+            UNKNOWN_TOPIC,
+            format!("topic '{topic}' is not a name that Kafka takes: correct the route's topic"),
+        ),
+        UnknownPartition => failure(
+            Remedy::Retry,
+            PARTITIONS_CHANGED,
+            format!("topic '{topic}' has fewer partitions than before: its session is renewed"),
+        ),
+        MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize => failure(
+            Remedy::DeadLetter,
+            TOO_LARGE,
+            format!("topic '{topic}' does not take a message of this size: raise its max.message.bytes"),
+        ),
+        InvalidRecord | InvalidTimestamp | InvalidMessage => failure(
+            Remedy::DeadLetter,
+            INVALID_MESSAGE,
+            format!("the broker of topic '{topic}' refuses this message ({code}): see the topic's configuration"),
+        ),
+        TopicAuthorizationFailed | ClusterAuthorizationFailed | TransactionalIdAuthorizationFailed => failure(
+            Remedy::Hold,
+            AUTHORISATION,
+            format!("not authorised to write to topic '{topic}' ({code}): grant WRITE and DESCRIBE on it"),
+        ),
+        Authentication | SaslAuthenticationFailed => failure(
+            Remedy::Hold,
+            AUTHENTICATION,
+            format!("could not authenticate to write to topic '{topic}' ({code}): correct the sink's credentials"),
+        ),
+        UnsupportedCompressionType | PolicyViolation | UnsupportedForMessageFormat | UnsupportedVersion => failure(
+            Remedy::Hold,
+            CONFIGURATION,
+            format!("topic '{topic}' does not take what this sink sends ({code}): compare their configurations"),
+        ),
+        Fatal
+        | GaplessGuarantee
+        | OutOfOrderSequenceNumber
+        | UnknownProducerId
+        | InvalidProducerEpoch
+        | InvalidProducerIdMapping
+        | Inconsistent
+        | Fenced => fatal(&format!("topic '{topic}': {code}")),
+        other => failure(
+            Remedy::Retry,
+            OTHER,
+            format!("failed to write to topic '{topic}': {other}"),
+        ),
+    }
+}
+
+pub(super) fn unknown_topic(topic: &str) -> Failure {
+    failure(
+        Remedy::Hold,
+        UNKNOWN_TOPIC,
+        format!("topic '{topic}' does not exist, or may not be described: create it, or set create_topics on the sink"),
+    )
+}
+
+/// librdkafka declared the producer dead.
+pub(super) fn fatal(reason: &str) -> Failure {
+    failure(
+        Remedy::Retry,
+        FATAL,
+        format!("the producer cannot go on and is built anew: {reason}"),
+    )
+}
+
+/// The producer could not be built.
+pub(super) fn of_creation(error: &KafkaError, sink: &str) -> Failure {
+    let reason = match error {
+        // The value may be a secret.
+        KafkaError::ClientConfig(_, reason, key, _) => format!("property {key}: {reason}"),
+        KafkaError::ClientCreation(reason) => reason.clone(),
+        other => other.to_string(),
+    };
+    failure(
+        Remedy::Hold,
+        CONFIGURATION,
+        format!("sink '{sink}': no Kafka producer with these properties: {reason}"),
+    )
+}
+
+/// A trouble of the client as a whole, from its error callback. `None`: nothing that anybody could act on.
+pub(super) fn of_client(error: &KafkaError, reason: &str, sink: &str) -> Option<Failure> {
+    let code = error.rdkafka_error_code()?;
+    let found = match code {
+        Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => failure(
+            Remedy::Hold,
+            AUTHENTICATION,
+            format!("sink '{sink}': the broker refuses the credentials: {reason}: correct the sasl.* properties"),
+        ),
+        Code::SSL => failure(
+            Remedy::Hold,
+            TLS,
+            format!("sink '{sink}': no TLS with the broker: {reason}: correct the ssl.* properties"),
+        ),
+        Code::Resolve => failure(
+            Remedy::Retry,
+            BROKERS_DOWN,
+            format!("sink '{sink}': a broker's name does not resolve: {reason}: correct `brokers` or the DNS"),
+        ),
+        Code::AllBrokersDown => failure(
+            Remedy::Retry,
+            BROKERS_DOWN,
+            format!("sink '{sink}': no broker is reachable: {reason}"),
+        ),
+        Code::ClusterAuthorizationFailed => failure(
+            Remedy::Hold,
+            AUTHORISATION,
+            format!(
+                "sink '{sink}': not authorised: {reason}: grant IDEMPOTENT_WRITE on the cluster, WRITE on the topics"
+            ),
+        ),
+        _ => return None,
+    };
+    Some(found)
+}
+
+/// Of two troubles, the one that tells more.
+pub(super) fn rank(label: &str) -> u8 {
+    match label {
+        AUTHENTICATION | TLS | AUTHORISATION => 2,
+        BROKERS_DOWN => 1,
+        _ => 0,
+    }
+}

@@ -1,0 +1,132 @@
+//! librdkafka's statistics, as metrics.
+
+use std::collections::HashMap;
+
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use serde::Deserialize;
+
+use super::Names;
+
+/// The part of librdkafka's statistics that is used.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Statistics {
+    msg_cnt: i64,
+    msg_size: i64,
+    brokers: HashMap<String, Broker>,
+    topics: HashMap<String, Topic>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Broker {
+    /// -1: an address of the configuration, not yet known by its id.
+    nodeid: i32,
+    state: String,
+    rtt: Window,
+}
+
+/// Of the last interval, in microseconds.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Window {
+    p99: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Topic {
+    partitions: HashMap<String, serde::de::IgnoredAny>,
+}
+
+impl Statistics {
+    pub fn has_broker_up(&self) -> bool {
+        self.brokers.values().any(|broker| broker.state == "UP")
+    }
+}
+
+/// The metrics of every Kafka sink.
+pub struct KafkaMetrics {
+    queue_records: IntGaugeVec,
+    queue_bytes: IntGaugeVec,
+    broker_up: IntGaugeVec,
+    broker_round_trip_seconds: GaugeVec,
+    topic_partitions: IntGaugeVec,
+    sessions: IntCounterVec,
+}
+
+impl KafkaMetrics {
+    /// Registers `forebay_kafka_*`.
+    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let gauge = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
+            let gauge = IntGaugeVec::new(Opts::new(format!("forebay_kafka_{name}"), help), labels)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        let broker_round_trip_seconds = GaugeVec::new(
+            Opts::new(
+                "forebay_kafka_broker_round_trip_seconds",
+                "99th percentile of the round trips to a broker in the last interval.",
+            ),
+            &["sink", "route", "broker"],
+        )?;
+        registry.register(Box::new(broker_round_trip_seconds.clone()))?;
+        let sessions = IntCounterVec::new(
+            Opts::new("forebay_kafka_sessions_total", "Producers built, the first included."),
+            &["sink", "route"],
+        )?;
+        registry.register(Box::new(sessions.clone()))?;
+        Ok(Self {
+            queue_records: gauge(
+                "queue_records",
+                "Messages in the producer, waiting or sent and not confirmed.",
+                &["sink", "route"],
+            )?,
+            queue_bytes: gauge("queue_bytes", "Bytes of those messages.", &["sink", "route"])?,
+            broker_up: gauge(
+                "broker_up",
+                "1 while the producer is connected to the broker.",
+                &["sink", "route", "broker"],
+            )?,
+            broker_round_trip_seconds,
+            topic_partitions: gauge(
+                "topic_partitions",
+                "Partitions of a topic that the route names.",
+                &["sink", "route", "topic"],
+            )?,
+            sessions,
+        })
+    }
+
+    pub(super) fn opened(&self, names: &Names) {
+        self.sessions.with_label_values(&[&*names.sink, &*names.route]).inc();
+    }
+
+    pub(super) fn observe(&self, names: &Names, statistics: &Statistics) {
+        let (sink, route) = (&*names.sink, &*names.route);
+        self.queue_records
+            .with_label_values(&[sink, route])
+            .set(statistics.msg_cnt);
+        self.queue_bytes
+            .with_label_values(&[sink, route])
+            .set(statistics.msg_size);
+        for broker in statistics.brokers.values().filter(|broker| broker.nodeid >= 0) {
+            let id = broker.nodeid.to_string();
+            let up = broker.state == "UP";
+            self.broker_up.with_label_values(&[sink, route, &id]).set(up.into());
+            self.broker_round_trip_seconds
+                .with_label_values(&[sink, route, &id])
+                .set(broker.rtt.p99 as f64 / 1e6);
+        }
+        // Only topics from the configuration: the others' names come from the wire.
+        for topic in names.topics.iter() {
+            if let Some(seen) = statistics.topics.get(topic) {
+                // librdkafka lists a partition -1 of its own.
+                let count = seen.partitions.keys().filter(|id| !id.starts_with('-')).count();
+                self.topic_partitions
+                    .with_label_values(&[sink, route, topic])
+                    .set(i64::try_from(count).unwrap_or(i64::MAX));
+            }
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The request for a token: OAuth's client credentials grant (RFC 6749, section 4.4).
+
+use std::{error::Error, time::Duration};
+
+use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use serde::Deserialize;
+use tokio::task::spawn_blocking;
+
+use super::{failure, settings::Settings, token::Token};
+use crate::sink::{Failure, Remedy};
+
+const DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_BYTES_MAX: usize = 256 * 1024;
+
+/// What a provider says of a request that it refuses.
+#[derive(Deserialize)]
+struct Refusal {
+    error: String,
+}
+
+/// Fetches one token.
+pub(super) async fn fetch(settings: &Settings) -> Result<Token, Failure> {
+    let failed = |remedy, reason: String| {
+        let text = format!("{}: no token from {}: {reason}", settings.owner, settings.endpoint);
+        failure::failure(remedy, failure::TOKEN, text)
+    };
+    let ca_file = settings.ca_file.clone();
+    // Reads certificates from disk; anew each time, for they get replaced.
+    let client = spawn_blocking(move || client(ca_file.as_deref()))
+        .await
+        .expect("building a client does not panic")
+        .map_err(|reason| failed(Remedy::Hold, reason))?;
+    let request = client
+        .post(settings.endpoint.clone())
+        .basic_auth(&settings.client_id, Some(&settings.client_secret))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .header("accept", "application/json")
+        .body(form(settings));
+    let answered = async {
+        let response = request.send().await?;
+        let status = response.status();
+        Ok((status, body(response).await?))
+    };
+    let (status, body) = answered
+        .await
+        .map_err(|error: reqwest::Error| failed(Remedy::Retry, causes(error)))?;
+    if status != StatusCode::OK {
+        let (remedy, reason) = refusal(status, &body);
+        return Err(failed(remedy, reason));
+    }
+    Token::parse(&body, settings).map_err(|reason| failed(Remedy::Hold, format!("HTTP 200, but {reason}")))
+}
+
+fn client(ca_file: Option<&str>) -> Result<Client, String> {
+    let mut builder = Client::builder().timeout(DEADLINE).redirect(redirect::Policy::none());
+    if let Some(path) = ca_file {
+        let unusable = |reason: String| format!("https.ca.location {path}: {reason}");
+        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(causes(error)))?;
+        builder = builder.tls_certs_only(certificates);
+    }
+    builder.build().map_err(causes)
+}
+
+fn form(settings: &Settings) -> String {
+    let mut url = settings.endpoint.clone();
+    let mut pairs = url.query_pairs_mut();
+    pairs.clear().append_pair("grant_type", "client_credentials");
+    if let Some(scope) = &settings.scope {
+        pairs.append_pair("scope", scope);
+    }
+    drop(pairs);
+    url.query().unwrap_or_default().to_owned()
+}
+
+/// The body, as far as an answer can be long.
+async fn body(mut response: Response) -> reqwest::Result<Vec<u8>> {
+    let mut body = Vec::new();
+    while body.len() < ANSWER_BYTES_MAX
+        && let Some(chunk) = response.chunk().await?
+    {
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn refusal(status: StatusCode, body: &[u8]) -> (Remedy, String) {
+    let code = serde_json::from_slice(body).map(|refusal: Refusal| refusal.error).ok();
+    // Such as `invalid_client`: what is not such a word is not repeated.
+    let is_code = |code: &String| code.len() <= 40 && code.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let code = code
+        .filter(is_code)
+        .map(|code| format!(" ({code})"))
+        .unwrap_or_default();
+    let said = format!("HTTP {}{code}", status.as_u16());
+    match status.as_u16() {
+        408 | 429 | 500.. => (Remedy::Retry, said),
+        400 | 401 | 403 => (
+            Remedy::Hold,
+            format!("{said}: correct sasl.oauthbearer.client.id, .client.secret or .scope"),
+        ),
+        _ => (
+            Remedy::Hold,
+            format!("{said}: correct sasl.oauthbearer.token.endpoint.url"),
+        ),
+    }
+}
+
+/// What an error says, with what is behind it, and without the URL, which is named already.
+fn causes(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,380 @@
+//! One life of a producer: from its creation to its first failure.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+};
+
+use parking_lot::Mutex;
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _,
+    config::RDKafkaLogLevel,
+    error::KafkaError,
+    message::{Header, OwnedHeaders},
+    producer::{BaseRecord, DeliveryResult, Partitioner, Producer, ProducerContext, PurgeConfig, ThreadedProducer},
+    types::RDKafkaErrorCode as Code,
+};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    task::{AbortHandle, spawn_blocking},
+};
+
+use super::{
+    Names, failure,
+    metrics::{KafkaMetrics, Statistics},
+    oauth::Lease,
+};
+use crate::sink::{Failure, Message, Remedy, partition::partition_of};
+
+/// What became of the messages of a session, as its callbacks tell it.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Sequence numbers, in the order in which the broker confirmed them.
+    pub confirmed: Vec<u64>,
+    /// The first message that failed. Nothing after it counts as failed: it is unknown.
+    pub failed: Option<Failed>,
+}
+
+pub(super) struct Failed {
+    pub sequence: u64,
+    pub topic: String,
+    pub failure: Failure,
+}
+
+/// What a session's callbacks share with its owner. An older session's callbacks have their own.
+pub(super) struct Shared {
+    pub outcome: Mutex<Outcome>,
+    trouble: Mutex<Option<Failure>>,
+    pub changed: Notify,
+    /// Messages whose report has not come.
+    pub in_flight: AtomicI64,
+    /// A broker is connected, as the latest statistics say.
+    pub broker_up: AtomicBool,
+    last_reason: Mutex<String>,
+    names: Names,
+    metrics: Arc<KafkaMetrics>,
+}
+
+/// The partitions of each topic as the session first saw them, and the partitioner that keeps to them.
+///
+/// librdkafka itself would use a new partition with the next message, while older messages of the same key are still on their
+/// way to the old one.
+#[derive(Default)]
+pub(super) struct Pinned {
+    partitions: Mutex<HashMap<String, i32>>,
+    /// The topic whose count is another now.
+    changed: Mutex<Option<(String, i32, i32)>>,
+    is_changed: AtomicBool,
+}
+
+pub(super) struct Context {
+    shared: Arc<Shared>,
+    pinned: Pinned,
+}
+
+type SessionProducer = ThreadedProducer<Context, Pinned>;
+
+pub(super) struct Session {
+    pub producer: Arc<SessionProducer>,
+    pub shared: Arc<Shared>,
+    /// The task that hands every new token over.
+    renewing: Option<AbortHandle>,
+}
+
+impl Shared {
+    fn new(names: Names, metrics: Arc<KafkaMetrics>) -> Self {
+        Self {
+            outcome: Mutex::default(),
+            trouble: Mutex::default(),
+            changed: Notify::new(),
+            in_flight: AtomicI64::new(0),
+            broker_up: AtomicBool::new(false),
+            last_reason: Mutex::default(),
+            names,
+            metrics,
+        }
+    }
+
+    /// What keeps the broker from confirming anything.
+    pub fn trouble(&self) -> Option<Failure> {
+        let told = self.trouble.lock().clone()?;
+        // Brokers close idle connections, also the last one: no trouble while nothing waits and they were there just now.
+        let idle = self.in_flight.load(Ordering::Acquire) <= 0 && self.broker_up.load(Ordering::Relaxed);
+        (told.label != failure::BROKERS_DOWN || !idle).then_some(told)
+    }
+
+    fn tell(&self, trouble: Failure) {
+        let mut now = self.trouble.lock();
+        let known = now.as_ref().map_or(0, |known| failure::rank(known.label));
+        if failure::rank(trouble.label) >= known {
+            tracing::debug!(route = %self.names.route, label = trouble.label, "{trouble}");
+            *now = Some(trouble);
+        }
+    }
+
+    fn all_is_well(&self) {
+        if let Some(over) = self.trouble.lock().take() {
+            tracing::debug!(route = %self.names.route, label = over.label, "Kafka is reachable again");
+        }
+    }
+}
+
+impl Pinned {
+    /// The change of a topic's partitions that ends the session, once nothing is in flight.
+    pub fn change(&self) -> Option<Failure> {
+        if !self.is_changed.load(Ordering::Acquire) {
+            return None;
+        }
+        let changed = self.changed.lock();
+        let (topic, before, now) = changed.as_ref()?;
+        Some(failure::failure(
+            Remedy::Retry,
+            failure::PARTITIONS_CHANGED,
+            format!("topic '{topic}' has {now} partitions instead of {before}: keys are spread anew from here on"),
+        ))
+    }
+}
+
+impl Partitioner for Pinned {
+    fn partition(&self, topic: &str, key: Option<&[u8]>, count: i32, _: impl Fn(i32) -> bool) -> i32 {
+        let mut partitions = self.partitions.lock();
+        let pinned = match partitions.get(topic) {
+            Some(pinned) => *pinned,
+            None => {
+                partitions.insert(topic.to_string(), count);
+                count
+            }
+        };
+        if pinned != count && !self.is_changed.load(Ordering::Relaxed) {
+            *self.changed.lock() = Some((topic.to_string(), pinned, count));
+            self.is_changed.store(true, Ordering::Release);
+        }
+        // Below `count`, unless partitions were taken away: then librdkafka fails the message.
+        partition_of(key.unwrap_or_default(), pinned.unsigned_abs()).cast_signed()
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        let route = &*self.shared.names.route;
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+                tracing::error!(route, facility, "librdkafka: {message}");
+            }
+            // What this module sets on purpose, and librdkafka warns of at every start.
+            RDKafkaLogLevel::Warning if facility == "CONFWARN" && message.contains("enable.gapless.guarantee") => {}
+            // Failed connections: the error callback gets them too, and tells them once.
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning if matches!(facility, "FAIL" | "ERROR") => {
+                tracing::debug!(route, facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => {
+                tracing::warn!(route, facility, "librdkafka: {message}");
+            }
+            RDKafkaLogLevel::Info => tracing::info!(route, facility, "librdkafka: {message}"),
+            RDKafkaLogLevel::Debug => tracing::debug!(route, facility, "librdkafka: {message}"),
+        }
+    }
+
+    fn stats_raw(&self, statistics: &[u8]) {
+        match serde_json::from_slice::<Statistics>(statistics) {
+            Ok(statistics) => {
+                let up = statistics.has_broker_up();
+                self.shared.broker_up.store(up, Ordering::Relaxed);
+                if up {
+                    self.shared.all_is_well();
+                }
+                self.shared.metrics.observe(&self.shared.names, &statistics);
+            }
+            Err(error) => tracing::warn!("failed to parse librdkafka's statistics: {error}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let shared = &self.shared;
+        match error.rdkafka_error_code() {
+            Some(Code::Fatal) => {
+                tracing::warn!(route = %shared.names.route, "librdkafka: {reason}");
+                shared.changed.notify_one();
+            }
+            Some(Code::AllBrokersDown) => {
+                let cause = shared.last_reason.lock().clone();
+                let reason = if cause.is_empty() { reason } else { &cause };
+                if let Some(trouble) = failure::of_client(&error, reason, &shared.names.sink) {
+                    shared.tell(trouble);
+                }
+            }
+            _ => {
+                *shared.last_reason.lock() = reason.to_string();
+                match failure::of_client(&error, reason, &shared.names.sink) {
+                    Some(trouble) => shared.tell(trouble),
+                    None => tracing::debug!(route = %shared.names.route, "librdkafka: {error}: {reason}"),
+                }
+            }
+        }
+    }
+}
+
+impl ProducerContext<Pinned> for Context {
+    /// The sequence number.
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, sequence: usize) {
+        let shared = &self.shared;
+        let mut outcome = shared.outcome.lock();
+        shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+        match result {
+            Ok(_) => {
+                outcome.confirmed.push(sequence as u64);
+                drop(outcome);
+                shared.all_is_well();
+            }
+            Err((error, message)) => match error.rdkafka_error_code() {
+                // Purged: the session is being ended, and these are unknown.
+                Some(Code::PurgeQueue | Code::PurgeInflight) => return,
+                // The cause comes by itself, as the failure of a message or as a fatal error.
+                Some(Code::Fatal) => return,
+                code => {
+                    if outcome.failed.is_none() {
+                        outcome.failed = Some(Failed {
+                            sequence: sequence as u64,
+                            topic: message.topic().to_string(),
+                            failure: failure::of_message(code.unwrap_or(Code::Unknown), message.topic()),
+                        });
+                    }
+                }
+            },
+        }
+        shared.changed.notify_one();
+    }
+
+    fn get_custom_partitioner(&self) -> Option<&Pinned> {
+        Some(&self.pinned)
+    }
+}
+
+/// Why the producer did not take a message.
+pub(super) enum SendError {
+    Full,
+    Failed(Failure),
+}
+
+impl Session {
+    /// Creates the producer. Reads certificates from disk, so not for an async task; within a runtime, if there is a lease.
+    pub fn open(
+        config: &ClientConfig,
+        lease: Option<Lease>,
+        names: Names,
+        metrics: Arc<KafkaMetrics>,
+    ) -> Result<Self, Failure> {
+        let shared = Arc::new(Shared::new(names, metrics));
+        let context = Context {
+            shared: shared.clone(),
+            pinned: Pinned::default(),
+        };
+        let producer: SessionProducer = config
+            .create_with_context(context)
+            .map_err(|error| failure::of_creation(&error, &shared.names.sink))?;
+        if let Some(lease) = &lease {
+            lease.hand_over(producer.client())?;
+        }
+        let producer = Arc::new(producer);
+        let renewing = lease.map(|lease| {
+            let task = renew(Arc::downgrade(&producer), lease);
+            Handle::current().spawn(task).abort_handle()
+        });
+        Ok(Self {
+            producer,
+            shared,
+            renewing,
+        })
+    }
+
+    pub fn send(&self, message: &Message) -> Result<(), SendError> {
+        // What is in flight drains before new partitions are used.
+        if self.producer.context().pinned.change().is_some() {
+            return Err(SendError::Full);
+        }
+        let sequence = usize::try_from(message.sequence).expect("64-bit sequence numbers need a 64-bit machine");
+        let record = BaseRecord::with_opaque_to(&message.topic, sequence)
+            .key(message.key.as_bytes())
+            .payload(&message.body[..])
+            .headers(headers(message));
+        // Before the report can come.
+        self.shared.in_flight.fetch_add(1, Ordering::AcqRel);
+        let Err((error, _)) = self.producer.send(record) else {
+            return Ok(());
+        };
+        self.shared.in_flight.fetch_sub(1, Ordering::AcqRel);
+        let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
+        Err(match code {
+            Code::QueueFull => SendError::Full,
+            Code::Fatal => match self.fatal() {
+                Some(fatal) => SendError::Failed(fatal),
+                // The message that failed is on its way to `settle`.
+                None => SendError::Full,
+            },
+            code => SendError::Failed(failure::of_message(code, &message.topic)),
+        })
+    }
+
+    /// The fatal error that ended the session, unless it only says that a message failed: that message's report says why.
+    pub fn fatal(&self) -> Option<Failure> {
+        match self.producer.client().fatal_error() {
+            Some((Code::GaplessGuarantee, _)) | None => None,
+            Some((_, reason)) => Some(failure::fatal(&reason)),
+        }
+    }
+
+    /// The session's end by a change of partitions: when it was seen and nothing is in flight.
+    pub fn change(&self) -> Option<Failure> {
+        let change = self.producer.context().pinned.change()?;
+        (self.shared.in_flight.load(Ordering::Acquire) <= 0).then_some(change)
+    }
+
+    /// Forgets what is in flight and destroys the producer. Takes up to a second or so.
+    pub fn close(self) {
+        if let Some(renewing) = &self.renewing {
+            renewing.abort();
+        }
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+    }
+}
+
+/// Hands every token that follows over to the producer, until one of them is gone.
+async fn renew(producer: Weak<SessionProducer>, mut lease: Lease) {
+    while let Some(token) = lease.next().await {
+        let Some(producer) = producer.upgrade() else { return };
+        // Here a producer may come to its end, which takes a while.
+        let given = spawn_blocking(move || token.hand_over(producer.client())).await;
+        if let Ok(Err(reason)) = given {
+            tracing::warn!("a new token cannot be used, the old one stays: {reason}");
+        }
+    }
+}
+
+fn headers(message: &Message) -> OwnedHeaders {
+    let header = |headers: OwnedHeaders, key: &str, value: &str| {
+        headers.insert(Header {
+            key,
+            value: Some(value),
+        })
+    };
+    let mut headers_ = OwnedHeaders::new_with_capacity(4 + message.attributes.len());
+    headers_ = header(headers_, "content-type", &message.content_type);
+    headers_ = header(headers_, "sequence", &format!("{:020}", message.sequence));
+    headers_ = header(headers_, "replica", &message.replica);
+    if message.attributes.is_empty() {
+        return headers_;
+    }
+    if !message.attributes.iter().any(|(name, _)| *name == "specversion") {
+        headers_ = header(headers_, "ce_specversion", "1.0");
+    }
+    for (name, value) in &message.attributes {
+        headers_ = header(headers_, &format!("ce_{name}"), value);
+    }
+    headers_
+}

@@ -1,0 +1,87 @@
+//! The contract between dispatch and a broker.
+//!
+//! A [`Sink`] is one route's publishing session. Exactly one task drives it. It promises: messages are handed to the
+//! broker in the order of [`Sink::enqueue`]; a message is settled with `Ok` only by the broker's own confirmation; and after
+//! the first failure of a session nothing that was enqueued later is retried behind its back. The order after a failure
+//! is dispatch's: it ends the session, opens a new one and replays from the lowest unsettled record.
+
+pub mod kafka;
+pub mod partition;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+/// What a broker takes: an event rendered for a route.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The record's sequence number in the spool, by which it is settled.
+    pub sequence: u64,
+    pub replica: Arc<str>,
+    pub id: Uuid,
+    pub topic: Arc<str>,
+    /// The stream key. Never empty.
+    pub key: String,
+    pub content_type: std::borrow::Cow<'static, str>,
+    /// CloudEvents attributes by bare name, in binary mode; none in structured mode.
+    pub attributes: Vec<(&'static str, String)>,
+    pub body: Bytes,
+}
+
+/// A publishing session with a broker, driven by one dispatcher.
+pub trait Sink: Send + 'static {
+    /// Ends the session, if there is one, forgetting all that it had in flight, and opens a new one.
+    ///
+    /// Must return within a deadline of its own.
+    fn reopen(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// Hands a message over without waiting. Messages go out in this order.
+    fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError>;
+
+    /// Waits until something was settled and moves it into `settled`. Cancel-safe. `Err`: the session is over, and
+    /// whatever is not settled is unknown: reopen and replay from the lowest unsettled record.
+    fn settle(&mut self, settled: &mut Vec<Settled>) -> impl Future<Output = Result<(), Failure>> + Send;
+
+    /// What keeps the broker from confirming anything just now, if the session knows (a wrong password, no broker to reach).
+    /// `None` when all is well.
+    fn trouble(&self) -> Option<Failure>;
+}
+
+/// Why a message was not taken.
+#[derive(Debug)]
+pub enum EnqueueError {
+    /// The session's own queue is full. Offer the same message again after something was settled.
+    Full(Box<Message>),
+    /// The message or the session failed.
+    Failed(Failure),
+}
+
+/// What became of one message.
+#[derive(Debug)]
+pub struct Settled {
+    pub sequence: u64,
+    pub result: Result<(), Failure>,
+}
+
+/// A failure, seen three ways: what to do about it, a label for metrics, a text for people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure {
+    pub remedy: Remedy,
+    /// From a closed set: `kafka_unknown_topic`, `kafka_authentication`, …
+    pub label: &'static str,
+    /// Names the thing, the cause and the cure.
+    pub text: String,
+}
+
+/// What dispatch does about a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Remedy {
+    /// It passes by itself: open a new session after a back-off and replay.
+    Retry,
+    /// Somebody must act (no such topic, not authorised): the route is blocked and says so; it goes on trying.
+    Hold,
+    /// It is this message's own fault (too large): replay one by one until the culprit is found, and dead-letter it alone.
+    DeadLetter,
+}

@@ -1,0 +1,205 @@
+//! Every metric, registered once and handed in. `docs/metrics.md` lists them with their labels.
+
+use std::sync::Arc;
+
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    exponential_buckets,
+};
+
+use super::process::Process;
+
+/// The commit that was built, where the build was told.
+const REVISION: &str = match option_env!("FOREBAY_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+/// 0.5 ms to about 60 s.
+fn seconds_buckets() -> Vec<f64> {
+    vec![
+        0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0,
+    ]
+}
+
+/// All metrics, on a registry of their own.
+pub struct Metrics {
+    pub registry: Registry,
+    process: Process,
+    pub requests: IntCounterVec,
+    pub signature_failures: IntCounterVec,
+    pub ack_seconds: HistogramVec,
+    pub events: IntCounterVec,
+    pub connections: IntGauge,
+    pub spool_records: IntGauge,
+    pub spool_bytes: IntGauge,
+    pub spool_bytes_max: IntGauge,
+    pub spool_fsync_seconds: Histogram,
+    pub spool_batch_records: Histogram,
+    pub spool_damage: IntCounterVec,
+    pub route_backlog_records: IntGaugeVec,
+    pub route_oldest_seconds: IntGaugeVec,
+    pub route_blocked: IntGaugeVec,
+    pub in_flight_records: IntGaugeVec,
+    pub published: IntCounterVec,
+    pub publish_errors: IntCounterVec,
+    pub publish_seconds: HistogramVec,
+    pub dead_letters: IntCounterVec,
+}
+
+/// Registers on one registry, with the names' prefix.
+pub(super) struct Register<'a>(&'a Registry);
+
+impl Register<'_> {
+    pub fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
+        let collector = collector.expect("a metric's name and labels are constants");
+        self.0
+            .register(Box::new(collector.clone()))
+            .expect("each metric is registered once");
+        collector
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.keep(IntCounterVec::new(Opts::new(format!("forebay_{name}"), help), labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.keep(IntGauge::new(format!("forebay_{name}"), help))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.keep(IntGaugeVec::new(Opts::new(format!("forebay_{name}"), help), labels))
+    }
+
+    fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
+        self.keep(Histogram::with_opts(
+            HistogramOpts::new(format!("forebay_{name}"), help).buckets(buckets),
+        ))
+    }
+
+    fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+        self.keep(HistogramVec::new(
+            HistogramOpts::new(format!("forebay_{name}"), help).buckets(seconds_buckets()),
+            labels,
+        ))
+    }
+}
+
+impl Metrics {
+    pub fn new() -> Arc<Self> {
+        let registry = Registry::new();
+        let r = Register(&registry);
+        r.gauges("build_info", "1, with the version that runs.", &["version", "revision"])
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION])
+            .set(1);
+        let metrics = Self {
+            process: Process::new(&r),
+            requests: r.counters(
+                "requests_total",
+                "Requests answered, by status code.",
+                &["endpoint", "code"],
+            ),
+            signature_failures: r.counters(
+                "signature_failures_total",
+                "Requests whose signature was refused.",
+                &["endpoint", "reason"],
+            ),
+            ack_seconds: r.histograms(
+                "ack_seconds",
+                "From a request's head to its answer, of requests answered 200.",
+                &["endpoint"],
+            ),
+            events: r.counters(
+                "events_total",
+                "Events accepted: verified and on disk.",
+                &["endpoint", "kind"],
+            ),
+            connections: r.gauge("connections", "Open connections of the public server."),
+            spool_records: r.gauge("spool_records", "Records in the spool."),
+            spool_bytes: r.gauge("spool_bytes", "Bytes of disk that the spool takes."),
+            spool_bytes_max: r.gauge("spool_bytes_max", "Bytes of disk that the spool may take."),
+            spool_fsync_seconds: r.histogram(
+                "spool_fsync_seconds",
+                "How long an fsync of the spool took.",
+                seconds_buckets(),
+            ),
+            spool_batch_records: r.histogram(
+                "spool_batch_records",
+                "Records that shared one fsync.",
+                exponential_buckets(1.0, 2.0, 12).expect("constants"),
+            ),
+            spool_damage: r.counters("spool_damage_total", "Damage found in the spool, set aside.", &["kind"]),
+            route_backlog_records: r.gauges(
+                "route_backlog_records",
+                "Records of the spool that the route has not settled.",
+                &["route"],
+            ),
+            route_oldest_seconds: r.gauges(
+                "route_oldest_seconds",
+                "Age of the oldest record that the route has not settled, in seconds.",
+                &["route"],
+            ),
+            route_blocked: r.gauges(
+                "route_blocked",
+                "1 while the route cannot publish, by reason.",
+                &["route", "reason"],
+            ),
+            in_flight_records: r.gauges(
+                "in_flight_records",
+                "Messages handed to the broker and not yet confirmed.",
+                &["route"],
+            ),
+            published: r.counters("published_total", "Messages confirmed by the broker.", &["route"]),
+            publish_errors: r.counters(
+                "publish_errors_total",
+                "Failures to publish, by kind.",
+                &["route", "kind"],
+            ),
+            publish_seconds: r.histograms(
+                "publish_seconds",
+                "From acceptance to the broker's confirmation.",
+                &["route"],
+            ),
+            dead_letters: r.counters(
+                "dead_letters_total",
+                "Records that went to the dead letters.",
+                &["route", "reason"],
+            ),
+            registry: registry.clone(),
+        };
+        Arc::new(metrics)
+    }
+
+    /// All metrics in Prometheus' text format.
+    pub fn text(&self) -> String {
+        self.process.refresh();
+        TextEncoder::new()
+            .encode_to_string(&self.registry.gather())
+            .expect("the metrics are valid and a string takes them")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_every_unlabelled_metric_and_the_build() {
+        let text = Metrics::new().text();
+        for name in [
+            "forebay_connections 0",
+            "forebay_spool_records 0",
+            "forebay_spool_fsync_seconds_bucket{le=\"0.0005\"} 0",
+            "process_open_fds ",
+            concat!(
+                "forebay_build_info{revision=\"",
+                "unknown",
+                "\",version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        ] {
+            assert!(text.contains(name), "{name} is not in\n{text}");
+        }
+    }
+}

@@ -10,9 +10,14 @@
 //!
 //! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
 
+pub mod admin;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod event;
+pub mod ingress;
+pub mod lifecycle;
 
 pub mod provider;
 pub mod sink;

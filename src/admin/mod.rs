@@ -1,0 +1,190 @@
+//! The operator's HTTP server, on a port of its own: `/livez`, `/readyz`, `/metrics`, `/status`.
+//!
+//! Alive is a process that answers, whatever its disk and its brokers do. Ready is one that can accept and sync: it has
+//! started, is not about to stop, and its spool takes records. A broker that is away makes nobody unready.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use actix_web::{
+    App, HttpRequest, HttpResponse, HttpServer,
+    dev::{Server, ServerHandle},
+    http::{
+        Method, StatusCode,
+        header::{self, HeaderValue},
+    },
+    web,
+};
+use serde_json::{Value, json};
+
+use crate::{
+    config,
+    lifecycle::{Lifecycle, Phase},
+    spool::Spool,
+    telemetry::Metrics,
+};
+
+const BACKLOG_CONNECTIONS: u32 = 128;
+const CONNECTIONS_MAX: usize = 256;
+/// `/livez` and `/readyz` must answer while the process stops; nothing of value is cut off at the end.
+const SHUTDOWN_TIMEOUT_S: u64 = 1;
+
+/// Where the server learns what it tells.
+#[derive(Clone)]
+pub struct Sources {
+    pub lifecycle: Arc<Lifecycle>,
+    pub spool: Spool,
+    pub metrics: Arc<Metrics>,
+    /// Refreshes what is only measured when somebody asks, before the metrics are gathered.
+    pub collect: Arc<dyn Fn() + Send + Sync>,
+    /// What `/status` tells.
+    pub status: Arc<dyn Fn() -> Value + Send + Sync>,
+}
+
+/// Why the server could not be set up.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
+pub struct BindError {
+    pub address: SocketAddr,
+    pub source: io::Error,
+}
+
+/// The server, listening.
+pub struct Bound {
+    server: Server,
+    addresses: Vec<SocketAddr>,
+}
+
+/// Stops a running server.
+#[derive(Clone)]
+pub struct Handle(ServerHandle);
+
+impl Handle {
+    pub async fn stop(&self) {
+        self.0.stop(true).await;
+    }
+}
+
+/// Listens on `config.listen`. Must be called within a tokio runtime.
+pub fn bind(config: &config::Admin, sources: Sources) -> Result<Bound, BindError> {
+    let failed = |source| BindError {
+        address: config.listen,
+        source,
+    };
+    let listener = crate::ingress::listen(config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
+    let server = HttpServer::new(move || {
+        let sources = sources.clone();
+        App::new().default_service(web::to(move |request| {
+            let answer = sources.answer(&request);
+            async move { answer }
+        }))
+    })
+    .workers(1)
+    .max_connections(CONNECTIONS_MAX)
+    .disable_signals()
+    .shutdown_timeout(SHUTDOWN_TIMEOUT_S)
+    .listen(listener)
+    .map_err(failed)?;
+    let addresses = server.addrs();
+    Ok(Bound {
+        server: server.run(),
+        addresses,
+    })
+}
+
+impl Bound {
+    /// The addresses that were bound; where port 0 was asked for, with the port that it became.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn handle(&self) -> Handle {
+        Handle(self.server.handle())
+    }
+
+    /// Serves until it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// The server's thread could not be started.
+    pub async fn run(self) -> io::Result<()> {
+        self.server.await
+    }
+}
+
+impl Sources {
+    fn answer(&self, request: &HttpRequest) -> HttpResponse {
+        let answer: fn(&Self) -> HttpResponse = match request.uri().path() {
+            "/livez" => |_| text(StatusCode::OK, "ok\n".to_owned()),
+            "/readyz" => Self::ready,
+            "/metrics" => Self::metrics,
+            "/status" => |sources| json_text(StatusCode::OK, "application/json", &(sources.status)()),
+            _ => {
+                return problem(
+                    StatusCode::NOT_FOUND,
+                    "not_found",
+                    "/livez, /readyz, /metrics or /status",
+                );
+            }
+        };
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let mut refused = problem(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "GET or HEAD");
+            refused
+                .headers_mut()
+                .insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refused;
+        }
+        answer(self)
+    }
+
+    fn ready(&self) -> HttpResponse {
+        let reasons = self.unready();
+        if reasons.is_empty() {
+            return text(StatusCode::OK, "ok\n".to_owned());
+        }
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        let document = json!({
+            "type": "about:blank",
+            "title": "Service Unavailable",
+            "status": status.as_u16(),
+            "code": "not_ready",
+            "detail": reasons.join("; "),
+            "reasons": reasons,
+        });
+        json_text(status, "application/problem+json", &document)
+    }
+
+    /// What keeps it from being ready; nothing when it is.
+    fn unready(&self) -> Vec<String> {
+        let phase = match self.lifecycle.phase() {
+            Phase::Ready => None,
+            phase => Some(phase.name().to_owned()),
+        };
+        let spool = self.spool.state().refuses.map(|error| error.to_string());
+        phase.into_iter().chain(spool).collect()
+    }
+
+    fn metrics(&self) -> HttpResponse {
+        (self.collect)();
+        HttpResponse::Ok()
+            .content_type("text/plain; version=0.0.4; charset=utf-8")
+            .body(self.metrics.text())
+    }
+}
+
+fn text(status: StatusCode, text: String) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("text/plain; charset=utf-8")
+        .body(text)
+}
+
+fn json_text(status: StatusCode, content_type: &'static str, document: &Value) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type(content_type)
+        .body(format!("{document:#}\n"))
+}
+
+fn problem(status: StatusCode, code: &str, detail: &str) -> HttpResponse {
+    HttpResponse::build(status)
+        .content_type("application/problem+json")
+        .body(crate::ingress::problem(status, code, detail))
+}

@@ -1,0 +1,341 @@
+//! The composition root: build (bind first, port 0 works), run, shut down in order.
+//!
+//! Start: the spool is opened and recovered, routes are matched with the cursors that it holds, both servers are bound,
+//! and only then is anything accepted. Stop: not ready at once, but accepting for `drain_delay`, because the
+//! sender's proxy learns late; then no new request; then every route may settle what it has in flight; then the
+//! spool is closed. Each step has a deadline, so the sum of them bounds the stop.
+
+mod kept_file;
+mod known_routes;
+mod observe;
+mod replica;
+mod secrets;
+mod stop;
+
+use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    admin,
+    config::{self, Config, SinkKind},
+    dispatch::Dispatcher,
+    ingress,
+    lifecycle::{Lifecycle, Phase},
+    sink::kafka::{self, KafkaMetrics, KafkaSink},
+    spool::{self, OpenError, Spool},
+    telemetry::Metrics,
+};
+use known_routes::KnownRoutes;
+use observe::{Overview, SpoolMetrics};
+use secrets::{Endpoints, SecretError};
+use stop::StopSignals;
+
+/// Dead letters may take this much of the disk beside `spool.bytes_max`.
+const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
+const DEAD_LETTERS_SEGMENT_BYTES: u64 = 64 << 20;
+/// Newest records kept in memory for the routes.
+const HOT_BYTES_MAX: usize = 64 << 20;
+/// Closing the spool takes one fsync; a disk that takes longer is given up.
+const SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Once the disk has failed, those who wait for it may take this long to read their 503.
+const FAILED_ANSWERS_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Why Forebay did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("failed to open the spool: {0}")]
+    Spool(#[from] OpenError),
+    #[error("failed to keep {path}: {source}")]
+    KeptFile { path: PathBuf, source: io::Error },
+    #[error(
+        "the spool {dir} holds what route {route:?} has not published, and the configuration has no such route; either \
+         put the route back, or give that up: spool.abandon_routes = [{route:?}]"
+    )]
+    CursorWithoutRoute { dir: PathBuf, route: String },
+    #[error("endpoint {endpoint}: {source}")]
+    Secret { endpoint: String, source: SecretError },
+    #[error("failed to listen: {0}")]
+    Ingress(#[from] ingress::BindError),
+    #[error("failed to listen for the operator: {0}")]
+    Admin(#[from] admin::BindError),
+    #[error("failed to set up sink {sink:?}: {text}")]
+    Sink { sink: String, text: String },
+    #[error("failed to listen for signals: {0}")]
+    Signals(io::Error),
+}
+
+/// Why a running Forebay ended before it was told to, or not as it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("the disk failed: {0}; everything acknowledged is on it, and the next start recovers it")]
+    Disk(String),
+    #[error("{0} ended, which is a bug")]
+    Bug(&'static str),
+    #[error("told to stop a second time; what is not published stays in the spool")]
+    StoppedAtOnce,
+}
+
+/// A Forebay that listens, and is ready to run.
+pub struct App {
+    config: Config,
+    spool: Spool,
+    dead_letters: Spool,
+    lifecycle: Arc<Lifecycle>,
+    ingress: ingress::Bound,
+    admin: admin::Bound,
+    routes: Vec<Dispatcher<KafkaSink>>,
+    endpoints: Endpoints,
+    signals: StopSignals,
+}
+
+impl App {
+    /// Opens the spool, binds both servers and prepares the routes. Nothing is accepted or published yet.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that is not as it must be.
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let signals = StopSignals::listen().map_err(BuildError::Signals)?;
+        let metrics = Metrics::new();
+        let lifecycle = Arc::new(Lifecycle::starting());
+        let (spool, dead_letters) = open_spools(&config, &metrics)?;
+        let dir = &config.spool.dir;
+        let replica: Arc<str> = replica::name(dir, config.spool.replica.as_deref())
+            .map_err(|source| BuildError::KeptFile {
+                path: dir.clone(),
+                source,
+            })?
+            .into();
+        match_cursors(&config, &spool)?;
+        let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
+        let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
+        let routes = dispatchers(&config, &known, &replica, &spool, &dead_letters, &metrics)?;
+        known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
+        let endpoints = Endpoints::open(&config.endpoints, dir)?;
+        let served = endpoints.served();
+        let ingress = ingress::bind(
+            &config.server,
+            served,
+            spool.clone(),
+            lifecycle.clone(),
+            metrics.clone(),
+        )?;
+        let overview = Arc::new(Overview {
+            replica,
+            spool: spool.clone(),
+            dead_letters: dead_letters.clone(),
+            routes: routes.iter().map(Dispatcher::status).collect(),
+            metrics: metrics.clone(),
+        });
+        let admin = admin::bind(
+            &config.admin,
+            admin::Sources {
+                lifecycle: lifecycle.clone(),
+                spool: spool.clone(),
+                metrics,
+                collect: {
+                    let overview = overview.clone();
+                    Arc::new(move || overview.collect())
+                },
+                status: Arc::new(move || overview.status()),
+            },
+        )?;
+        Ok(Self {
+            config,
+            spool,
+            dead_letters,
+            lifecycle,
+            ingress,
+            admin,
+            routes,
+            endpoints,
+            signals,
+        })
+    }
+
+    /// Where webhooks are taken in; where port 0 was asked for, with the port that it became.
+    pub fn public_addresses(&self) -> &[SocketAddr] {
+        self.ingress.addresses()
+    }
+
+    /// Where the operator's pages are.
+    pub fn admin_addresses(&self) -> &[SocketAddr] {
+        self.admin.addresses()
+    }
+
+    /// Accepts and publishes until SIGTERM or Ctrl-C, then stops in order.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed, a part ended by itself, or a second signal came.
+    pub async fn run(self) -> Result<(), RunError> {
+        let Self {
+            config,
+            spool,
+            dead_letters,
+            lifecycle,
+            ingress,
+            admin,
+            routes,
+            endpoints,
+            mut signals,
+        } = self;
+        let (stop, stop_signal) = watch::channel(None);
+        let mut publishing = JoinSet::new();
+        for route in routes {
+            publishing.spawn(route.run(stop_signal.clone()));
+        }
+        let (ingress_handle, admin_handle) = (ingress.handle(), admin.handle());
+        let mut servers = JoinSet::new();
+        servers.spawn(ingress.run());
+        servers.spawn(admin.run());
+        let keeping = tokio::spawn(endpoints.keep());
+        lifecycle.advance(Phase::Ready);
+        tracing::info!("ready");
+
+        let told = tokio::select! {
+            // The routes end with the spool: the disk is the reason, not they.
+            biased;
+            name = signals.next() => name,
+            reason = spool.failed() => return Err(disk_failed(reason, &lifecycle, &ingress_handle).await),
+            reason = dead_letters.failed() => return Err(disk_failed(reason, &lifecycle, &ingress_handle).await),
+            Some(_) = publishing.join_next() => return Err(RunError::Bug("a route")),
+            Some(_) = servers.join_next() => return Err(RunError::Bug("a server")),
+        };
+
+        let orderly = async {
+            tracing::info!(signal = told, drain_delay = ?config.server.drain_delay, "stopping; accepting until the drain delay is over");
+            lifecycle.advance(Phase::Draining);
+            tokio::time::sleep(config.server.drain_delay).await;
+            lifecycle.advance(Phase::Stopping);
+            let deadline = Instant::now() + config.server.shutdown_deadline;
+            ingress_handle.stop(true).await;
+            keeping.abort();
+            stop.send_replace(Some(deadline));
+            while publishing.join_next().await.is_some() {}
+            let closed = async {
+                spool.close().await;
+                dead_letters.close().await;
+            };
+            if timeout(SPOOL_CLOSE_DEADLINE, closed).await.is_err() {
+                tracing::warn!("the spool was not closed in time; the next start recovers it");
+            }
+            admin_handle.stop().await;
+            tracing::info!("stopped");
+        };
+        tokio::select! {
+            () = orderly => Ok(()),
+            reason = spool.failed() => Err(disk_failed(reason, &lifecycle, &ingress_handle).await),
+            _ = signals.next() => Err(RunError::StoppedAtOnce),
+        }
+    }
+}
+
+/// Lets those who wait for the disk be answered before the process ends: the writer has told them all that it failed.
+async fn disk_failed(reason: String, lifecycle: &Lifecycle, ingress: &ingress::Handle) -> RunError {
+    lifecycle.advance(Phase::Stopping);
+    if timeout(FAILED_ANSWERS_DEADLINE, ingress.stop(true)).await.is_err() {
+        tracing::warn!("requests were open that did not end in time");
+    }
+    RunError::Disk(reason)
+}
+
+fn open_spools(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool), OpenError> {
+    let options = spool::Options {
+        dir: config.spool.dir.clone(),
+        bytes_max: config.spool.bytes_max,
+        bulk_share_max: config.spool.thumbnail_share_max,
+        segment_bytes: config.segment_bytes(),
+        hot_bytes_max: HOT_BYTES_MAX,
+    };
+    let dead_letters = spool::Options {
+        dir: config.spool.dir.join("dead-letters"),
+        bytes_max: DEAD_LETTERS_BYTES_MAX,
+        bulk_share_max: 1.0,
+        segment_bytes: DEAD_LETTERS_SEGMENT_BYTES,
+        hot_bytes_max: 0,
+    };
+    let observer = || Arc::new(SpoolMetrics(metrics.clone()));
+    let spool = Spool::open(options, observer())?;
+    Ok((spool, Spool::open_named(dead_letters, observer(), "forebay-dead")?))
+}
+
+/// Gives up the cursors that the configuration abandons, and stops at one that no route has.
+fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildError> {
+    for name in spool.cursors() {
+        if config.routes.iter().any(|route| route.name == name) {
+            continue;
+        }
+        if !config.spool.abandon_routes.contains(&name) {
+            return Err(BuildError::CursorWithoutRoute {
+                dir: config.spool.dir.clone(),
+                route: name,
+            });
+        }
+        tracing::warn!(route = name, "giving up what the abandoned route has not published");
+        spool.remove_cursor(&name)?;
+    }
+    Ok(())
+}
+
+fn dispatchers(
+    config: &Config,
+    known: &KnownRoutes,
+    replica: &Arc<str>,
+    spool: &Spool,
+    dead_letters: &Spool,
+    metrics: &Arc<Metrics>,
+) -> Result<Vec<Dispatcher<KafkaSink>>, BuildError> {
+    let kafka_metrics = Arc::new(KafkaMetrics::register(&metrics.registry).expect("each metric is registered once"));
+    let mut dispatchers = Vec::new();
+    let cursors = spool.cursors();
+    for route in &config.routes {
+        if known.contains(&route.name) && !cursors.contains(&route.name) {
+            tracing::error!(
+                route = route.name,
+                "the route's cursor is gone: it starts again at the oldest record"
+            );
+            metrics.spool_damage.with_label_values(&["cursor"]).inc();
+        }
+        let cursor = spool.cursor(&route.name, known.start(route))?;
+        let sink = open_sink(config, route, &kafka_metrics)?;
+        dispatchers.push(Dispatcher::new(
+            route,
+            replica.clone(),
+            sink,
+            cursor,
+            spool.clone(),
+            dead_letters.clone(),
+            metrics.clone(),
+        ));
+    }
+    Ok(dispatchers)
+}
+
+fn open_sink(config: &Config, route: &config::Route, metrics: &Arc<KafkaMetrics>) -> Result<KafkaSink, BuildError> {
+    let sink = config
+        .sinks
+        .iter()
+        .find(|sink| sink.name == route.sink)
+        .expect("a checked route names a sink that exists");
+    let SinkKind::Kafka(kafka) = &sink.kind;
+    let names = kafka::Names {
+        sink: sink.name.as_str().into(),
+        route: route.name.as_str().into(),
+        topics: route.topic.literal().map(str::to_owned).into_iter().collect(),
+    };
+    let limits = kafka::Limits {
+        body_bytes_max: config.server.body_bytes_max,
+        in_flight_records_max: route.in_flight_records_max,
+    };
+    KafkaSink::new(kafka, names, limits, metrics.clone()).map_err(|failure| BuildError::Sink {
+        sink: sink.name.clone(),
+        text: failure.text,
+    })
+}

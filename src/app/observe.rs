@@ -1,0 +1,90 @@
+//! From the spool's own words to metrics and logs.
+
+use std::{sync::Arc, time::Duration};
+
+use crate::{
+    dispatch::{RouteStatus, Snapshot},
+    spool::{Observer, Spool, State},
+    telemetry::Metrics,
+};
+
+/// Counts what the spool's writer does.
+pub(super) struct SpoolMetrics(pub(super) Arc<Metrics>);
+
+impl Observer for SpoolMetrics {
+    fn synced(&self, records: usize, took: Duration) {
+        self.0.spool_fsync_seconds.observe(took.as_secs_f64());
+        self.0.spool_batch_records.observe(records as f64);
+    }
+
+    fn damage(&self, kind: &'static str) {
+        self.0.spool_damage.with_label_values(&[kind]).inc();
+    }
+}
+
+/// What the admin server asks of the running parts.
+pub(super) struct Overview {
+    pub(super) replica: Arc<str>,
+    pub(super) spool: Spool,
+    pub(super) dead_letters: Spool,
+    pub(super) routes: Vec<RouteStatus>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// `/status`.
+#[derive(serde::Serialize)]
+struct Status {
+    replica: Arc<str>,
+    version: &'static str,
+    spool: SpoolStatus,
+    dead_letters: SpoolStatus,
+    routes: Vec<Snapshot>,
+}
+
+#[derive(serde::Serialize)]
+struct SpoolStatus {
+    records: u64,
+    bytes: u64,
+    bytes_max: u64,
+    /// The newest durable record.
+    head: u64,
+    /// Why it takes nothing just now.
+    refuses: Option<String>,
+}
+
+impl From<State> for SpoolStatus {
+    fn from(state: State) -> Self {
+        Self {
+            records: state.records,
+            bytes: state.bytes,
+            bytes_max: state.bytes_max,
+            head: state.head,
+            refuses: state.refuses.map(|error| error.to_string()),
+        }
+    }
+}
+
+impl Overview {
+    /// Brings every gauge up to date, before they are gathered.
+    pub(super) fn collect(&self) {
+        let state = self.spool.state();
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        self.metrics.spool_records.set(number(state.records));
+        self.metrics.spool_bytes.set(number(state.bytes));
+        self.metrics.spool_bytes_max.set(number(state.bytes_max));
+        for route in &self.routes {
+            route.collect(&self.spool);
+        }
+    }
+
+    pub(super) fn status(&self) -> serde_json::Value {
+        let status = Status {
+            replica: self.replica.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            spool: self.spool.state().into(),
+            dead_letters: self.dead_letters.state().into(),
+            routes: self.routes.iter().map(|route| route.snapshot(&self.spool)).collect(),
+        };
+        serde_json::to_value(status).expect("names and numbers always serialize")
+    }
+}

@@ -1,0 +1,260 @@
+//! `forebay check`: what would keep a configuration from working, before it does.
+
+use std::{
+    fmt::Display,
+    fs::{File, TryLockError},
+    io::{Read as _, Write as _},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use clap::Args;
+
+use super::{ConfigArg, Exit, Failure, out, runtime};
+use crate::{
+    config::{Config, Match, Route, SinkKind, process_env},
+    event::render::Mode,
+    sink::kafka::{Level, connect_check},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay check --config forebay.toml
+  forebay check --config forebay.toml --connect
+
+Without --connect nothing but the configuration and its secrets is read. With it the disk is tried (a small
+file is written and removed) and the brokers are asked for topics, permissions and limits; nothing is
+published. Exit codes: 64 the configuration; 69 a broker or topic; 74 the disk.")]
+pub struct CheckArgs {
+    #[command(flatten)]
+    pub config: ConfigArg,
+    /// Also try the disk, and ask the brokers for topics, permissions and sizes
+    #[arg(long)]
+    pub connect: bool,
+}
+
+pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
+    let config = Config::load(&args.config.config, process_env())?;
+    say(summary(&config));
+    for warning in &config.warnings {
+        say(format_args!("warning   {warning}"));
+    }
+    if !args.connect {
+        return Ok(Exit::Ok);
+    }
+    let disk = disk(&config);
+    let brokers = runtime()?.block_on(brokers(&config));
+    match (disk, brokers) {
+        (Level::Problem, _) => Err(Failure::disk("the spool's disk cannot be used as it is")),
+        (_, Level::Problem) => Err(Failure::unavailable("a broker or a topic cannot be used as it is")),
+        _ => Ok(Exit::Ok),
+    }
+}
+
+fn say(line: impl Display) {
+    // Whoever closed the pipe has read enough; the exit code still tells.
+    let _ = out(format_args!("{line}\n"));
+}
+
+/// Says what was found and passes on how much it matters.
+fn find(level: Level, text: impl Display) -> Level {
+    let word = match level {
+        Level::Good => "good",
+        Level::Warning => "warning",
+        Level::Problem => "problem",
+    };
+    say(format_args!("{word:<9} {text}"));
+    level
+}
+
+fn summary(config: &Config) -> String {
+    let size = |bytes: u64| bytesize::ByteSize(bytes).display().iec();
+    let mut lines = vec![
+        format!(
+            "listen    {}, bodies up to {}",
+            config.server.listen,
+            size(config.server.body_bytes_max)
+        ),
+        format!("admin     {}", config.admin.listen),
+        format!(
+            "spool     {}, up to {}",
+            config.spool.dir.display(),
+            size(config.spool.bytes_max)
+        ),
+    ];
+    lines.extend(config.endpoints.iter().map(|endpoint| {
+        let secrets = match endpoint.secrets.len() {
+            1 => "1 secret".to_owned(),
+            n => format!("{n} secrets"),
+        };
+        format!("endpoint  {}: POST {}, {secrets}", endpoint.name, endpoint.path)
+    }));
+    lines.extend(config.sinks.iter().map(|sink| {
+        let SinkKind::Kafka(kafka) = &sink.kind;
+        format!("sink      {}: Kafka at {}", sink.name, kafka.brokers.join(", "))
+    }));
+    lines.extend(config.routes.iter().map(route));
+    lines.join("\n")
+}
+
+fn route(route: &Route) -> String {
+    let mode = match route.mode {
+        Mode::Structured => "structured",
+        Mode::Binary => "binary",
+    };
+    format!(
+        "route     {}: {} to {}, topic {}, {mode}",
+        route.name,
+        wanted(&route.matches),
+        route.sink,
+        route.topic
+    )
+}
+
+/// Which events, in words.
+fn wanted(matches: &Match) -> String {
+    let some = |names: &[String], of: &str| match names {
+        [] => String::new(),
+        names => format!(" {of} {}", names.join(", ")),
+    };
+    let kinds = if matches.kinds.is_empty() {
+        "all kinds".to_owned()
+    } else {
+        matches.kinds.join(", ")
+    };
+    let but = some(&matches.not_kinds, "but");
+    let of = some(&matches.endpoints, "of");
+    let not_of = some(&matches.not_endpoints, "not of");
+    format!("{kinds}{but}{of}{not_of}")
+}
+
+/// The worst of what the spool's directory has to say.
+fn disk(config: &Config) -> Level {
+    let dir = &config.spool.dir;
+    let Some(there) = dir.ancestors().find(|dir| dir.is_dir()) else {
+        return find(
+            Level::Problem,
+            format_args!("spool: {} is not there, and no directory above it", dir.display()),
+        );
+    };
+    if there != dir {
+        let text = format!(
+            "spool: {} is not there yet; it is made at the first start",
+            dir.display()
+        );
+        find(Level::Good, text);
+    }
+    [writable(there), held(dir), space(config, there)]
+        .into_iter()
+        .max()
+        .unwrap_or(Level::Good)
+}
+
+fn writable(dir: &Path) -> Level {
+    let write = || -> std::io::Result<Instant> {
+        let mut file = tempfile::Builder::new().prefix(".forebay-check-").tempfile_in(dir)?;
+        file.write_all(&[0; 4096])?;
+        let started = Instant::now();
+        file.as_file().sync_data()?;
+        Ok(started)
+    };
+    match write() {
+        Ok(started) => {
+            let took = started.elapsed().as_secs_f64() * 1000.0;
+            find(
+                Level::Good,
+                format_args!("spool: {} takes writes, and an fsync in {took:.1} ms", dir.display()),
+            )
+        }
+        Err(error) => find(
+            Level::Problem,
+            format_args!("spool: {} does not take a write: {error}", dir.display()),
+        ),
+    }
+}
+
+/// Whether another process holds the spool: right while it serves, and in the way of another one.
+fn held(dir: &Path) -> Level {
+    let path = dir.join("LOCK");
+    let Ok(mut file) = File::open(&path) else {
+        return Level::Good;
+    };
+    match file.try_lock() {
+        Ok(()) => find(Level::Good, "spool: no process holds it"),
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            // The name is for people; the lock itself is what counts.
+            let _ = (&mut file).take(256).read_to_string(&mut holder);
+            find(
+                Level::Warning,
+                format_args!("spool: held by {}; another process cannot start on it", holder.trim()),
+            )
+        }
+        Err(TryLockError::Error(error)) => find(Level::Problem, format_args!("spool: {}: {error}", path.display())),
+    }
+}
+
+/// Whether the disk has the room that the spool may take, beside what the spool has already.
+fn space(config: &Config, dir: &Path) -> Level {
+    let (size, bytes_max) = (
+        |bytes| bytesize::ByteSize(bytes).display().iec(),
+        config.spool.bytes_max,
+    );
+    let room = match rustix::fs::statvfs(dir) {
+        Ok(stat) => stat.f_bavail * stat.f_frsize + taken(config.spool.dir.clone()),
+        Err(error) => return find(Level::Problem, format_args!("spool: {}: {error}", dir.display())),
+    };
+    match room >= bytes_max {
+        true => find(
+            Level::Good,
+            format_args!("spool: the disk has room for {}", size(bytes_max)),
+        ),
+        false => find(
+            Level::Warning,
+            format_args!(
+                "spool: the disk has room for {}, less than spool.bytes_max ({}): it would be full before the spool is",
+                size(room),
+                size(bytes_max)
+            ),
+        ),
+    }
+}
+
+/// What the files below `dir` take.
+fn taken(dir: PathBuf) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(meta) if meta.is_dir() => taken(entry.path()),
+        Ok(meta) => meta.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+/// The worst of what the brokers have to say.
+async fn brokers(config: &Config) -> Level {
+    let mut worst = Level::Good;
+    for sink in &config.sinks {
+        let SinkKind::Kafka(kafka) = &sink.kind;
+        let routes = config.routes.iter().filter(|route| route.sink == sink.name);
+        let mut topics: Vec<String> = Vec::new();
+        for route in routes {
+            match route.topic.literal() {
+                Some(topic) if !topics.iter().any(|known| known == topic) => topics.push(topic.to_owned()),
+                Some(_) => {}
+                None => {
+                    let text = format!(
+                        "route {}: {} is known only when an event comes",
+                        route.name, route.topic
+                    );
+                    worst = worst.max(find(Level::Warning, text));
+                }
+            }
+        }
+        for finding in connect_check(&sink.name, kafka, &topics, config.server.body_bytes_max).await {
+            worst = worst.max(find(finding.level, finding.text));
+        }
+    }
+    worst
+}

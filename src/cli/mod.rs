@@ -1,0 +1,167 @@
+//! The command line, a file per subcommand.
+//!
+//! What a subcommand has to say goes to stdout; progress, logs and failures go to stderr.
+
+mod check;
+mod dev;
+mod exit;
+mod scripts;
+mod secret;
+mod send;
+mod serve;
+mod tail;
+
+use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+pub use self::{
+    check::CheckArgs,
+    exit::{Exit, Failure},
+    scripts::CompletionsArgs,
+    secret::SecretText,
+    send::SendArgs,
+    tail::TailArgs,
+};
+use crate::telemetry::logging::Format;
+
+/// Takes webhooks in, makes them durable, and lets them out to a message broker in order.
+#[derive(Parser)]
+#[command(name = "forebay", version, about, after_help = EXAMPLES)]
+pub struct Cli {
+    /// How log lines on stderr look
+    #[arg(long, global = true, env = "FOREBAY_LOG_FORMAT", value_enum, default_value_t)]
+    pub log_format: Format,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  forebay dev                                      try it: an embedded Kafka, no file, no broker
+  forebay check --config forebay.toml --connect    is everything there and allowed
+  forebay serve --config forebay.toml
+
+Exit codes: 0; 1 the check or the sending did not come out right; 64 usage or configuration;
+69 something needed is not reachable; 70 a bug; 74 disk, or another process holds the spool.
+FOREBAY_LOG filters the log (info, forebay=debug).";
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Take webhooks in and publish them
+    Serve(ServeArgs),
+    /// Check a configuration and, with --connect, all that it names
+    Check(CheckArgs),
+    /// Run with an embedded Kafka and a temporary spool, to try it out
+    Dev(DevArgs),
+    /// Send signed sample webhooks
+    Send(SendArgs),
+    /// Show events as they arrive in a topic
+    Tail(TailArgs),
+    /// Print a completion script for a shell
+    Completions(CompletionsArgs),
+    /// Print the man page
+    #[command(after_help = scripts::MAN_EXAMPLES)]
+    Man,
+}
+
+/// The configuration that a subcommand needs.
+#[derive(Args)]
+pub struct ConfigArg {
+    /// The configuration, TOML or YAML
+    #[arg(long, value_name = "FILE", env = "FOREBAY_CONFIG")]
+    pub config: PathBuf,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay serve --config forebay.toml
+  FOREBAY__SPOOL__BYTES_MAX=20GiB forebay serve --config /etc/forebay/forebay.yaml
+
+SIGTERM and Ctrl-C stop in order: not ready, still accepting for server.drain_delay, then everything
+that was accepted is on disk. A second one stops at once.")]
+pub struct ServeArgs {
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay dev
+  forebay dev --listen 127.0.0.1:9000 --json | jq .event.type
+  forebay dev --secret env:WEBHOOK_SECRET --no-samples")]
+pub struct DevArgs {
+    /// Where webhooks are taken in; port 0 is any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+    /// Where /livez, /readyz, /metrics and /status are
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
+    pub admin: SocketAddr,
+    /// The webhook's secret in base64, env:NAME or file:PATH [default: one is made up and printed]
+    #[arg(long, value_name = "BASE64")]
+    pub secret: Option<SecretText>,
+    /// Print one JSON object a line, and nothing else, on stdout
+    #[arg(long)]
+    pub json: bool,
+    /// Do not begin with a sample of every kind
+    #[arg(long)]
+    pub no_samples: bool,
+}
+
+/// Parses the command line. `Err`: everything was said (help, the version, a usage error); exit so.
+pub fn parse() -> Result<Cli, Exit> {
+    Cli::try_parse().map_err(|error| {
+        // Help that nobody reads any more is no failure.
+        let _ = error.print();
+        if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+    })
+}
+
+/// Runs the subcommand.
+pub fn run(cli: Cli) -> Result<Exit, Failure> {
+    match cli.command {
+        Command::Serve(args) => serve::run(&args.config),
+        Command::Check(args) => check::run(&args),
+        Command::Dev(args) => dev::run(&args),
+        Command::Send(args) => send::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Completions(args) => scripts::completions(&args),
+        Command::Man => scripts::man(),
+    }
+}
+
+/// Tells people of a failure, on stderr, and returns its exit code.
+pub fn tell(failure: &Failure) -> ExitCode {
+    // There is nobody left to tell when stderr is gone.
+    let _ = writeln!(std::io::stderr(), "forebay: {failure}");
+    failure.exit.into()
+}
+
+/// Writes to stdout. `Err` when nobody reads it any more (`| head`), which ends a subcommand in order.
+fn out(text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_fmt(text)?;
+    stdout.flush()
+}
+
+/// A runtime for the subcommands that talk to the network.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::bug(format!("failed to start threads: {error}")))
+}
+
+/// Resolves at Ctrl-C and at SIGTERM.
+async fn stopped() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        },
+        Err(_) => drop(tokio::signal::ctrl_c().await),
+    }
+}

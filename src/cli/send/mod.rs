@@ -1,0 +1,146 @@
+//! `forebay send`: signed sample webhooks over HTTP, as the provider sends them.
+//!
+//! [`plan`] says which webhooks go out, [`load`] sends them, [`report`] tells what came of it. A stream's webhooks go
+//! one after the other, each after the answer to the one before; streams go side by side.
+
+mod load;
+mod plan;
+mod report;
+
+use clap::Args;
+
+use self::plan::Plan;
+use super::{Exit, Failure, SecretText};
+use crate::{
+    event::Time,
+    provider::millicast::samples::{self, SampleKind},
+};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay send --url http://localhost:8080/millicast/acme --secret env:ACME_SECRET
+  forebay send --url $URL --secret file:secret --kind feeds --kind media.completed --count 1000
+  forebay send --url $URL --secret $SECRET --count 60000 --rate 2000 --streams 500 --concurrency 64
+  forebay send --url $URL --secret $SECRET --count 5000 --shuffle 20 --duplicates 5 --seed 1 --json
+
+With --rate, latency counts from the moment at which a webhook was due, not from when it got its turn.
+Exit codes: 1 when an answer was not 2xx or a connection failed; 69 when nothing could be reached.")]
+pub struct SendArgs {
+    /// Where the webhooks go
+    #[arg(long)]
+    pub url: String,
+    /// The webhook's secret: base64 as the provider shows it, env:NAME or file:PATH
+    #[arg(long, value_name = "BASE64")]
+    pub secret: SecretText,
+    /// Only this kind, or KIND.EVENT; repeatable [default: a stream's life, with every kind]
+    #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
+    pub kinds: Vec<Kinds>,
+    /// Events, all different; duplicates come on top
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
+    pub count: u64,
+    /// Streams among which the events are spread
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub streams: u64,
+    /// Webhooks under way at once; never more than streams
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub concurrency: u64,
+    /// Webhooks a second, on a fixed schedule [default: as fast as they are answered]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Shuffle among each N webhooks, so that a stream's events arrive out of order
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub shuffle: u64,
+    /// Events that are sent twice, a few webhooks apart
+    #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent)]
+    pub duplicates: f64,
+    /// The same seed makes the same webhooks, byte for byte [default: new ones, of now]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Print the summary as one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a `--kind` stands for.
+#[derive(Clone)]
+pub struct Kinds(Vec<SampleKind>);
+
+fn kind(text: &str) -> Result<Kinds, String> {
+    let (kind, event) = match text.split_once('.') {
+        Some((kind, event)) => (kind, Some(event)),
+        None => (text, None),
+    };
+    let plural = if kind.eq_ignore_ascii_case("recording") {
+        "recordings"
+    } else {
+        kind
+    };
+    let found = samples::find(plural, event);
+    if found.is_empty() {
+        let mut known: Vec<String> = Vec::new();
+        for kind in plan::LIFE.iter().map(|sample| sample.kind.to_owned()) {
+            if !known.contains(&kind) {
+                known.push(kind);
+            }
+        }
+        return Err(format!("no such kind or event; kinds: {}", known.join(", ")));
+    }
+    Ok(Kinds(found))
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate| (0.001..=1_000_000.0).contains(rate));
+    rate.ok_or_else(|| "expected webhooks a second, from 0.001 to 1000000".to_owned())
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok().filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "expected a percentage, from 0 to 100".to_owned())
+}
+
+pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
+    let url: reqwest::Url = args
+        .url
+        .parse()
+        .map_err(|error| Failure::usage(format!("--url {}: {error}", args.url)))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(Failure::usage(format!("--url {url}: expected http:// or https://")));
+    }
+    let secret = args.secret.read()?;
+    let plan = Plan::new(plan::Options {
+        life: args.kinds.iter().flat_map(|kinds| kinds.0.iter().copied()).collect(),
+        count: args.count,
+        streams: args.streams,
+        shuffle: args.shuffle,
+        duplicate_share: args.duplicates / 100.0,
+        seed: args.seed,
+        now: now(),
+    });
+    let target = load::Target { url, secret };
+    let pace = load::Pace {
+        // More lanes than streams would stand idle.
+        lanes: args.concurrency.min(args.streams) as usize,
+        rate: args.rate,
+    };
+    let report = super::runtime()?.block_on(load::send(target, plan, pace))?;
+    // Whoever closed the pipe does not want to know.
+    let _ = match args.json {
+        true => super::out(format_args!("{}\n", report.json())),
+        false => super::out(format_args!("{report}")),
+    };
+    match report.was_reached() {
+        false => Err(Failure::unavailable(format!(
+            "nothing was reached at {}: {}",
+            args.url,
+            report.failures()
+        ))),
+        true if report.is_right() => Ok(Exit::Ok),
+        true => Ok(Exit::NotRight),
+    }
+}
+
+fn now() -> Time {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    Time(since.map(|since| since.as_millis() as i64).unwrap_or_default())
+}

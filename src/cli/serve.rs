@@ -1,0 +1,50 @@
+//! `forebay serve`: takes webhooks in and publishes them, until told to stop.
+
+use super::{ConfigArg, Exit, Failure, runtime};
+use crate::{
+    app::{App, BuildError, RunError},
+    config::{Config, process_env},
+};
+
+pub(super) fn run(args: &ConfigArg) -> Result<Exit, Failure> {
+    let config = Config::load(&args.config, process_env())?;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    runtime()?.block_on(async {
+        let app = App::build(config).await?;
+        for address in app.public_addresses() {
+            tracing::info!(%address, "listening for webhooks");
+        }
+        for address in app.admin_addresses() {
+            tracing::info!(%address, "listening for the operator: /livez /readyz /metrics /status");
+        }
+        app.run().await?;
+        Ok(Exit::Ok)
+    })
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        let text = format!("failed to start: {error}");
+        match error {
+            BuildError::Spool(_) | BuildError::KeptFile { .. } => Self::disk(text),
+            BuildError::CursorWithoutRoute { .. } | BuildError::Secret { .. } | BuildError::Sink { .. } => {
+                Self::usage(text)
+            }
+            BuildError::Ingress(_) | BuildError::Admin(_) => Self::unavailable(text),
+            BuildError::Signals(_) => Self::bug(text),
+        }
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        let text = format!("stopped: {error}");
+        match error {
+            RunError::Disk(_) => Self::disk(text),
+            RunError::Bug(_) => Self::bug(text),
+            RunError::StoppedAtOnce => Self::not_right(text),
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! An endpoint as it is served: its receiver, its metrics, and what it says of refusals.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use parking_lot::Mutex;
+use prometheus::{Histogram, IntCounter};
+
+use super::answer::Refusal;
+use crate::{
+    provider::{SignatureError, millicast::Receiver},
+    telemetry::Metrics,
+};
+
+/// The label of requests to no endpoint.
+const NONE: &str = "none";
+/// Every status code that a request is answered with; the label is one of these.
+const CODES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
+/// Every kind of event that is counted by its name.
+const KINDS: [&str; 7] = [
+    "feeds",
+    "media",
+    "recordings",
+    "thumbnail",
+    "transcoder",
+    "unreadable",
+    "viewerconnection",
+];
+/// The label of all other kinds, for kinds come from the wire.
+const KIND_OTHER: &str = "other";
+/// An endpoint logs one refusal in this time, and counts the rest.
+const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What serves the requests of one path.
+pub(super) struct Served {
+    pub receiver: Arc<Receiver>,
+    pub told: Told,
+}
+
+/// What an endpoint tells of itself. Every label is resolved here, once: requests look up none.
+pub(super) struct Told {
+    endpoint: String,
+    requests: [IntCounter; CODES.len()],
+    events: [IntCounter; KINDS.len()],
+    events_other: IntCounter,
+    signature_missing: IntCounter,
+    signature_malformed: IntCounter,
+    signature_wrong: IntCounter,
+    ack_seconds: Histogram,
+    refusals: Mutex<Refusals>,
+}
+
+#[derive(Default)]
+struct Refusals {
+    logged: Option<Instant>,
+    unlogged: u64,
+}
+
+impl Told {
+    /// Of requests to no endpoint.
+    pub fn none(metrics: &Metrics) -> Self {
+        Self::new(NONE, metrics)
+    }
+
+    pub fn new(endpoint: &str, metrics: &Metrics) -> Self {
+        let signature = |reason| metrics.signature_failures.with_label_values(&[endpoint, reason]);
+        let event = |kind| metrics.events.with_label_values(&[endpoint, kind]);
+        Self {
+            endpoint: endpoint.to_owned(),
+            requests: CODES.map(|code| metrics.requests.with_label_values(&[endpoint, &code.to_string()])),
+            events: KINDS.map(event),
+            events_other: event(KIND_OTHER),
+            signature_missing: signature("missing"),
+            signature_malformed: signature("malformed"),
+            signature_wrong: signature("wrong"),
+            ack_seconds: metrics.ack_seconds.with_label_values(&[endpoint]),
+            refusals: Mutex::default(),
+        }
+    }
+
+    /// A request was answered 200, this long after its head.
+    pub fn accepted(&self, took: Duration) {
+        self.count(200);
+        self.ack_seconds.observe(took.as_secs_f64());
+    }
+
+    /// The counter of events of this kind that are on disk.
+    pub fn event(&self, kind: &str) -> &IntCounter {
+        match KINDS.iter().position(|known| *known == kind) {
+            Some(index) => &self.events[index],
+            None => &self.events_other,
+        }
+    }
+
+    /// A request was refused.
+    pub fn refused(&self, refusal: Refusal, client: impl FnOnce() -> Option<IpAddr>) {
+        let code = refusal.status().as_u16();
+        self.count(code);
+        if let Refusal::Signature(error) = refusal {
+            match error {
+                SignatureError::Missing => self.signature_missing.inc(),
+                SignatureError::Malformed => self.signature_malformed.inc(),
+                SignatureError::Wrong => self.signature_wrong.inc(),
+            }
+        }
+        if let Some(more) = self.refusals.lock().due(Instant::now()) {
+            let client = client().map(|address| address.to_string()).unwrap_or_default();
+            tracing::warn!(
+                endpoint = self.endpoint,
+                code,
+                reason = refusal.code(),
+                client,
+                more,
+                "refused a request"
+            );
+        }
+    }
+
+    fn count(&self, code: u16) {
+        let index = CODES.iter().position(|known| *known == code);
+        self.requests[index.expect("every answer's code is in the table")].inc();
+    }
+}
+
+impl Refusals {
+    /// How many were not logged since the last that was, if it is time to log one again.
+    fn due(&mut self, now: Instant) -> Option<u64> {
+        if self
+            .logged
+            .is_some_and(|logged| now.duration_since(logged) < REFUSAL_LOG_INTERVAL)
+        {
+            self.unlogged += 1;
+            return None;
+        }
+        self.logged = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_logged_once_a_second_and_the_rest_is_counted() {
+        let mut refusals = Refusals::default();
+        let start = Instant::now();
+        for (after_ms, expected) in [
+            (0, Some(0)),
+            (1, None),
+            (999, None),
+            (1000, Some(2)),
+            (1001, None),
+            (2500, Some(1)),
+        ] {
+            assert_eq!(
+                refusals.due(start + Duration::from_millis(after_ms)),
+                expected,
+                "after {after_ms} ms"
+            );
+        }
+    }
+
+    #[test]
+    fn a_kind_from_the_wire_never_becomes_a_label() {
+        let metrics = Metrics::new();
+        let told = Told::new("acme", &metrics);
+        told.event("feeds").inc();
+        told.event("surprise").inc();
+        assert_eq!(metrics.events.with_label_values(&["acme", "feeds"]).get(), 1);
+        assert_eq!(metrics.events.with_label_values(&["acme", "other"]).get(), 1);
+    }
+}

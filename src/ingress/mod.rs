@@ -1,0 +1,176 @@
+//! The public HTTP server: from a request's head to its answer.
+//!
+//! The sender never repeats a request and gives up on an endpoint that is slow, so the server takes what is authentic,
+//! answers after the fsync, and spends on any one peer no more than it was allowed to: connections, heads, bodies and
+//! time have limits, and nothing a peer can do holds one of them for ever.
+//!
+//! | what | limit | then |
+//! |---|---|---|
+//! | connections | `connections_max`, and what the process may have open | wait in the backlog |
+//! | the first head of a connection | 5 s | 408, closed |
+//! | a later head | 13 s after the answer before it (`connections`) | closed |
+//! | one body | `body_bytes_max` | 413, closed |
+//! | all bodies that are being read | `bodies_bytes_max` | 503 |
+//! | from the head to the last byte | `body_deadline`, and a lowest rate (`body`) | 408, closed |
+//! | the fsync | 2.5 s | 503; the record may still become durable |
+//!
+//! The order of the checks is the order of their cost: path, method, phase, size, memory, then the body, its signature,
+//! and only then what it says. It is HTTP/1.1 only; nothing decompresses a body, for the signature is over its bytes as they came.
+
+mod answer;
+mod body;
+mod connections;
+mod endpoint;
+mod limits;
+mod peer;
+mod service;
+
+pub(crate) use answer::problem;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use actix_web::{
+    App, HttpServer,
+    dev::{Server, ServerHandle},
+    web,
+};
+use tokio::net::TcpSocket;
+
+use crate::{config, lifecycle::Lifecycle, provider::millicast::Receiver, spool::Spool, telemetry::Metrics};
+use connections::Connections;
+use service::Service;
+
+/// Connections that wait for being accepted.
+const BACKLOG_CONNECTIONS: u32 = 4096;
+/// A connection's first head must be complete within this.
+const HEAD_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a connection stays open between requests; longer than [`connections`] lets it be stuck.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// How long a peer that was refused may go on sending before its connection is reset.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// A place where one sender's webhooks arrive.
+#[derive(Clone)]
+pub struct Endpoint {
+    /// Its name, in metrics and logs.
+    pub name: String,
+    /// Compared with a request's path byte for byte.
+    pub path: String,
+    pub receiver: Arc<Receiver>,
+}
+
+/// Why the server could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error("cannot listen on {address}: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the process may open {allowed} files, too few for a single connection; raise its limit (ulimit -n)")]
+    Files { allowed: u64 },
+}
+
+/// The server, listening; connections wait in the backlog until it runs.
+pub struct Bound {
+    server: Server,
+    addresses: Vec<SocketAddr>,
+    connections: Arc<Connections>,
+}
+
+/// Stops a running server.
+#[derive(Clone)]
+pub struct Handle(ServerHandle);
+
+impl Handle {
+    /// Closes the listener; `graceful`: lets requests that have begun finish, for at most `shutdown_deadline`.
+    pub async fn stop(&self, graceful: bool) {
+        self.0.stop(graceful).await;
+    }
+}
+
+/// Listens on `config.listen`. Must be called within a tokio runtime.
+///
+/// # Errors
+///
+/// The address cannot be listened on, or the process may open too few files.
+pub fn bind(
+    config: &config::Server,
+    endpoints: Vec<Endpoint>,
+    spool: Spool,
+    lifecycle: Arc<Lifecycle>,
+    metrics: Arc<Metrics>,
+) -> Result<Bound, BindError> {
+    let connections_max = limits::connections_max(config.connections_max)?;
+    let workers = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(connections_max);
+    let listener = listen(config.listen, BACKLOG_CONNECTIONS).map_err(|source| BindError::Listen {
+        address: config.listen,
+        source,
+    })?;
+    let connections = Arc::new(Connections::new(metrics.connections.clone()));
+    let service = Arc::new(Service::new(config, endpoints, spool, lifecycle, &metrics));
+
+    let registry = Arc::clone(&connections);
+    let server = HttpServer::new(move || {
+        let service = Arc::clone(&service);
+        App::new().default_service(web::to(move |request, payload: web::Payload| {
+            let service = Arc::clone(&service);
+            async move { service.answer(request, payload.into_inner()).await }
+        }))
+    })
+    .workers(workers)
+    .max_connections(connections_max / workers)
+    .backlog(BACKLOG_CONNECTIONS)
+    .client_request_timeout(HEAD_DEADLINE)
+    .client_disconnect_timeout(LINGER)
+    .keep_alive(KEEP_ALIVE)
+    .tcp_nodelay(true)
+    .on_connect(move |stream, extensions| registry.enter(stream, extensions))
+    .disable_signals()
+    .shutdown_timeout(config.shutdown_deadline.as_secs().max(1))
+    .listen(listener)
+    .map_err(|source| BindError::Listen {
+        address: config.listen,
+        source,
+    })?;
+
+    let addresses = server.addrs();
+    Ok(Bound {
+        server: server.run(),
+        addresses,
+        connections,
+    })
+}
+
+impl Bound {
+    /// The addresses that were bound; where port 0 was asked for, with the port that it became.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    pub fn handle(&self) -> Handle {
+        Handle(self.server.handle())
+    }
+
+    /// Serves until it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// The threads of the server could not be started.
+    pub async fn run(self) -> io::Result<()> {
+        tokio::select! {
+            result = self.server => result,
+            () = self.connections.watch() => unreachable!("the guard of connections never ends"),
+        }
+    }
+}
+
+/// Listens on `address`, at once again after a restart.
+pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(backlog)?.into_std()
+}

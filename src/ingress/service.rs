@@ -1,0 +1,256 @@
+//! Answers one request.
+
+use std::{
+    collections::HashMap,
+    panic::AssertUnwindSafe,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
+};
+
+use actix_web::{
+    HttpRequest, HttpResponse,
+    dev::Payload,
+    http::{
+        ConnectionType, Method,
+        header::{self, HeaderMap},
+    },
+};
+use bytes::Bytes;
+use futures_util::{FutureExt as _, future::BoxFuture};
+use prometheus::IntCounter;
+
+use super::{
+    Endpoint,
+    answer::{self, Refusal},
+    body::{self, Budget, Limits},
+    connections::Entry,
+    endpoint::{Served, Told},
+    peer,
+};
+use crate::{
+    config,
+    event::{Content, Event, Time},
+    lifecycle::{Lifecycle, Phase},
+    provider::{Headers, Unverified},
+    spool::{AppendError, Class, Spool},
+    telemetry::Metrics,
+};
+
+/// From the append to its fsync. A sender's patience is unknown, a sister product's is 3 s; an answer of 503 is counted
+/// by the sender as an answer, and too many time-outs disable the webhook.
+const ACK_DEADLINE: Duration = Duration::from_millis(2500);
+
+/// What all requests share.
+pub(super) struct Service {
+    by_path: HashMap<String, Served>,
+    no_endpoint: Told,
+    limits: Limits,
+    budget: Budget,
+    trusted_proxies: Vec<config::Network>,
+    spool: Spool,
+    lifecycle: Arc<Lifecycle>,
+}
+
+impl Service {
+    pub fn new(
+        config: &config::Server,
+        endpoints: Vec<Endpoint>,
+        spool: Spool,
+        lifecycle: Arc<Lifecycle>,
+        metrics: &Metrics,
+    ) -> Self {
+        let served = endpoints.into_iter().map(|endpoint| {
+            let told = Told::new(&endpoint.name, metrics);
+            let receiver = endpoint.receiver;
+            (endpoint.path, Served { receiver, told })
+        });
+        Self {
+            by_path: served.collect(),
+            no_endpoint: Told::none(metrics),
+            limits: Limits {
+                bytes_max: config.body_bytes_max,
+                deadline: config.body_deadline,
+            },
+            budget: Budget::new(config.bodies_bytes_max),
+            trusted_proxies: config.trusted_proxies.clone(),
+            spool,
+            lifecycle,
+        }
+    }
+
+    /// Answers a request, whatever it is.
+    pub async fn answer(&self, request: HttpRequest, mut payload: Payload) -> HttpResponse {
+        let start = Instant::now();
+        let entry = request.conn_data::<Entry>();
+        let _busy = entry.map(Entry::busy);
+        let served = self.by_path.get(request.uri().path());
+        let told = served.map_or(&self.no_endpoint, |served| &served.told);
+
+        let mut response = match caught(self.take(served, &request, &mut payload)).await {
+            Ok(()) => {
+                told.accepted(start.elapsed());
+                answer::accepted()
+            }
+            Err(refusal) => {
+                told.refused(refusal, || peer::client(&request, &self.trusted_proxies));
+                refusal.answer(payload)
+            }
+        };
+        if entry.is_none() || self.lifecycle.phase() >= Phase::Draining {
+            response.head_mut().set_connection_type(ConnectionType::Close);
+        }
+        response
+    }
+
+    /// Takes a webhook in: when this returns `Ok`, it is durable.
+    async fn take(&self, served: Option<&Served>, request: &HttpRequest, payload: &mut Payload) -> Result<(), Refusal> {
+        let served = served.ok_or(Refusal::Path)?;
+        if request.method() != Method::POST {
+            return Err(Refusal::Method);
+        }
+        if request.headers().contains_key(header::UPGRADE) {
+            return Err(Refusal::Upgrade);
+        }
+        if self.lifecycle.phase() == Phase::Stopping {
+            return Err(Refusal::Stopping);
+        }
+        let (body, _reservation) = body::read(request.headers(), payload, self.limits, &self.budget).await?;
+        let event = receive(served, request.headers(), body)?;
+        settled(self.append(&served.told, event), ACK_DEADLINE).await
+    }
+
+    fn append(&self, told: &Told, event: Event) -> Append {
+        let append = self.spool.append(event.encode(), class(&event));
+        Append::new(append, told.event(&event.kind))
+    }
+}
+
+/// Verifies, and only then reads.
+fn receive(served: &Served, headers: &HeaderMap, body: Bytes) -> Result<Event, Refusal> {
+    let request = Unverified {
+        headers: &RequestHeaders(headers),
+        body,
+        received: Time::now(),
+    };
+    let verified = served.receiver.verify(request).map_err(Refusal::Signature)?;
+    Ok(served.receiver.event(verified))
+}
+
+/// Waits for an append for so long as the sender may be expected to.
+async fn settled(append: Append, deadline: Duration) -> Result<(), Refusal> {
+    match tokio::time::timeout(deadline, append).await {
+        Ok(result) => result.map(drop).map_err(Refusal::Spool),
+        Err(_) => Err(Refusal::Late),
+    }
+}
+
+/// An append, counted as an event when it becomes durable, even if nobody waits for it any more: a sender that hung up
+/// takes nothing back.
+struct Append {
+    pending: Option<BoxFuture<'static, Result<u64, AppendError>>>,
+}
+
+impl Append {
+    fn new(append: impl Future<Output = Result<u64, AppendError>> + Send + 'static, durable: &IntCounter) -> Self {
+        let durable = durable.clone();
+        let counted = append.inspect(move |result| {
+            if result.is_ok() {
+                durable.inc();
+            }
+        });
+        Self {
+            pending: Some(Box::pin(counted)),
+        }
+    }
+}
+
+impl Future for Append {
+    type Output = Result<u64, AppendError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let pending = self.pending.as_mut().expect("an append is not polled after its end");
+        let result = ready!(pending.as_mut().poll(context));
+        self.pending = None;
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Append {
+    fn drop(&mut self) {
+        if let Some(pending) = self.pending.take()
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            runtime.spawn(pending);
+        }
+    }
+}
+
+/// A panic refuses the one request that it came from.
+async fn caught(taken: impl Future<Output = Result<(), Refusal>>) -> Result<(), Refusal> {
+    AssertUnwindSafe(taken)
+        .catch_unwind()
+        .await
+        .unwrap_or(Err(Refusal::Panicked))
+}
+
+fn class(event: &Event) -> Class {
+    if event.kind == "thumbnail" || event.content == Content::Jpeg {
+        Class::Bulk
+    } else {
+        Class::Ordinary
+    }
+}
+
+struct RequestHeaders<'a>(&'a HeaderMap);
+
+impl Headers for RequestHeaders<'_> {
+    fn value(&self, name: &str) -> Option<&[u8]> {
+        let mut values = self.0.get_all(name);
+        let value = values.next()?;
+        values.next().is_none().then_some(value.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::http::header::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_an_answer() {
+        assert_eq!(caught(async { panic!("on purpose") }).await, Err(Refusal::Panicked));
+        assert_eq!(caught(async { Ok(()) }).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_is_late_is_not_waited_for_and_its_record_still_counts() {
+        let durable = IntCounter::new("events", "durable").unwrap();
+        let (disk, answer) = tokio::sync::oneshot::channel();
+        let append = async { answer.await.unwrap() };
+        let result = settled(Append::new(append, &durable), Duration::from_millis(5)).await;
+        assert_eq!((result, durable.get()), (Err(Refusal::Late), 0));
+
+        disk.send(Ok(1)).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while durable.get() == 0 {
+            assert!(Instant::now() < deadline, "the record is never counted");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn a_header_that_is_there_twice_has_no_value() {
+        let mut headers = HeaderMap::new();
+        let name = HeaderName::from_static("x-millicast-signature");
+        headers.append(name.clone(), HeaderValue::from_static("first"));
+        assert_eq!(
+            RequestHeaders(&headers).value("X-Millicast-Signature"),
+            Some(&b"first"[..])
+        );
+        headers.append(name, HeaderValue::from_static("second"));
+        assert_eq!(RequestHeaders(&headers).value("X-Millicast-Signature"), None);
+    }
+}

@@ -1,0 +1,21 @@
+//! `forebay`: parses the command line, sets up logging, runs the subcommand, tells the exit code.
+
+use std::{panic, process::ExitCode};
+
+use forebay::{cli, telemetry::logging};
+
+fn main() -> ExitCode {
+    let cli = match cli::parse() {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    if let Err(error) = logging::init(cli.log_format) {
+        return cli::tell(&cli::Failure::usage(error.to_string()));
+    }
+    // What a thread or task of its own panicked with is its owner's affair; this is for the rest.
+    match panic::catch_unwind(|| cli::run(cli)) {
+        Ok(Ok(exit)) => exit.into(),
+        Ok(Err(failure)) => cli::tell(&failure),
+        Err(_) => cli::Exit::Bug.into(),
+    }
+}

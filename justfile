@@ -1,0 +1,46 @@
+# The documented commands. `just --list` shows them; each can as well be typed.
+
+# What a change must pass: format, lints, documentation, tests.
+ci:
+    .ci/run
+
+# An embedded Kafka, a secret, samples of every kind: the first minute, with no broker and no file.
+dev *ARGS:
+    cargo run --release --locked -- dev {{ ARGS }}
+
+# The bridge itself.
+serve CONFIG:
+    cargo run --release --locked -- serve --config {{ CONFIG }}
+
+# All tests, with a real Kafka on free ports.
+test *ARGS:
+    tests/run.sh {{ ARGS }}
+
+# The unit tests alone: no broker.
+unit *ARGS:
+    cargo test --release --locked --lib {{ ARGS }}
+
+# Form and lints; warnings are errors.
+lint:
+    cargo fmt --check
+    cargo clippy --release --all-targets --locked -- -D warnings
+
+# The documentation of the code.
+doc:
+    RUSTDOCFLAGS=-Dwarnings cargo doc --release --no-deps --locked
+
+# Licences, sources and unwanted crates, without a network (`cargo install --locked cargo-deny`).
+deny:
+    cargo deny check bans licenses sources
+
+# Known vulnerabilities; fetches the advisory database.
+advisories:
+    cargo deny check advisories
+
+# How fast, against what, on this machine: docs/benchmarks.md.
+bench *ARGS:
+    cargo bench --locked --bench ingest -- {{ ARGS }}
+
+# A Kafka on localhost:9092 for trials.
+kafka:
+    docker compose up --wait

@@ -1,0 +1,212 @@
+//! The spool's directory between two processes: who holds it, what is missing in it, and what the clock says.
+
+use std::{
+    fs,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{EXIT_DISK, assert_kept, key, setup};
+use crate::support::{
+    disk::scratch,
+    forebay::{Setup, wait_until},
+    kafka::{self, create_topic},
+    sender::{Outcome, Sender},
+    topic::{assert_in_order, read_to_end},
+};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+const DRAINED: Duration = Duration::from_secs(60);
+const EXIT_USAGE: Option<i32> = Some(64);
+
+/// Sends until so many are acknowledged.
+fn send(setup: &Setup, count: usize) -> Outcome {
+    let sender = Sender::start(setup.public, 4, 1_000, 50);
+    wait_until("webhooks are acknowledged", DEADLINE, || {
+        sender.so_far().count(200) >= count
+    });
+    sender.stop()
+}
+
+#[test]
+fn a_second_process_on_the_directory_ends_at_once_and_names_the_holder() {
+    let scratch = scratch();
+    let first = setup(&scratch.path().join("spool"));
+    let mut holder = first.start();
+    let outcome = send(&first, 50);
+    let second = setup(first.spool());
+    let began = Instant::now();
+    let mut refused = second.launch();
+    assert_eq!(refused.wait(DEADLINE).code(), EXIT_DISK, "{}", refused.log());
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "it took {:?}",
+        began.elapsed()
+    );
+    let named = format!("held by another process (pid {} ", holder.pid());
+    wait_until("it says who", DEADLINE, || refused.log().contains(&named));
+    assert_eq!(holder.get("/readyz").unwrap().0, 200, "the holder is not disturbed");
+
+    holder.kill();
+    assert!(
+        first.spool().join("LOCK").exists(),
+        "a killed process leaves its lock file"
+    );
+    let mut next = second.start();
+    assert_eq!(next.terminate(DEADLINE).code(), Some(0), "{}", next.log());
+    assert_kept(first.spool(), &outcome);
+}
+
+#[test]
+fn a_clock_that_steps_years_deletes_and_stops_nothing() {
+    let library = ["x86_64", "aarch64"]
+        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"))
+        .into_iter()
+        .find(|path| Path::new(path).exists())
+        .expect("libfaketime is installed (tests/run.sh installs it)");
+    let scratch = scratch();
+    let clock = scratch.path().join("clock");
+    let mut setup = setup(&scratch.path().join("spool"));
+    setup.wrapper.extend([
+        format!("LD_PRELOAD={library}"),
+        format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
+        "FAKETIME_NO_CACHE=1".into(),
+        "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
+    ]);
+    let step = |offset: &str| fs::write(&clock, offset).unwrap();
+    step("+0");
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, 4, 400, 50);
+    let accepts = |what: &str| {
+        let before = sender.so_far().count(200);
+        wait_until(what, DEADLINE, || sender.so_far().count(200) > before + 100);
+    };
+    accepts("webhooks are accepted");
+    // While it runs, and around a restart, each way.
+    for (offset, restart) in [
+        ("+5y", false),
+        ("-5y", false),
+        ("+5y", true),
+        ("-5y", true),
+        ("+0", true),
+    ] {
+        step(offset);
+        if restart {
+            // Not told to stop: libfaketime changes the time that librdkafka reads, and not how long its threads wait for it,
+            // so that they would not end.
+            forebay.kill();
+            forebay = setup.start();
+        }
+        accepts(&format!("webhooks are accepted at {offset}"));
+        assert_eq!(forebay.get("/readyz").unwrap().0, 200, "ready at {offset}");
+    }
+    let outcome = sender.stop();
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+    let survived = assert_kept(setup.spool(), &outcome);
+
+    const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
+    let now_ms = i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    for years in [-4, 4] {
+        let seen = survived
+            .recorded_ms
+            .iter()
+            .any(|ms| (ms - now_ms) / YEAR_MS == years || (ms - now_ms) / YEAR_MS == years / 4 * 5);
+        assert!(
+            seen,
+            "no record is {years} years or more off: the clock was not stepped"
+        );
+    }
+}
+
+/// What happens to the cursors' files between two runs.
+fn each_cursor(spool: &Path, change: impl Fn(&Path)) {
+    let files: Vec<_> = fs::read_dir(spool.join("cursors")).unwrap().flatten().collect();
+    assert!(!files.is_empty(), "there are cursors");
+    files.iter().for_each(|file| change(&file.path()));
+}
+
+fn delete(file: &Path) {
+    fs::remove_file(file).unwrap();
+}
+
+fn garble(file: &Path) {
+    let garbage: Vec<u8> = (0..1024_u32).map(|i| (i * 31 % 251) as u8).collect();
+    fs::write(file, garbage).unwrap();
+}
+
+fn empty(file: &Path) {
+    fs::write(file, "").unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_cursors_cost_repeats_and_no_webhook() {
+    let brokers = kafka::shared();
+    for (name, change) in [
+        ("deleted", delete as fn(&Path)),
+        ("garbled", garble),
+        ("emptied", empty),
+    ] {
+        let topic = create_topic(&brokers, &format!("cursors-{name}"), 3, &[]).await;
+        let scratch = scratch();
+        let away = setup(&scratch.path().join("spool"));
+        let mut forebay = away.start();
+        let before = send(&away, 200);
+        assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+        each_cursor(away.spool(), change);
+
+        // Nothing of it was published.
+        let there = Setup::new(&brokers, &topic).spool_at(away.spool());
+        let mut forebay = there.start();
+        let after = send(&there, 100);
+        forebay.wait_until_drained(DRAINED);
+        let census = assert_in_order(&read_to_end(&brokers, &topic));
+        for outcome in [&before, &after] {
+            let lost = outcome.acknowledged.difference(&census.feed_ids).count();
+            assert_eq!(lost, 0, "cursor {name}: of {} acknowledged", outcome.acknowledged.len());
+        }
+        assert_eq!(census.repeats, 0);
+
+        // All of it was; a part is still in the spool.
+        assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+        each_cursor(there.spool(), change);
+        let forebay = there.start();
+        forebay.wait_until_drained(DRAINED);
+        let again = assert_in_order(&read_to_end(&brokers, &topic));
+        assert_eq!(again.feed_ids, census.feed_ids);
+        assert!(
+            again.repeats > 0,
+            "cursor {name}: what is still in the spool comes once more"
+        );
+    }
+}
+
+#[test]
+fn a_route_that_left_the_configuration_with_webhooks_unpublished_stops_the_start_with_a_question() {
+    const AUDIT: &str = "[routes.audit]\nsink = \"main\"\ntopic = \"audit\"\n";
+    let scratch = scratch();
+    let dir = scratch.path().join("spool");
+    let both = setup(&dir).with(AUDIT);
+    let mut forebay = both.start();
+    let outcome = send(&both, 50);
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+
+    let mut one = setup(&dir);
+    let mut refused = one.launch();
+    assert_eq!(refused.wait(DEADLINE).code(), EXIT_USAGE, "{}", refused.log());
+    for said in [
+        "route \"audit\"",
+        "put the route back",
+        "spool.abandon_routes = [\"audit\"]",
+    ] {
+        wait_until(&format!("{said:?} in {}", refused.log()), DEADLINE, || {
+            refused.log().contains(said)
+        });
+    }
+
+    let mut back = both.start();
+    assert_eq!(back.terminate(DEADLINE).code(), Some(0), "{}", back.log());
+    one.wrapper.push(key("SPOOL__ABANDON_ROUTES", "[\"audit\"]"));
+    let mut given_up = one.start();
+    assert_eq!(given_up.terminate(DEADLINE).code(), Some(0), "{}", given_up.log());
+    assert_kept(&dir, &outcome);
+}

@@ -1,0 +1,192 @@
+//! A write or a sync fails: those who wait are told, nothing more is written, the process ends, and the next one finds everything
+//! that was acknowledged.
+
+use std::{fs, time::Duration};
+
+use super::{ENDED, EXIT_DISK, assert_kept, setup};
+use crate::support::{
+    disk::{Mount, Strace, can_mount, make_image, run, scratch},
+    forebay::wait_until,
+    sender::Sender,
+};
+
+const CONNECTIONS: usize = 8;
+const RESTARTED: Duration = Duration::from_secs(30);
+
+/// Runs Forebay with a fault of strace's under load, until it ends.
+fn fail(fault: &str, starts: bool) {
+    let scratch = scratch();
+    let plain = setup(&scratch.path().join("spool"));
+    let strace = Strace::new(&scratch.path().join("strace"));
+    let mut faulty = setup(plain.spool());
+    faulty.wrapper.extend(strace.wrapper(&[fault]));
+
+    let mut forebay = faulty.launch();
+    let sender = starts.then(|| {
+        forebay.wait_until_ready();
+        Sender::start(faulty.public, CONNECTIONS, 2_000, 100)
+    });
+    wait_until(&format!("{fault} is injected\n{}", forebay.log()), RESTARTED, || {
+        strace.injected() > 0
+    });
+    let status = forebay.wait(ENDED);
+    assert_eq!(status.code(), EXIT_DISK, "{fault}\n{}", forebay.log());
+    wait_until("strace has seen the end", ENDED, || forebay.log().contains("forebay: "));
+    let after = strace.after_the_fault();
+    assert!(after.is_empty(), "{fault}: nothing more is written: {after:?}");
+
+    let outcome = sender.map(Sender::stop).unwrap_or_default();
+    if starts {
+        let told = outcome.count(503);
+        assert!(
+            told >= CONNECTIONS,
+            "{fault}: all who wait are told, not {told}\n{}",
+            forebay.log()
+        );
+        assert_eq!(
+            outcome
+                .answers
+                .keys()
+                .filter(|code| ![200, 503].contains(*code))
+                .count(),
+            0,
+            "{:?}",
+            outcome.answers
+        );
+        assert_eq!(outcome.without_retry_after, 0);
+    }
+
+    let mut forebay = plain.start();
+    let sender = Sender::start(plain.public, 2, 200, 100);
+    wait_until("it accepts again", RESTARTED, || sender.so_far().count(200) > 20);
+    let again = sender.stop();
+    assert_eq!(forebay.terminate(RESTARTED).code(), Some(0), "{}", forebay.log());
+    let survived = assert_kept(plain.spool(), &outcome);
+    assert!(again.acknowledged.is_subset(&survived.feed_ids));
+}
+
+#[test]
+fn a_failed_sync_ends_the_process_and_loses_nothing() {
+    // The first makes the route's cursor, the second the first segment; then comes one for each batch.
+    fail("fdatasync:error=EIO:when=1", false);
+    for n in [2, 3, 4, 10, 60] {
+        fail(&format!("fdatasync:error=EIO:delay_enter=300000:when={n}"), true);
+    }
+}
+
+#[test]
+fn a_failed_write_ends_the_process_and_loses_nothing() {
+    // Two make the cursor, the third the first segment's header; then comes one for each batch.
+    fail("pwrite64:error=EIO:when=1", false);
+    fail("pwrite64:error=EIO:delay_enter=300000:when=3", true);
+    for error in ["EIO", "ENOSPC", "EDQUOT"] {
+        for n in [4, 5, 40] {
+            fail(&format!("pwrite64:error={error}:delay_enter=300000:when={n}"), true);
+        }
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_synced_ends_the_start() {
+    // The first are those of new directories, the later ones those of recovery and of the files beside the spool.
+    for n in [1, 2, 5, 8] {
+        fail(&format!("fsync:error=EIO:when={n}"), false);
+    }
+}
+
+#[test]
+fn a_device_that_cannot_keep_what_it_is_given_ends_the_process_and_loses_nothing() {
+    if !can_mount("a_device_that_cannot_keep_what_it_is_given_ends_the_process_and_loses_nothing") {
+        return;
+    }
+    let scratch = scratch();
+    let small = Mount::tmpfs(&scratch.path().join("small"), "12M");
+    let image = small.path().join("image");
+    make_image(&image, "96M", &["-O", "^has_journal"]);
+    let at = scratch.path().join("disk");
+    let disk = Mount::image(&image, &at, "noinit_itable,errors=continue");
+    let setup = setup(&disk.path().join("spool"));
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, CONNECTIONS, 1_000, 100);
+    wait_until("the first are acknowledged", RESTARTED, || {
+        sender.so_far().count(200) > 200
+    });
+
+    // What backs the device is full, which the file system on it cannot know.
+    let ballast = small.path().join("ballast");
+    let (_, rest) = space(small.path());
+    run(
+        "fallocate",
+        &[
+            "-l",
+            &rest.saturating_sub(64 << 10).to_string(),
+            ballast.to_str().unwrap(),
+        ],
+    );
+    let status = forebay.wait(RESTARTED);
+    assert_eq!(status.code(), EXIT_DISK, "{}", forebay.log());
+    assert!(
+        forebay.log().contains("fsync of "),
+        "it was a sync that failed: {}",
+        forebay.log()
+    );
+    let outcome = sender.stop();
+    assert!(outcome.count(503) > 0, "{:?}", outcome.answers);
+
+    fs::remove_file(&ballast).unwrap();
+    let mut forebay = setup.start();
+    assert_eq!(forebay.terminate(RESTARTED).code(), Some(0), "{}", forebay.log());
+    // Without what the kernel remembers: pages whose sync failed count as clean there.
+    drop(disk);
+    let disk = Mount::image(&image, &at, "noinit_itable");
+    assert_kept(&disk.path().join("spool"), &outcome);
+}
+
+/// The size of a file system and what is free of it, in bytes.
+fn space(at: &std::path::Path) -> (u64, u64) {
+    let stat = rustix::fs::statvfs(at).unwrap();
+    (stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize)
+}
+
+#[test]
+fn a_sync_that_takes_seconds_is_answered_503_in_time_and_passes() {
+    const ACK_DEADLINE: Duration = Duration::from_millis(2500);
+    const SLACK: Duration = Duration::from_millis(1500);
+    let scratch = scratch();
+    let strace = Strace::new(&scratch.path().join("strace"));
+    let mut setup = setup(&scratch.path().join("spool"));
+    setup
+        .wrapper
+        .extend(strace.wrapper(&["fdatasync:delay_enter=4000000:when=20..22"]));
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, 64, 2_000, 200);
+    wait_until("three syncs dawdle", RESTARTED, || strace.injected() == 3);
+    let during = sender.so_far();
+    assert!(during.count(503) > 64, "{:?}", during.answers);
+    let resident_kib = resident_kib(forebay.pid());
+    assert!(resident_kib < 256 << 10, "{resident_kib} KiB of memory");
+    wait_until("it accepts again", RESTARTED, || {
+        sender.so_far().count(200) > during.count(200) + 1_000
+    });
+    assert_eq!(forebay.get("/readyz").unwrap().0, 200);
+    let outcome = sender.stop();
+    assert!(
+        outcome.slowest < ACK_DEADLINE + SLACK,
+        "an answer took {:?}",
+        outcome.slowest
+    );
+    assert_eq!(
+        (outcome.unanswered, outcome.without_retry_after),
+        (0, 0),
+        "{:?}",
+        outcome.answers
+    );
+    assert_eq!(forebay.terminate(RESTARTED).code(), Some(0), "{}", forebay.log());
+    assert_kept(setup.spool(), &outcome);
+}
+
+fn resident_kib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}

@@ -1,0 +1,192 @@
+//! From HTTP to a real Kafka, through what goes wrong on the way.
+
+use std::{process::Command, time::Duration};
+
+use crate::support::{
+    forebay::{SECRET, Setup, binary},
+    kafka::{self, Cluster, Options, create_topic},
+    sender::{Outcome, Sender},
+    topic::{assert_in_order, read_to_end},
+};
+
+const DRAINED: Duration = Duration::from_secs(120);
+const STOPPED: Duration = Duration::from_secs(60);
+
+/// Every answer was 200, and everything so answered is in the topic, in order.
+fn assert_delivered(brokers: &str, topic: &str, outcome: &Outcome) -> usize {
+    assert_eq!(
+        outcome.answers.keys().copied().collect::<Vec<_>>(),
+        [200],
+        "answers: {:?}",
+        outcome.answers
+    );
+    let census = assert_in_order(&read_to_end(brokers, topic));
+    let lost: Vec<&String> = outcome.acknowledged.difference(&census.feed_ids).collect();
+    assert!(
+        lost.is_empty(),
+        "{} acknowledged webhooks are lost, such as {:?}",
+        lost.len(),
+        lost.first()
+    );
+    census.repeats
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_events_of_five_thousand_streams_arrive_in_order() {
+    let brokers = kafka::shared();
+    let topic = create_topic(&brokers, "volume", 12, &[]).await;
+    let setup = Setup::new(&brokers, &topic);
+    let forebay = setup.start();
+    let output = Command::new(binary())
+        .args([
+            "send",
+            "--url",
+            &setup.url(),
+            "--secret",
+            SECRET,
+            "--json",
+            "--seed",
+            "7",
+        ])
+        .args([
+            "--kind",
+            "feeds",
+            "--kind",
+            "media",
+            "--kind",
+            "viewerConnection",
+            "--kind",
+            "recordings",
+            "--kind",
+            "transcoder",
+        ])
+        .args(["--count", "100000", "--streams", "5000", "--concurrency", "64"])
+        .args(["--shuffle", "50", "--duplicates", "5"])
+        .output()
+        .unwrap();
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(
+        output.status.success(),
+        "{summary}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let sent = usize::try_from(summary["sent"].as_u64().unwrap()).unwrap();
+    assert!(sent > 100_000, "duplicates come on top: {summary}");
+    forebay.wait_until_drained(DRAINED);
+
+    let census = assert_in_order(&read_to_end(&brokers, &topic));
+    if census.messages != sent {
+        let (_, metrics) = forebay.get("/metrics").unwrap();
+        let metrics: Vec<&str> = metrics
+            .lines()
+            .filter(|l| l.starts_with("forebay") && !l.contains("bucket"))
+            .collect();
+        eprintln!("{}\n{}\n{}", metrics.join("\n"), forebay.log(), forebay.status());
+    }
+    assert_eq!(
+        census.messages, sent,
+        "every 2xx is in the topic, once, for nothing failed"
+    );
+    assert_eq!(census.repeats, 0);
+    let published = forebay.metric("forebay_published_total{route=\"events\"}");
+    assert_eq!(published, sent as f64, "each is counted");
+    assert_eq!(census.ids.len(), 100_000, "a duplicate has the id of its original");
+    assert!(census.streams >= 5_000, "{} streams", census.streams);
+    let (_, metrics) = forebay.get("/metrics").unwrap();
+    assert!(
+        !metrics.contains("\nforebay_dead_letters_total{"),
+        "nothing is dead-lettered"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_forebay_is_killed_and_started_again() {
+    let brokers = kafka::shared();
+    let topic = create_topic(&brokers, "killed", 12, &[]).await;
+    let setup = Setup::new(&brokers, &topic);
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, 8, 2_000, 500);
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(1_700)).await;
+        forebay.kill();
+        forebay = setup.start();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let outcome = sender.stop();
+    assert!(outcome.unanswered > 0, "the kills were felt");
+    assert!(outcome.acknowledged.len() > 1_000);
+    forebay.wait_until_drained(DRAINED);
+    assert_delivered(&brokers, &topic, &outcome);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_is_away_for_a_minute_is_never_noticed_by_the_sender() {
+    let mut cluster = Cluster::single();
+    let topic = create_topic(&cluster.bootstrap(), "away", 12, &[]).await;
+    let setup = Setup::new(&cluster.bootstrap(), &topic);
+    let forebay = setup.start();
+    let sender = Sender::start(setup.public, 8, 500, 500);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.kill(0);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(forebay.get("/readyz").unwrap().0, 200, "a broker makes nothing unready");
+    let blocked = &forebay.status()["routes"][0]["blocked"];
+    assert!(blocked["text"].is_string(), "the broker's absence is told: {blocked}");
+    cluster.restart(0);
+    let outcome = sender.stop();
+    assert_eq!(outcome.unanswered, 0);
+    assert!(outcome.acknowledged.len() > 20_000);
+    forebay.wait_until_drained(DRAINED);
+    assert_delivered(&cluster.bootstrap(), &topic, &outcome);
+    assert!(
+        forebay.status()["routes"][0]["blocked"].is_null(),
+        "and so is its return"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_three_brokers_is_never_noticed_by_the_sender() {
+    let options = Options::default().nodes(3).property("min.insync.replicas", "2");
+    let mut cluster = Cluster::start(&options);
+    let topic = create_topic(&cluster.bootstrap(), "rolled", 12, &[]).await;
+    let setup = Setup::new(&cluster.bootstrap(), &topic);
+    let forebay = setup.start();
+    let sender = Sender::start(setup.public, 8, 500, 500);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.roll();
+    let outcome = sender.stop();
+    assert_eq!(outcome.unanswered, 0);
+    forebay.wait_until_drained(DRAINED);
+    assert_delivered(&cluster.bootstrap(), &topic, &outcome);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_goes_on_accepting_then_publishes_what_is_in_flight_and_exits_0() {
+    let brokers = kafka::shared();
+    let topic = create_topic(&brokers, "stopped", 3, &[]).await;
+    let setup = Setup::new(&brokers, &topic).with("\n");
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, 4, 400, 50);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    forebay.signal("TERM");
+    crate::support::forebay::wait_until("not ready after SIGTERM", Duration::from_secs(1), || {
+        !matches!(forebay.get("/readyz"), Some((200, _)))
+    });
+    let status = forebay.wait(STOPPED);
+    assert_eq!(status.code(), Some(0), "{}", forebay.log());
+    let outcome = sender.stop();
+    let refused: usize = outcome
+        .answers
+        .iter()
+        .filter(|(code, _)| **code != 200)
+        .map(|(_, n)| n)
+        .sum();
+    let only = outcome.answers.keys().all(|code| [200, 503].contains(code));
+    assert!(only, "{refused} refused: {:?}", outcome.answers);
+
+    let forebay = setup.start();
+    forebay.wait_until_drained(DRAINED);
+    let census = assert_in_order(&read_to_end(&brokers, &topic));
+    assert!(outcome.acknowledged.is_subset(&census.feed_ids));
+    assert_eq!(census.repeats, 0, "an orderly stop leaves nothing half published");
+}

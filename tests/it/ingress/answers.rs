@@ -1,0 +1,264 @@
+//! The answers, and what is told of them.
+
+use std::sync::{Mutex, OnceLock};
+
+use super::*;
+
+#[test]
+fn the_providers_vectors_are_accepted_and_stored_byte_for_byte() {
+    let server = Server::start();
+    let jpeg = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\xff\xd9";
+    let bodies: [(&[u8], &str, &str); 4] = [
+        (b"", "sha1=8a22708cf0dde70b0e75ead9575e659dce6a85b2", "application/json"),
+        (jpeg, "sha1=0024c94d27e67b31ef72bab615355199febdc4b2", "image/jpeg"),
+        (
+            FEEDS.as_bytes(),
+            "sha1=dfde8e23a8c06e6c522a67d50fe7412283f653f9",
+            "application/json",
+        ),
+        (
+            FEEDS.as_bytes(),
+            "sha1=DFDE8E23A8C06E6C522A67D50FE7412283F653F9",
+            "text/plain",
+        ),
+    ];
+    for (count, (body, signature, content_type)) in (1..).zip(bodies) {
+        let lines = [
+            format!("X-Millicast-Signature: {signature}"),
+            format!("Content-Type: {content_type}"),
+        ];
+        let answer = server.answer(&request(&lines.each_ref().map(String::as_str), body));
+        assert_eq!((answer.status, answer.body.as_str()), (200, "OK"), "{signature}");
+        assert_eq!(
+            server.newest_record(),
+            count,
+            "the record is in the spool when the answer is there"
+        );
+        assert_eq!(server.newest_event().body, body);
+    }
+}
+
+#[test]
+fn a_signature_that_is_missing_malformed_wrong_or_doubled_is_answered_alike() {
+    let server = Server::start();
+    let right = format!("x-millicast-signature: {}", signature(FEEDS.as_bytes()));
+    let mut client = server.connect();
+    for lines in [
+        vec![],
+        vec!["x-millicast-signature: dfde8e23a8c06e6c522a67d50fe7412283f653f9"],
+        vec!["x-millicast-signature: sha1=dfde"],
+        vec!["x-millicast-signature: sha256=dfde8e23a8c06e6c522a67d50fe7412283f653f9"],
+        // The secret left undecoded.
+        vec!["x-millicast-signature: sha1=c46ca674c65f3217a7c88d056f1b89fd01efe10f"],
+        vec![right.as_str(), right.as_str()],
+    ] {
+        client.send(&request(&lines, FEEDS.as_bytes()));
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (400, "BAD SIGNATURE"),
+            "{lines:?}"
+        );
+        assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
+    }
+    client.send(&signed(FEEDS.as_bytes()));
+    assert_eq!(client.answer().status, 200, "the same connection serves on");
+    assert_eq!(server.newest_record(), 1);
+    assert_eq!(server.requests("acme", "400"), 6);
+    let failures = |reason| {
+        server
+            .metrics
+            .signature_failures
+            .with_label_values(&["acme", reason])
+            .get()
+    };
+    assert_eq!(failures("missing") + failures("malformed") + failures("wrong"), 6);
+    assert_eq!(failures("wrong"), 1);
+}
+
+#[test]
+fn a_path_is_compared_byte_for_byte_and_its_query_ignored() {
+    let server = Server::start();
+    let signature = signature(FEEDS.as_bytes());
+    for (target, expected) in [
+        (PATH, 200),
+        ("/millicast/acme?any=thing", 200),
+        ("/millicast/acme/", 404),
+        ("/Millicast/acme", 404),
+        ("/millicast/%61cme", 404),
+        ("//millicast/acme", 404),
+        ("/millicast/../millicast/acme", 404),
+        ("/", 404),
+    ] {
+        let request = format!(
+            "POST {target} HTTP/1.1\r\nhost: forebay\r\nx-millicast-signature: {signature}\r\ncontent-length: {}\r\n\r\n{FEEDS}",
+            FEEDS.len()
+        );
+        let answer = server.answer(request.as_bytes());
+        assert_eq!(answer.status, expected, "{target}");
+        if expected == 404 {
+            assert_eq!(answer.problem(), "not_found");
+        }
+    }
+    assert_eq!(server.requests("none", "404"), 6);
+    assert_eq!(server.requests("acme", "200"), 2);
+}
+
+#[test]
+fn only_post_is_allowed() {
+    let server = Server::start();
+    for method in ["GET", "PUT", "DELETE", "OPTIONS", "PATCH"] {
+        let answer = server.answer(format!("{method} {PATH} HTTP/1.1\r\nhost: forebay\r\n\r\n").as_bytes());
+        assert_eq!((answer.status, answer.header("allow")), (405, Some("POST")), "{method}");
+        assert_eq!(answer.problem(), "method_not_allowed");
+    }
+    let mut client = server.connect();
+    client.send(format!("HEAD {PATH} HTTP/1.1\r\nhost: forebay\r\nconnection: close\r\n\r\n").as_bytes());
+    let answer = client.rest();
+    assert!(
+        answer.starts_with("HTTP/1.1 405 ") && answer.ends_with("\r\n\r\n"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_server_that_drains_accepts_and_one_that_stops_does_not() {
+    let server = Server::start();
+    server.lifecycle.advance(Phase::Draining);
+    let mut client = server.connect();
+    client.send(&signed(FEEDS.as_bytes()));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    client.rest();
+
+    server.lifecycle.advance(Phase::Stopping);
+    let answer = server.answer(&signed(FEEDS.as_bytes()));
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "stopping"));
+    assert_eq!(answer.header("retry-after"), Some("5"));
+    assert_eq!(server.newest_record(), 1);
+}
+
+#[test]
+fn a_closed_spool_is_answered_503() {
+    let server = Server::start();
+    server.runtime.block_on(server.spool.close());
+    let answer = server.answer(&signed(FEEDS.as_bytes()));
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    assert_eq!(answer.problem(), "stopping");
+}
+
+#[test]
+fn pictures_are_refused_before_events_when_the_spool_fills() {
+    let server = Server::build(1 << 20, |_| {});
+    let picture = vec![b'x'; 10_000];
+    let fill = |body: &[u8], content_type: &str| {
+        let signature = format!("x-millicast-signature: {}", signature(body));
+        let mut client = server.connect();
+        for count in 0..1000 {
+            client.send(&request(&[&signature, content_type], body));
+            let answer = client.answer();
+            if answer.status != 200 {
+                assert_eq!((answer.status, answer.header("retry-after")), (503, Some("30")));
+                return (count, answer.problem());
+            }
+        }
+        panic!("the spool is never full");
+    };
+    let (pictures, code) = fill(&picture, "content-type: image/jpeg");
+    assert_eq!(code, "spool_bulk_full", "after {pictures} pictures");
+    let (events, code) = fill(&picture, "content-type: application/json");
+    assert_eq!(code, "spool_full", "after {events} events");
+    assert!(pictures > 10 && events > 10, "{pictures} pictures, {events} events");
+}
+
+#[test]
+fn what_has_begun_is_finished_when_the_server_stops() {
+    let server = Server::start();
+    let mut client = server.connect();
+    let length = format!("content-length: {}", FEEDS.len());
+    let signature = format!("x-millicast-signature: {}", signature(FEEDS.as_bytes()));
+    client.send(head(&[&length, &signature, "expect: 100-continue"]).as_bytes());
+    assert_eq!(client.answer().status, 100, "the request is in hand");
+    let handle = server.handle.clone();
+    let stopped = server.runtime.spawn(async move { handle.stop(true).await });
+    assert!(
+        within(PATIENCE, || TcpStream::connect(server.address).is_err()),
+        "nobody new"
+    );
+    client.send(FEEDS.as_bytes());
+    assert_eq!(client.answer().status, 200);
+    server.runtime.block_on(stopped).unwrap();
+    assert_eq!(server.newest_record(), 1);
+}
+
+#[test]
+fn what_is_accepted_is_counted_by_endpoint_and_kind() {
+    let server = Server::start();
+    for body in [FEEDS, FEEDS, r#"{"type":"surprise","event":"sprung"}"#, "not JSON"] {
+        assert_eq!(server.answer(&signed(body.as_bytes())).status, 200);
+    }
+    let events = |kind| server.metrics.events.with_label_values(&["acme", kind]).get();
+    assert_eq!((events("feeds"), events("other"), events("unreadable")), (2, 1, 1));
+    assert_eq!(server.requests("acme", "200"), 4);
+    assert_eq!(
+        server
+            .metrics
+            .ack_seconds
+            .with_label_values(&["acme"])
+            .get_sample_count(),
+        4
+    );
+}
+
+/// All that is logged in this binary.
+fn log() -> &'static Mutex<Vec<u8>> {
+    static LOG: OnceLock<Mutex<Vec<u8>>> = OnceLock::new();
+    LOG.get_or_init(Mutex::default)
+}
+
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        log().lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn no_secret_signature_or_body_is_logged() {
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("info,forebay=trace")
+        .with_ansi(false)
+        .with_writer(|| LogWriter)
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).expect("this is the only test that listens to all logs");
+    let server = Server::start();
+    let body = br#"{"type":"feeds","event":"started","data":{"name":"marker-in-a-body"}}"#;
+    server.answer(&signed(body));
+    let wrong = "x-millicast-signature: sha1=5ecae75ecae75ecae75ecae75ecae75ecae75eca";
+    server.answer(&request(&[wrong], body));
+    assert!(
+        within(PATIENCE, || log_text().contains("signature_wrong")),
+        "{}",
+        log_text()
+    );
+    let text = log_text();
+    for secret in [
+        "marker-in-a-body",
+        "5ecae75ecae7",
+        &signature(body)[5..],
+        SECRET,
+        "0123456789abcdef0123456789abcdef",
+    ] {
+        assert!(!text.contains(secret), "{secret} is in\n{text}");
+    }
+}
+
+fn log_text() -> String {
+    String::from_utf8_lossy(&log().lock().unwrap()).into_owned()
+}

@@ -1,0 +1,203 @@
+//! What is one request, and what is none.
+
+use std::process::Command;
+
+use super::*;
+
+#[test]
+fn a_chunked_body_is_counted_as_it_comes() {
+    let server = Server::start();
+    let signature = format!("x-millicast-signature: {}", signature(FEEDS.as_bytes()));
+    let (first, second) = FEEDS.split_at(100);
+    let mut chunked = head(&["transfer-encoding: chunked", &signature]);
+    for part in [first, second] {
+        chunked += &format!("{:x}\r\n{part}\r\n", part.len());
+    }
+    chunked += "0\r\n\r\n";
+    assert_eq!(server.answer(chunked.as_bytes()).status, 200);
+    assert_eq!(server.newest_event().body, FEEDS);
+
+    let mut client = server.connect();
+    client.send(head(&["transfer-encoding: chunked", &signature]).as_bytes());
+    for _ in 0..17 {
+        client.send(format!("1000\r\n{}\r\n", "x".repeat(0x1000)).as_bytes());
+    }
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.problem().as_str()), (413, "body_too_large"));
+    client.rest();
+    assert_eq!(server.newest_record(), 1);
+}
+
+#[test]
+fn a_request_that_two_servers_could_read_differently_is_refused_and_closed() {
+    let server = Server::start();
+    let signature = format!("x-millicast-signature: {}", signature(FEEDS.as_bytes()));
+    let length = format!("content-length: {}", FEEDS.len());
+    let chunk = format!("{:x}\r\n{FEEDS}\r\n0\r\n\r\n", FEEDS.len());
+    let smuggled = String::from_utf8(signed(FEEDS.as_bytes())).unwrap();
+    let chunked = "transfer-encoding: chunked";
+    let framed: Vec<(&str, Vec<&str>, String)> = vec![
+        ("length and chunked", vec![&length, chunked], chunk.clone()),
+        ("chunked and length", vec![chunked, &length], chunk.clone()),
+        ("two lengths", vec![&length, "content-length: 1"], FEEDS.into()),
+        ("two equal lengths", vec![&length, &length], FEEDS.into()),
+        ("a list of lengths", vec!["content-length: 5, 5"], FEEDS.into()),
+        ("a length with a sign", vec!["content-length: +5"], FEEDS.into()),
+        ("a negative length", vec!["content-length: -5"], FEEDS.into()),
+        ("a hexadecimal length", vec!["content-length: 0x5"], FEEDS.into()),
+        (
+            "an overflowing length",
+            vec!["content-length: 18446744073709551621"],
+            FEEDS.into(),
+        ),
+        ("identity", vec!["transfer-encoding: identity", &length], FEEDS.into()),
+        ("an unknown coding", vec!["transfer-encoding: xchunked"], chunk.clone()),
+        ("chunked twice", vec![chunked, chunked], chunk.clone()),
+        (
+            "chunked before identity",
+            vec!["transfer-encoding: chunked, identity"],
+            chunk.clone(),
+        ),
+        ("a vertical tab", vec!["transfer-encoding: \u{b}chunked"], chunk.clone()),
+        (
+            "a space before the colon",
+            vec!["transfer-encoding : chunked", &length],
+            chunk.clone(),
+        ),
+        (
+            "a folded line",
+            vec![&length, "x-folded: a\r\n transfer-encoding: chunked"],
+            chunk.clone(),
+        ),
+        (
+            "a bare carriage return",
+            vec![&length, "x-bare: a\rtransfer-encoding: chunked"],
+            chunk.clone(),
+        ),
+        ("a null byte", vec![&length, "x-null: a\0b"], FEEDS.into()),
+        ("two hosts", vec![&length, "host: other"], FEEDS.into()),
+        (
+            "an upgrade",
+            vec![&length, "connection: upgrade", "upgrade: websocket"],
+            FEEDS.into(),
+        ),
+        ("a chunk size with a prefix", vec![chunked], format!("0x{chunk}")),
+        ("a chunk size with a sign", vec![chunked], format!("+{chunk}")),
+        ("a chunk size of two words", vec![chunked], format!("5 {chunk}")),
+        (
+            "an overflowing chunk size",
+            vec![chunked],
+            format!("1{}{chunk}", "0".repeat(16)),
+        ),
+        (
+            "a chunk size ended by a bare line feed",
+            vec![chunked],
+            chunk.replacen("\r\n", "\n", 1),
+        ),
+        ("a chunk longer than its size", vec![chunked], format!("1\r\n{chunk}")),
+        (
+            "a control character in an extension",
+            vec![chunked],
+            chunk.replacen("\r\n", ";a\u{1}\r\n", 1),
+        ),
+    ];
+    for (name, lines, body) in &framed {
+        let lines = [&[signature.as_str()], lines.as_slice()].concat();
+        refuse(&server, name, &format!("{}{body}{smuggled}", head(&lines)));
+    }
+    for (name, start) in [
+        ("no host", format!("POST {PATH} HTTP/1.1")),
+        (
+            "chunked in HTTP/1.0",
+            format!("POST {PATH} HTTP/1.0\r\nhost: forebay\r\n{chunked}"),
+        ),
+        ("an unknown version", format!("POST {PATH} HTTP/1.2\r\nhost: forebay")),
+        ("HTTP/2", "PRI * HTTP/2.0".to_owned()),
+    ] {
+        refuse(
+            &server,
+            name,
+            &format!("{start}\r\n{signature}\r\n{length}\r\n\r\n{FEEDS}{smuggled}"),
+        );
+    }
+    assert_eq!(server.newest_record(), 0);
+}
+
+fn refuse(server: &Server, name: &str, request: &str) {
+    let mut client = server.connect();
+    client.send(request.as_bytes());
+    let answers = client.rest();
+    assert!(
+        answers.starts_with("HTTP/1.1 400 ") || answers.starts_with("HTTP/1.0 400 "),
+        "{name}: {answers}"
+    );
+    assert!(!answers.contains(" 200 OK"), "{name}: {answers}");
+}
+
+#[test]
+fn requests_in_a_row_are_answered_in_a_row() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send(
+        &[
+            signed(FEEDS.as_bytes()),
+            signed(b"{}"),
+            request(&[], b"{}"),
+            signed(b""),
+        ]
+        .concat(),
+    );
+    let statuses = [(); 4].map(|()| client.answer().status);
+    assert_eq!(statuses, [200, 200, 400, 200]);
+    assert_eq!(server.newest_record(), 3);
+}
+
+#[test]
+fn a_body_is_asked_for_only_when_the_client_waits_for_that() {
+    let server = Server::start();
+    let body = FEEDS.as_bytes();
+    let signature = format!("x-millicast-signature: {}", signature(body));
+    let mut client = server.connect();
+    client.send(
+        head(&[
+            &format!("content-length: {}", body.len()),
+            &signature,
+            "expect: 100-continue",
+        ])
+        .as_bytes(),
+    );
+    assert_eq!(client.answer().status, 100);
+    client.send(body);
+    assert_eq!(client.answer().status, 200);
+
+    let mut client = server.connect();
+    client.send(head(&["content-length: 1000000000", "expect: 100-continue"]).as_bytes());
+    assert_eq!(client.answer().status, 100);
+    assert_eq!(client.answer().status, 413);
+    client.rest();
+}
+
+#[test]
+fn nothing_decompresses_a_body_and_nothing_speaks_http_2() {
+    let tree = Command::new(env!("CARGO"))
+        .args([
+            "tree",
+            "--offline",
+            "--locked",
+            "--edges",
+            "features,normal",
+            "--invert",
+            "actix-http",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .unwrap();
+    let tree = String::from_utf8(tree.stdout).unwrap();
+    assert!(tree.contains("actix-http v"), "{tree}");
+    for feature in ["compress", "http2", "openssl", "rustls"] {
+        assert!(
+            !tree.contains(&format!("feature \"{feature}")),
+            "{feature} is on in\n{tree}"
+        );
+    }
+}

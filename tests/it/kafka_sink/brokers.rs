@@ -1,0 +1,105 @@
+//! Brokers that die, hang, are absent, or are restarted one by one.
+
+use std::time::Duration;
+
+use forebay::sink::{Remedy, Sink};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::publisher::{DEADLINE, Publisher, assert_in_order, message, sink, sink_with, trouble_within};
+use crate::support::kafka::{self as server, Cluster, Options};
+
+#[tokio::test]
+async fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
+    const LAST: u64 = 2000;
+    let mut cluster = Cluster::single();
+    let broker = cluster.bootstrap();
+    let topic = server::create_topic(&broker, "down", 3, &[]).await;
+    let mut publisher =
+        Publisher::new(sink(&broker), (1..=LAST).map(|n| message(&topic, n))).slowly(10, Duration::from_millis(5));
+    let begun = publisher.after(500);
+    let broken = async {
+        begun.await;
+        let broken = tokio::task::spawn_blocking(move || {
+            cluster.kill(0);
+            std::thread::sleep(Duration::from_secs(3));
+            cluster.restart(0);
+            cluster
+        });
+        broken.await.unwrap()
+    };
+    let ((), cluster) = tokio::join!(publisher.drain(DEADLINE), broken);
+    assert_eq!(publisher.failures, [], "the sink waits, nothing fails");
+    assert_in_order(&server::read_all(&cluster.bootstrap(), &topic), 1..=LAST);
+}
+
+#[tokio::test]
+async fn a_broker_that_hangs_for_a_while_costs_nothing() {
+    const LAST: u64 = 1000;
+    let cluster = tokio::task::spawn_blocking(Cluster::single).await.unwrap();
+    let broker = cluster.bootstrap();
+    let topic = server::create_topic(&broker, "hanging", 3, &[]).await;
+    // Short, so that requests time out while the broker hangs.
+    let sink = sink_with(std::slice::from_ref(&broker), &[("socket.timeout.ms", "1000")]);
+    let mut publisher =
+        Publisher::new(sink, (1..=LAST).map(|n| message(&topic, n))).slowly(10, Duration::from_millis(5));
+    let begun = publisher.after(300);
+    let hanging = async {
+        begun.await;
+        cluster.freeze(0);
+        sleep(Duration::from_secs(4)).await;
+        cluster.thaw(0);
+    };
+    tokio::join!(publisher.drain(DEADLINE), hanging);
+    assert_eq!(publisher.failures, [], "the sink waits, nothing fails");
+    assert_in_order(&server::read_all(&broker, &topic), 1..=LAST);
+}
+
+#[tokio::test]
+async fn a_broker_that_is_not_there_is_told_and_found_when_it_comes() {
+    let mut cluster = Cluster::single();
+    let broker = cluster.bootstrap();
+    let topic = server::create_topic(&broker, "absent", 1, &[]).await;
+    cluster.stop(0);
+    let mut sink = sink(&broker);
+    sink.reopen().await.expect("no broker is needed to open a session");
+    sink.enqueue(message(&topic, 1)).expect("nor to take a message");
+    let trouble = trouble_within(&sink, Duration::from_secs(10)).await;
+    assert_eq!(
+        (trouble.label, trouble.remedy),
+        ("kafka_brokers_down", Remedy::Retry),
+        "{trouble}"
+    );
+
+    cluster.restart(0);
+    let mut settled = Vec::new();
+    timeout_at(Instant::now() + DEADLINE, sink.settle(&mut settled))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(settled[0].result.is_ok());
+    assert_eq!(sink.trouble(), None);
+}
+
+#[tokio::test]
+async fn three_brokers_are_restarted_one_after_the_other_under_load_and_nothing_is_lost() {
+    const LAST: u64 = 6000;
+    let options = Options::default().nodes(3).property("min.insync.replicas", "2");
+    let mut cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let broker = cluster.bootstrap();
+    let topic = server::create_topic(&broker, "rolling", 6, &[]).await;
+    let mut publisher =
+        Publisher::new(sink(&broker), (1..=LAST).map(|n| message(&topic, n))).slowly(5, Duration::from_millis(20));
+    let begun = publisher.after(500);
+    let rolled = async {
+        begun.await;
+        let rolled = tokio::task::spawn_blocking(move || {
+            cluster.roll();
+            cluster
+        });
+        rolled.await.unwrap()
+    };
+    let ((), cluster) = tokio::join!(publisher.drain(Duration::from_secs(180)), rolled);
+    assert_in_order(&server::read_all(&cluster.bootstrap(), &topic), 1..=LAST);
+}

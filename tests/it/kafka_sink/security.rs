@@ -1,0 +1,96 @@
+//! TLS and SASL, right and wrong.
+
+use std::time::Duration;
+
+use forebay::sink::{Remedy, Sink};
+use tokio::time::{Instant, timeout_at};
+
+use super::publisher::{DEADLINE, Publisher, assert_in_order, message, sink_with, trouble_within};
+use crate::support::kafka::{self as server, Cluster, Listener, Options};
+
+#[tokio::test]
+async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {
+    let options = Options::default()
+        .listener(Listener::Plain)
+        .listener(Listener::Scram)
+        .listener(Listener::MutualTls);
+    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let topic = server::create_topic(&cluster.bootstrap(), "secured", 1, &[]).await;
+    let file = |name: &str| cluster.certificates().path(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    let plain = [("security.protocol", "sasl_plaintext"), ("sasl.mechanisms", "PLAIN")];
+    let scram = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanisms", "SCRAM-SHA-512"),
+    ];
+    let right = [("sasl.username", server::USER), ("sasl.password", server::PASSWORD)];
+    let wrong = [("sasl.username", server::USER), ("sasl.password", "wrong-horse")];
+    let tls = [
+        ("security.protocol", "ssl"),
+        ("ssl.certificate.location", certificate.as_str()),
+        ("ssl.key.location", key.as_str()),
+    ];
+    let our_ca = [("ssl.ca.location", ca.as_str())];
+
+    let good = [
+        (Listener::Plain, [&plain[..], &right].concat()),
+        (Listener::Scram, [&scram[..], &right].concat()),
+        (Listener::MutualTls, [&tls[..], &our_ca].concat()),
+    ];
+    for (n, (listener, properties)) in (1..).zip(&good) {
+        let sink = sink_with(&cluster.brokers(*listener), properties);
+        let mut publisher = Publisher::new(sink, [message(&topic, n)]);
+        publisher.drain(DEADLINE).await;
+        assert_eq!(publisher.failures, [], "{listener:?}");
+    }
+    assert_in_order(&server::read(&cluster.bootstrap(), &topic, 3), 1..=3);
+
+    let bad = [
+        (Listener::Plain, [&plain[..], &wrong].concat(), "kafka_authentication"),
+        (Listener::Scram, [&scram[..], &wrong].concat(), "kafka_authentication"),
+        (Listener::MutualTls, tls.to_vec(), "kafka_tls"),
+    ];
+    for (listener, properties, label) in &bad {
+        let mut sink = sink_with(&cluster.brokers(*listener), properties);
+        sink.reopen().await.unwrap();
+        sink.enqueue(message(&topic, 9)).unwrap();
+        let trouble = trouble_within(&sink, Duration::from_secs(10)).await;
+        assert_eq!(
+            (trouble.label, trouble.remedy),
+            (*label, Remedy::Hold),
+            "{listener:?}: {trouble}"
+        );
+        assert!(!trouble.text.contains("wrong-horse"));
+    }
+}
+
+#[tokio::test]
+async fn a_password_that_is_put_right_at_the_broker_lets_the_route_go_on() {
+    let options = Options::default().listener(Listener::Scram);
+    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let topic = server::create_topic(&cluster.bootstrap(), "password", 1, &[]).await;
+    let properties = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanisms", "SCRAM-SHA-512"),
+        ("sasl.username", server::USER),
+        ("sasl.password", "a-new-one"),
+    ];
+    let mut sink = sink_with(&cluster.brokers(Listener::Scram), &properties);
+    sink.reopen().await.unwrap();
+    sink.enqueue(message(&topic, 1)).unwrap();
+    let trouble = trouble_within(&sink, Duration::from_secs(10)).await;
+    assert_eq!(trouble.label, "kafka_authentication", "{trouble}");
+
+    cluster.set_scram_password("a-new-one");
+    let mut settled = Vec::new();
+    timeout_at(Instant::now() + DEADLINE, sink.settle(&mut settled))
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(settled[0].result.is_ok());
+    assert_eq!(sink.trouble(), None, "and the trouble is over");
+}

@@ -1,0 +1,18 @@
+//! Tests from outside, against real servers: one binary for all of them, a module per topic.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod admin;
+mod cli;
+mod clients;
+mod config;
+mod dev;
+mod disk;
+mod end_to_end;
+mod ingress;
+mod kafka_sink;
+mod schemas;
+mod tidy;

@@ -1,0 +1,287 @@
+//! What the architecture promises and a machine can check. How the code reads, people judge.
+//!
+//! A rule is a function of a source, so that each is also shown a source that breaks it.
+
+mod documents;
+mod rules;
+mod source;
+
+use std::{fs, path::Path, process::Command};
+
+use source::{Source, walk};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+fn root() -> &'static Path {
+    Path::new(ROOT)
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn assert_none(what: &str, findings: &[String]) {
+    assert!(findings.is_empty(), "{what}:\n{}", findings.join("\n"));
+}
+
+#[test]
+fn every_source_keeps_the_rules() {
+    let sources = walk(root(), "src");
+    assert!(
+        sources.len() > 15,
+        "only {} sources: is this the repository?",
+        sources.len()
+    );
+    for (name, rule) in rules::RULES {
+        let findings: Vec<String> = sources.iter().flat_map(rule).collect();
+        assert_none(name, &findings);
+    }
+}
+
+#[test]
+fn every_rule_finds_what_breaks_it() {
+    for (name, path, text, found) in rules::BROKEN {
+        let (_, rule) = rules::RULES
+            .iter()
+            .find(|(rule, _)| rule == name)
+            .expect("the rule exists");
+        let findings = rule(&Source::new(path, text));
+        assert!(
+            findings.len() == 1 && findings[0].contains(found),
+            "{name}: {path} with {text:?} must give one finding with {found:?}, gives {findings:?}"
+        );
+    }
+    for (name, _) in rules::RULES {
+        let shown = rules::BROKEN.iter().any(|(broken, ..)| broken == name);
+        assert!(shown, "nothing shows that the rule can fail: {name}");
+    }
+}
+
+#[test]
+fn what_keeps_the_rules_is_let_through() {
+    for (path, text) in rules::SOUND {
+        for (name, rule) in rules::RULES {
+            assert_none(
+                &format!("{name}: {path} with {text:?}"),
+                &rule(&Source::new(path, text)),
+            );
+        }
+    }
+}
+
+#[test]
+fn no_test_is_ignored() {
+    let findings: Vec<String> = ["src", "tests", "benches"]
+        .iter()
+        .flat_map(|dir| every_file(dir))
+        .filter(|(path, _)| path.ends_with(".rs"))
+        .flat_map(|(path, text)| rules::ignored(&path, &text))
+        .collect();
+    assert_none("ignored tests", &findings);
+    assert_eq!(rules::ignored("src/a.rs", "#[test]\n#[ignore]\nfn a() {}").len(), 1);
+    assert_eq!(
+        rules::ignored("src/a.rs", "    #[ignore = \"slow\"]\nfn a() {}").len(),
+        1
+    );
+}
+
+#[test]
+fn whoever_leaves_something_to_do_signs_it() {
+    let findings: Vec<String> = ["src", "docs", "tests", "benches"]
+        .iter()
+        .flat_map(|dir| every_file(dir))
+        .filter(|(path, _)| !path.starts_with("tests/it/tidy"))
+        .flat_map(|(path, text)| rules::unowned(&path, &text))
+        .collect();
+    assert_none("left to do, by nobody", &findings);
+    assert_eq!(rules::unowned("docs/a.md", "a\nTODO: later").len(), 1);
+    assert_eq!(rules::unowned("src/a.rs", "// FIXME").len(), 1);
+    assert!(rules::unowned("src/a.rs", "// TODO(ada): later").is_empty());
+}
+
+#[test]
+fn every_metric_is_documented_and_every_documented_metric_exists() {
+    let names = documents::metrics(&walk(root(), "src/telemetry"));
+    assert!(names.len() > 15, "found only {names:?}");
+    let text = read("docs/metrics.md");
+    assert_none("not in docs/metrics.md", &documents::missing(&names, &text));
+    assert_none("in docs/metrics.md only", &documents::unknown_metrics(&names, &text));
+}
+
+#[test]
+fn every_error_label_is_documented() {
+    let labels = documents::labels(&walk(root(), "src/sink"));
+    assert!(labels.len() > 5, "found only {labels:?}");
+    let missing = documents::missing(&labels, &read("docs/kafka.md"));
+    assert_none("not in docs/kafka.md", &missing);
+}
+
+#[test]
+fn every_configuration_key_is_documented() {
+    let keys = documents::keys(&walk(root(), "src/config"));
+    assert!(keys.len() > 20, "found only {keys:?}");
+    assert_none(
+        "not in docs/configuration.md",
+        &documents::missing(&keys, &read("docs/configuration.md")),
+    );
+}
+
+#[test]
+fn what_the_code_names_is_found_and_missed_in_a_document() {
+    let source = |text| [Source::new("src/a.rs", text)];
+    let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+
+    let registered = source("fn a() { r.counters(\n    \"a_total\", \"\", &[]); r.gauge(\"b\", \"\") }");
+    assert_eq!(documents::metrics(&registered), ["forebay_a_total", "forebay_b"]);
+    let metrics = names(&["forebay_a_seconds", "forebay_b"]);
+    let text = "`forebay_a_seconds_bucket`, `forebay_bb`";
+    assert_eq!(documents::missing(&metrics, text), metrics);
+    assert_eq!(documents::unknown_metrics(&metrics, text), ["forebay_bb"]);
+
+    let label = source("const A: &str = \"kafka_a\"; // \"kafka_b\"");
+    assert_eq!(documents::labels(&label), ["kafka_a"]);
+    assert_eq!(documents::missing(&names(&["kafka_a"]), "`kafka_ab`"), ["kafka_a"]);
+    assert!(documents::missing(&names(&["kafka_a"]), "`kafka_a`").is_empty());
+
+    let keys = source("fn a() { t.take_or(\n    \"a_max\", 1); t.table(\"b\"); t.problem(\"c\", d) }");
+    assert_eq!(documents::keys(&keys), ["a_max", "b"]);
+}
+
+#[test]
+fn the_links_of_the_documents_lead_somewhere() {
+    let exists = |path: &str| root().join(path.trim_start_matches('/')).exists();
+    let mut documents = every_file("docs");
+    for path in [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ] {
+        documents.push((path.to_owned(), read(path)));
+    }
+    let findings: Vec<String> = documents
+        .iter()
+        .filter(|(path, _)| path.ends_with(".md"))
+        .flat_map(|(path, text)| documents::broken_links(path, text, exists))
+        .collect();
+    assert_none("broken links", &findings);
+
+    let text = "[a](b.md#c), [d](#e), [f](https://g), [h](../i.md)";
+    let broken = documents::broken_links("docs/a.md", text, |path| path == "docs/b.md");
+    assert_eq!(broken, ["docs/a.md: no file ../i.md"]);
+}
+
+#[test]
+fn the_commands_in_the_documents_exist() {
+    let recipes = documents::recipes(&read("justfile"));
+    let exists = |path: &str| root().join(path).is_file();
+    for path in ["README.md", "CONTRIBUTING.md", "docs/benchmarks.md"] {
+        let findings = documents::wrong_commands(path, &read(path), &recipes, exists, help);
+        assert_none(path, &findings);
+    }
+}
+
+#[test]
+fn a_command_that_does_not_exist_is_found() {
+    let help = |subcommand: &str| (subcommand == "serve").then(|| "Options: --config <FILE>, --json".to_owned());
+    let wrong = |block: &str| {
+        let text = format!("text\n```sh\n{block}\n```\ntext, and just gone");
+        documents::wrong_commands("a.md", &text, &["dev".to_owned()], |path| path == "tests/run.sh", help)
+    };
+    for (command, finding) in [
+        ("just gone", "no recipe gone"),
+        ("tests/gone.sh", "no file tests/gone.sh"),
+        ("A=b forebay gone", "no subcommand gone"),
+        ("forebay serve \\\n  --gone=x", "no option --gone"),
+        ("cargo run --release -- serve --conf x", "no option --conf"),
+    ] {
+        let findings = wrong(command);
+        assert!(
+            findings.len() == 1 && findings[0].ends_with(finding),
+            "{command}: {findings:?}"
+        );
+    }
+    for right in [
+        "just dev # no",
+        "tests/run.sh",
+        "forebay serve --config=x",
+        "# just gone",
+        "kcat -b x",
+    ] {
+        assert_none(right, &wrong(right));
+    }
+}
+
+/// What the binary says of a subcommand, if it has it.
+fn help(subcommand: &str) -> Option<String> {
+    let output = Command::new(env!("CARGO_BIN_EXE_forebay"))
+        .args([subcommand, "--help"])
+        .output();
+    let output = output.expect("the binary starts");
+    let found = output.status.success() && !output.stdout.is_empty();
+    found.then(|| String::from_utf8(output.stdout).expect("help is text"))
+}
+
+#[test]
+fn http_2_and_decompression_are_not_compiled_in() {
+    let features = cargo_tree(&["--edges", "features", "--invert", "actix-http"]);
+    assert!(features.contains("actix-http v"), "{features}");
+    for off in ["http2", "compress-gzip", "compress-brotli", "compress-zstd"] {
+        assert!(
+            !has_feature(&features, "actix-http", off),
+            "actix-http has {off}:\n{features}"
+        );
+    }
+    assert!(has_feature("├── actix-http feature \"http2\"", "actix-http", "http2"));
+}
+
+#[test]
+fn there_is_one_crypto_stack() {
+    let tree = cargo_tree(&["--prefix", "none", "--format", "{p}"]);
+    let count = |name: &str| {
+        let mut versions: Vec<&str> = tree
+            .lines()
+            .filter(|line| line.split(' ').next() == Some(name))
+            .map(|line| line.split(' ').nth(1).expect("a version"))
+            .collect();
+        versions.sort_unstable();
+        versions.dedup();
+        versions.len()
+    };
+    assert_eq!(count("openssl-sys"), 1, "{tree}");
+    assert_eq!(count("rdkafka-sys"), 1, "{tree}");
+    for other in ["rustls", "ring", "aws-lc-sys", "boring-sys", "mbedtls"] {
+        assert_eq!(count(other), 0, "{other} is in the tree beside OpenSSL");
+    }
+}
+
+fn has_feature(tree: &str, name: &str, feature: &str) -> bool {
+    tree.contains(&format!("{name} feature \"{feature}\""))
+}
+
+/// What is linked into the binary, on this platform.
+fn cargo_tree(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["tree", "--offline", "--locked", "--manifest-path"]);
+    command.arg(root().join("Cargo.toml"));
+    if !arguments.contains(&"--edges") {
+        command.args(["--edges", "normal,build"]);
+    }
+    let output = command.args(arguments).output().expect("cargo starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "cargo tree {arguments:?}: {errors}");
+    String::from_utf8(output.stdout).expect("a tree is text")
+}
+
+fn every_file(dir: &str) -> Vec<(String, String)> {
+    let mut paths = Vec::new();
+    source::list(root(), dir, &mut paths);
+    paths.sort();
+    // What is not text is a fixture.
+    let text = |path: &String| fs::read_to_string(root().join(path)).ok();
+    paths
+        .into_iter()
+        .filter_map(|path| text(&path).map(|text| (path, text)))
+        .collect()
+}

@@ -1,0 +1,409 @@
+//! The rules for sources. Each returns its findings: path, line, what is wrong, and what to do.
+
+use super::source::{Source, close, is_name, words};
+
+type Rule = fn(&Source) -> Vec<String>;
+
+pub const RULES: &[(&str, Rule)] = &[
+    ("modules import downwards", arrows),
+    ("foreign crates stay at home", homes),
+    ("some things are never called", never),
+    ("nothing is unwrapped", unwraps),
+    ("files stay readable", lengths),
+];
+
+/// Sources that break a rule: the rule, a path, a text, a part of the one finding.
+pub const BROKEN: &[(&str, &str, &str, &str)] = &[
+    (
+        "modules import downwards",
+        "src/spool/a.rs",
+        "use crate::event::Event;",
+        "src/spool/a.rs:1: spool imports event",
+    ),
+    (
+        "modules import downwards",
+        "src/ingress/a.rs",
+        "\nuse crate::{spool::Spool, sink::{Sink}};",
+        "a.rs:2: ingress imports sink",
+    ),
+    (
+        "modules import downwards",
+        "src/sink/kafka/mod.rs",
+        "fn a() { crate::dispatch::b() }",
+        "sink imports dispatch",
+    ),
+    (
+        "modules import downwards",
+        "src/provider/mod.rs",
+        "use super::spool::Spool;",
+        "provider imports spool",
+    ),
+    (
+        "modules import downwards",
+        "src/event/time.rs",
+        "use super::super::config;",
+        "event imports config",
+    ),
+    (
+        "modules import downwards",
+        "src/app.rs",
+        "use crate::cli;",
+        "app imports cli",
+    ),
+    (
+        "modules import downwards",
+        "src/main.rs",
+        "use forebay::spool::Spool;",
+        "main imports spool",
+    ),
+    ("modules import downwards", "src/new/mod.rs", "", "new has no place"),
+    (
+        "foreign crates stay at home",
+        "src/dispatch/a.rs",
+        "use rdkafka::producer::BaseProducer;",
+        "rdkafka",
+    ),
+    (
+        "foreign crates stay at home",
+        "src/cli/tail.rs",
+        "let a = rdkafka_sys::b();",
+        "rdkafka_sys",
+    ),
+    (
+        "foreign crates stay at home",
+        "src/provider/a.rs",
+        "use actix_web::web::Bytes;",
+        "actix_web",
+    ),
+    (
+        "foreign crates stay at home",
+        "src/sink/kafka/a.rs",
+        "use lapin::Channel;",
+        "lapin",
+    ),
+    (
+        "foreign crates stay at home",
+        "src/spool/writer.rs",
+        "use std::{fs::File, io};",
+        "std::fs",
+    ),
+    (
+        "foreign crates stay at home",
+        "src/spool/writer.rs",
+        "std::fs::write(a, b)",
+        "std::fs",
+    ),
+    (
+        "foreign crates stay at home",
+        "src/spool/writer.rs",
+        "rustix::fs::fdatasync(a)",
+        "rustix",
+    ),
+    (
+        "foreign crates stay at home",
+        "src/sink/mod.rs",
+        "fn a() -> anyhow::Result<()> {}",
+        "anyhow",
+    ),
+    (
+        "some things are never called",
+        "src/sink/rabbitmq/a.rs",
+        "channel.wait_for_confirms().await",
+        "wait_for_confirms",
+    ),
+    (
+        "some things are never called",
+        "src/sink/kafka/a.rs",
+        "use rdkafka::producer::FutureProducer;",
+        "FutureProducer",
+    ),
+    (
+        "nothing is unwrapped",
+        "src/event/a.rs",
+        "fn a() { b()\n.unwrap() }",
+        "a.rs:2",
+    ),
+    (
+        "files stay readable",
+        "src/main.rs",
+        include_str!("source.rs"),
+        "more than 60",
+    ),
+    (
+        "files stay readable",
+        "src/event/a.rs",
+        concat!(
+            include_str!("source.rs"),
+            include_str!("source.rs"),
+            include_str!("source.rs")
+        ),
+        "more than 500",
+    ),
+];
+
+/// Sources that look as if they broke a rule, and do not.
+pub const SOUND: &[(&str, &str)] = &[
+    (
+        "src/spool/a.rs",
+        "// use crate::event::Event;\n/* rustix::fs */ const A: &str = \"std::fs .unwrap()\";",
+    ),
+    (
+        "src/spool/a.rs",
+        "const A: &str = r#\"crate::event \"quoted\" .unwrap()\"#; const B: char = '\"';",
+    ),
+    (
+        "src/spool/a.rs",
+        "fn a() {}\n#[cfg(test)]\nmod tests { use crate::event; fn b() { c().unwrap() } }",
+    ),
+    (
+        "src/spool/file_system.rs",
+        "use std::fs::File; use rustix::fs::fdatasync;",
+    ),
+    (
+        "src/spool/writer/mod.rs",
+        "use super::super::spool::State; use super::Options;",
+    ),
+    (
+        "src/config/a.rs",
+        "fn a<'s>(b: &'s str) { std::fs::read_to_string(b) } // \"quote\n",
+    ),
+    (
+        "src/dispatch/mod.rs",
+        "use crate::{event, provider, sink::{Message, Sink}, spool, telemetry::Metrics};",
+    ),
+    (
+        "src/main.rs",
+        "use forebay::cli; fn main() { cli::run().unwrap_or_else(|e| e.exit()) }",
+    ),
+    (
+        "src/sink/kafka/mod.rs",
+        "pub(crate) use super::Sink; use rdkafka::producer::BaseProducer;",
+    ),
+];
+
+/// Who may import whom. `lib` names all of them, for its reader.
+///
+/// Two arrows are not of the picture in the design, with their reasons: `config` has the properties of a sink checked by
+/// the sink, which is made of `config`'s types; and the two HTTP servers share how they listen and how they put a problem.
+#[rustfmt::skip]
+const ARROWS: &[(&str, &[&str])] = &[
+    ("event", &[]),
+    ("spool", &[]),
+    ("telemetry", &[]),
+    ("lifecycle", &[]),
+    ("provider", &["event"]),
+    ("config", &["event", "provider", "spool", "sink"]),
+    ("sink", &["event", "config", "telemetry"]),
+    ("ingress", &["event", "provider", "spool", "config", "telemetry", "lifecycle"]),
+    ("dispatch", &["event", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
+    ("admin", &["ingress", "spool", "config", "telemetry", "lifecycle"]),
+    ("app", &["event", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin"]),
+    ("cli", &["event", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin", "app"]),
+    ("main", &["cli", "telemetry"]),
+];
+
+fn arrows(source: &Source) -> Vec<String> {
+    let module = module(source);
+    let own = module.first().copied().unwrap_or("lib");
+    if own == "lib" {
+        return Vec::new();
+    }
+    let Some((_, allowed)) = ARROWS.iter().find(|(name, _)| *name == own) else {
+        return vec![format!(
+            "{}: {own} has no place among the modules: give it one in ARROWS",
+            source.path
+        )];
+    };
+    imports(source, &module)
+        .into_iter()
+        .filter(|(_, other)| other != own && ARROWS.iter().any(|(name, _)| name == other))
+        .filter(|(_, other)| !allowed.contains(&other.as_str()))
+        .map(|(at, other)| {
+            let line = source.line(at);
+            format!(
+                "{}:{line}: {own} imports {other}, but may import only {allowed:?}",
+                source.path
+            )
+        })
+        .collect()
+}
+
+/// The module that a file is, below the crate.
+fn module(source: &Source) -> Vec<&str> {
+    let path = source.path.trim_start_matches("src/").trim_end_matches(".rs");
+    path.split('/').filter(|part| !matches!(*part, "mod" | "lib")).collect()
+}
+
+/// The modules directly below the crate that the code names, and where.
+fn imports(source: &Source, module: &[&str]) -> Vec<(usize, String)> {
+    let code = &source.code;
+    let to_root = format!("{}::", vec!["super"; module.len()].join("::"));
+    let mut found = Vec::new();
+    for root in ["crate::", "forebay::", &to_root] {
+        for (at, _) in code.match_indices(root) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|c| is_name(c) || c == ':' || c == '$') {
+                continue;
+            }
+            found.extend(heads(&code[at + root.len()..]).into_iter().map(|head| (at, head)));
+        }
+    }
+    found.sort();
+    found
+}
+
+/// The first names of a path, or of the paths in braces.
+fn heads(path: &str) -> Vec<String> {
+    let name = |text: &str| -> String { text.trim_start().chars().take_while(|&c| is_name(c)).collect() };
+    if !path.starts_with('{') {
+        return vec![name(path)];
+    }
+    let mut heads = Vec::new();
+    let mut depth = 0;
+    let mut start = 0;
+    for (at, c) in path[..close(path, 0)].char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if (c == ',' && depth == 1) || depth == 0 {
+            heads.push(name(&path[start..at]));
+        }
+        if (c == ',' || c == '{') && depth == 1 {
+            start = at + 1;
+        }
+    }
+    heads.retain(|head| !head.is_empty());
+    heads
+}
+
+/// Crates, and where they may be named: paths that begin so.
+const HOMES: &[(&str, &[&str])] = &[
+    ("actix_web", &["src/ingress", "src/admin", "src/app"]),
+    ("actix_http", &["src/ingress", "src/admin", "src/app"]),
+    ("actix_rt", &["src/ingress", "src/admin", "src/app"]),
+    ("actix_server", &["src/ingress", "src/admin", "src/app"]),
+    ("actix_service", &["src/ingress", "src/admin", "src/app"]),
+    ("rdkafka", &["src/sink/kafka"]),
+    ("rdkafka_sys", &["src/sink/kafka"]),
+    ("lapin", &["src/sink/rabbitmq"]),
+    ("anyhow", &["src/main.rs", "src/cli"]),
+];
+
+const FILE_SYSTEM_OF_THE_SPOOL: &str = "src/spool/file_system";
+
+fn homes(source: &Source) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (name, homes) in HOMES {
+        if !homes.iter().any(|home| source.path.starts_with(home)) {
+            findings.extend(crate_names(source, name).map(|at| {
+                let line = source.line(at);
+                format!("{}:{line}: {name} belongs to {}", source.path, homes.join(", "))
+            }));
+        }
+    }
+    if source.path.starts_with("src/spool/") && !source.path.starts_with(FILE_SYSTEM_OF_THE_SPOOL) {
+        let calls = (words(&source.code, "rustix").map(|at| (at, "rustix")))
+            .chain(words(&source.code, "tempfile").map(|at| (at, "tempfile")))
+            .chain(std_fs(source).map(|at| (at, "std::fs")));
+        findings.extend(calls.map(|(at, name)| {
+            let line = source.line(at);
+            format!(
+                "{}:{line}: {name} belongs to {FILE_SYSTEM_OF_THE_SPOOL}: tests must be able to fail it",
+                source.path
+            )
+        }));
+    }
+    findings
+}
+
+/// Where a crate is named, as in `name::` or `use name;`, and not a module of ours that is called the same.
+fn crate_names<'a>(source: &'a Source, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+    source.words(name).filter(move |&at| {
+        let after = &source.code[at + name.len()..];
+        let path = after.starts_with("::") || after.starts_with(';') || after.starts_with(" as ");
+        path && !source.code[..at].ends_with("::") && !source.code[..at].ends_with("mod ")
+    })
+}
+
+fn std_fs(source: &Source) -> impl Iterator<Item = usize> + '_ {
+    source.code.match_indices("std::").filter_map(|(at, root)| {
+        let after = &source.code[at + root.len()..];
+        heads(after).iter().any(|head| head == "fs").then_some(at)
+    })
+}
+
+/// Calls that break a promise, each with its reason.
+const NEVER: &[(&str, &str)] = &[
+    (
+        "wait_for_confirms",
+        "it discards plain nacks and completes on the last tag only: await every confirm",
+    ),
+    (
+        "FutureProducer",
+        "its send sleeps and enqueues again on a full queue, which reorders: one task, send_result",
+    ),
+    ("FutureRecord", "it is FutureProducer's: one task, send_result"),
+];
+
+fn never(source: &Source) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (name, reason) in NEVER {
+        findings.extend(
+            source
+                .words(name)
+                .map(|at| format!("{}:{}: {name}: {reason}", source.path, source.line(at))),
+        );
+    }
+    findings
+}
+
+fn unwraps(source: &Source) -> Vec<String> {
+    let calls = source.code.match_indices(".unwrap()");
+    calls
+        .map(|(at, _)| {
+            let line = source.line(at);
+            format!(
+                "{}:{line}: unwrap(): return the error, or expect() with the invariant",
+                source.path
+            )
+        })
+        .collect()
+}
+
+fn lengths(source: &Source) -> Vec<String> {
+    let max = if source.path == "src/main.rs" { 60 } else { 500 };
+    let over = source.lines > max;
+    over.then(|| format!("{}: {} lines, more than {max}", source.path, source.lines))
+        .into_iter()
+        .collect()
+}
+
+/// Tests that are switched off. What writes a fixture is a tool that needs a harness, not a test.
+pub fn ignored(path: &str, text: &str) -> Vec<String> {
+    let attribute = concat!("#[", "ignore");
+    let lines = text.lines().enumerate();
+    lines
+        .filter_map(|(at, line)| Some((at, line.trim_start().strip_prefix(attribute)?)))
+        .filter(|(_, reason)| !reason.starts_with(" = \"writes the fixture"))
+        .map(|(at, _)| {
+            format!(
+                "{path}:{}: an ignored test proves nothing: fix it or take it out",
+                at + 1
+            )
+        })
+        .collect()
+}
+
+/// What is left to do and not signed.
+pub fn unowned(path: &str, text: &str) -> Vec<String> {
+    let mut findings = Vec::new();
+    for mark in ["TODO", "FIXME", "XXX"] {
+        for at in words(text, mark).filter(|at| !text[at + mark.len()..].starts_with('(')) {
+            let line = text[..at].matches('\n').count() + 1;
+            findings.push(format!("{path}:{line}: {mark} without an owner: do it, or sign it"));
+        }
+    }
+    findings
+}

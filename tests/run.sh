@@ -1,0 +1,137 @@
+#!/usr/bin/env bash
+# Runs all tests, from a clean clone: gets what they need, builds once, and lets them start the servers they talk to.
+#
+#   tests/run.sh [ARGUMENT...]      arguments go to `cargo test`, e.g. `--test it kafka_sink`
+#
+# FOREBAY_TEST_KAFKA=host:port      the broker that most tests share; without it a container where a Docker daemon answers,
+#                                   else Kafka's own jars. Tests that break brokers start theirs from the jars in any case.
+# FOREBAY_TEST_CACHE=DIR            where downloads are kept (default: ~/.cache/forebay-tests)
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+cache=${FOREBAY_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/forebay-tests}
+export FOREBAY_TEST_CACHE=$cache
+mkdir -p "$cache"
+work=$(mktemp -d -t forebay-tests.XXXXXX)
+# Whatever the tests put down lies below it, and goes with it.
+export TMPDIR=$work
+container=
+
+finish() {
+    local code=$?
+    trap - EXIT
+    if [ -n "$container" ]; then docker rm -f "$container" >/dev/null 2>&1 || true; fi
+    rm -rf "$work"
+    say "$([ $code = 0 ] && echo passed || echo "failed (exit code $code)") after ${SECONDS} s"
+    exit $code
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+say() { printf '== %s\n' "$*" >&2; }
+
+stage() {
+    local name=$1 began=$SECONDS
+    shift
+    say "$name"
+    "$@"
+    say "$name: $((SECONDS - began)) s"
+}
+
+# Each with a file that is there when it is, and the Debian package that has it.
+needs="
+gcc:build-essential g++:build-essential make:make perl:perl pkg-config:pkg-config
+java:default-jre-headless javac:default-jdk-headless mvn:maven kcat:kcat openssl:openssl curl:curl
+strace:strace mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux flock:util-linux faketime:faketime
+python3:python3 git:git
+"
+
+missing_packages() {
+    local need
+    for need in $needs; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null 2>&1 || echo "${need##*:}"
+    done | sort -u
+    python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || echo python3-venv
+}
+
+get_tools() {
+    if ! command -v cargo >/dev/null 2>&1; then
+        say "cargo is missing: install Rust with rustup (https://rustup.rs); rust-toolchain.toml says which"
+        return 1
+    fi
+    local missing
+    missing=$(missing_packages)
+    if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing $(echo $missing)"
+        export DEBIAN_FRONTEND=noninteractive
+        { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >"$work/apt.log" 2>&1 ||
+            { cat "$work/apt.log" >&2; return 1; }
+        missing=$(missing_packages)
+    fi
+    if [ -n "$missing" ]; then
+        say "missing: $(echo $missing) (names of Debian packages): install them, or run this as root on Debian"
+        return 1
+    fi
+}
+
+get_python() {
+    local python=$cache/venv/bin/python
+    if ! "$python" -c 'import confluent_kafka' >/dev/null 2>&1; then
+        rm -rf "$cache/venv"
+        python3 -m venv "$cache/venv"
+        "$python" -m pip install --quiet --disable-pip-version-check confluent-kafka
+    fi
+    export FOREBAY_TEST_PYTHON=$python
+}
+
+get_kafka() { tests/kafka/jars.sh >/dev/null; }
+
+build() { cargo test --release --locked --no-run --all-targets; }
+
+answers() { kcat -b "$1" -L -m 2 >/dev/null 2>&1; }
+
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+# A broker in a container. Where that fails, the tests start one from the jars.
+start_container() {
+    local port name
+    port=$(free_port)
+    name=forebay-tests-$$
+    docker run -d --rm --name "$name" -p "127.0.0.1:$port:$port" \
+        -e KAFKA_NODE_ID=1 -e KAFKA_PROCESS_ROLES=broker,controller -e KAFKA_CONTROLLER_LISTENER_NAMES=CONTROLLER \
+        -e "KAFKA_LISTENERS=PLAINTEXT://:$port,CONTROLLER://:9093" \
+        -e "KAFKA_ADVERTISED_LISTENERS=PLAINTEXT://127.0.0.1:$port" \
+        -e KAFKA_CONTROLLER_QUORUM_VOTERS=1@localhost:9093 \
+        -e KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT \
+        -e KAFKA_AUTO_CREATE_TOPICS_ENABLE=false -e KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR=1 \
+        apache/kafka:4.1.1 >/dev/null 2>"$work/docker.log" || return 0
+    container=$name
+    for _ in $(seq 60); do
+        if answers "127.0.0.1:$port"; then
+            export FOREBAY_TEST_KAFKA=127.0.0.1:$port
+            return 0
+        fi
+        sleep 1
+    done
+    docker rm -f "$container" >/dev/null 2>&1 || true
+    container=
+}
+
+start_servers() {
+    if [ -n "${FOREBAY_TEST_KAFKA:-}" ]; then
+        answers "$FOREBAY_TEST_KAFKA" || { say "FOREBAY_TEST_KAFKA: nothing answers at $FOREBAY_TEST_KAFKA"; return 1; }
+    elif command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
+        start_container
+    fi
+    say "shared Kafka: ${FOREBAY_TEST_KAFKA:-started by the tests}"
+}
+
+run() { cargo test --release --locked "$@"; }
+
+stage "tools" get_tools
+stage "Python client" get_python
+stage "Kafka" get_kafka
+stage "build" build
+stage "servers" start_servers
+stage "tests" run "$@"

@@ -1,0 +1,59 @@
+//! A private CA, a broker's certificate and a client's, made for one test.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+pub struct Certificates {
+    dir: PathBuf,
+}
+
+impl Certificates {
+    pub fn make(dir: &Path) -> Self {
+        let dir = dir.join("tls");
+        std::fs::create_dir(&dir).unwrap();
+        let this = Self { dir };
+        this.openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=forebay-test-ca -keyout ca.key -out ca.pem");
+        std::fs::write(this.path("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
+        std::fs::write(this.path("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
+        for name in ["server", "client"] {
+            this.openssl(&format!(
+                "req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+            ));
+            this.openssl(&format!(
+                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.pem"
+            ));
+        }
+        let both = ["server.key", "server.pem"].map(|file| std::fs::read_to_string(this.path(file)).unwrap());
+        std::fs::write(this.path("server-keystore.pem"), both.concat()).unwrap();
+        this
+    }
+
+    /// The path of `ca.pem`, `client.pem` or `client.key`.
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.dir.join(file)
+    }
+
+    pub(super) fn server_properties(&self) -> String {
+        format!(
+            "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
+             ssl.client.auth=required\n",
+            self.path("server-keystore.pem").display(),
+            self.path("ca.pem").display(),
+        )
+    }
+
+    fn openssl(&self, arguments: &str) {
+        let output = Command::new("openssl")
+            .args(arguments.split(' '))
+            .current_dir(&self.dir)
+            .output()
+            .expect("openssl can be run");
+        assert!(
+            output.status.success(),
+            "openssl {arguments}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}

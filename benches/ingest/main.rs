@@ -1,0 +1,176 @@
+//! Acknowledged requests per second, CPU per event and latency at a fixed rate: Forebay, a handler that does nothing,
+//! and the bridge that one writes in an afternoon. `docs/benchmarks.md` says what is measured, how and why so.
+//!
+//! `cargo bench --bench ingest`. Needs `wrk`, `vegeta` and what the tests need for Kafka. Loopback only.
+
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
+
+mod load;
+mod quiet;
+mod report;
+mod servers;
+
+#[allow(
+    clippy::unwrap_used,
+    reason = "the harness of the tests: not all of it is used here, and a panic is a failure"
+)]
+#[path = "../../tests/support/kafka/mod.rs"]
+mod kafka;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::{Parser, Subcommand};
+
+use load::Load;
+use report::{Fixed, Report, Sample};
+use servers::{Kind, Server};
+
+/// Measures the way in, against a real Kafka.
+#[derive(Debug, Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    role: Option<Role>,
+    /// How often each server takes its turn; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// How long each load lasts.
+    #[arg(long, default_value_t = 8)]
+    seconds: u64,
+    #[arg(long, value_delimiter = ',', default_values_t = [64, 512])]
+    connections: Vec<usize>,
+    /// Requests per second of the measurement at a fixed rate; 0 leaves it out.
+    #[arg(long, default_value_t = 5000)]
+    rate: u64,
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Bare, Kind::Forebay, Kind::Afternoon])]
+    servers: Vec<Kind>,
+    /// Where the spool is. Must be a disk of the kind that matters: a fsync to memory costs nothing.
+    #[arg(long, default_value_os_t = std::env::temp_dir())]
+    dir: std::path::PathBuf,
+    /// Measure even while something else uses the processors. The numbers then say little.
+    #[arg(long)]
+    noisy: bool,
+    /// What `cargo bench` adds.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// The servers to compare with, in processes of their own.
+#[derive(Debug, Subcommand)]
+enum Role {
+    #[command(hide = true)]
+    Bare { port: u16 },
+    #[command(hide = true)]
+    Afternoon { port: u16, brokers: String, topic: String },
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    match &arguments.role {
+        Some(Role::Bare { port }) => servers::bare::run(*port),
+        Some(Role::Afternoon { port, brokers, topic }) => servers::afternoon::run(*port, brokers, topic),
+        None => measure(&arguments),
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<()> {
+    load::check_tools(arguments.rate > 0)?;
+    let kafka = kafka::Cluster::single();
+    let bench = Bench {
+        arguments,
+        brokers: kafka.bootstrap(),
+        load: Load::new()?,
+        runtime: tokio::runtime::Runtime::new()?,
+    };
+    let mut report = Report::default();
+    for &connections in &arguments.connections {
+        for round in 1..=arguments.rounds {
+            for &kind in &arguments.servers {
+                let sample = bench.closed(kind, connections, round)?;
+                eprintln!("{connections} connections, round {round}, {kind}: {sample}");
+                report.add(kind, connections, sample);
+            }
+        }
+    }
+    if arguments.rate > 0 {
+        for round in 1..=arguments.rounds {
+            for &kind in &arguments.servers {
+                let fixed = bench.fixed(kind, round)?;
+                eprintln!("{} requests/s, round {round}, {kind}: {fixed}", arguments.rate);
+                report.add_fixed(kind, fixed);
+            }
+        }
+    }
+    println!("{report}");
+    report.check()
+}
+
+/// How long a load waits for the machine to itself.
+const QUIET_DEADLINE: Duration = Duration::from_secs(120);
+
+struct Bench<'a> {
+    arguments: &'a Arguments,
+    brokers: String,
+    load: Load,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Bench<'_> {
+    /// As fast as so many connections can: throughput.
+    fn closed(&self, kind: Kind, connections: usize, round: usize) -> Result<Sample> {
+        let server = self.start(kind, &format!("{kind}-{connections}-{round}"))?;
+        self.load.wrk(server.url(), connections, 1)?;
+        server.drained()?;
+        let before = server.usage()?;
+        let wrk = self.load.wrk(server.url(), connections, self.arguments.seconds)?;
+        let after = server.usage()?;
+        let started = Instant::now();
+        server.drained()?;
+        let drained = server.usage()?;
+        ensure!(wrk.requests > 0, "{kind}: no request was answered");
+        Ok(Sample {
+            requests_per_second: wrk.requests as f64 / wrk.seconds,
+            p99_ms: wrk.p99_ms,
+            failed: wrk.failed,
+            cpu_us_per_event: (drained.cpu - before.cpu).as_secs_f64() * 1e6 / wrk.requests as f64,
+            published_meanwhile: after.published.zip(before.published).map(|(after, before)| {
+                let share = (after - before) / wrk.requests as f64;
+                share.min(1.0)
+            }),
+            drain: started.elapsed(),
+        })
+    }
+
+    /// So many requests a second, whatever the answers take: latency.
+    fn fixed(&self, kind: Kind, round: usize) -> Result<Fixed> {
+        let server = self.start(kind, &format!("{kind}-fixed-{round}"))?;
+        self.load.vegeta(server.url(), self.arguments.rate, 2)?;
+        server.drained()?;
+        let before = server.usage()?;
+        let vegeta = self
+            .load
+            .vegeta(server.url(), self.arguments.rate, self.arguments.seconds)?;
+        server.drained()?;
+        let after = server.usage()?;
+        Ok(Fixed {
+            cpu_us_per_event: (after.cpu - before.cpu).as_secs_f64() * 1e6 / vegeta.requests as f64,
+            vegeta,
+        })
+    }
+
+    fn start(&self, kind: Kind, name: &str) -> Result<Server> {
+        if !self.arguments.noisy {
+            quiet::wait(QUIET_DEADLINE)?;
+        }
+        let topic = format!("bench-{name}");
+        if kind != Kind::Bare {
+            let create = kafka::create_topic_named(&self.brokers, &topic, 12, &[]);
+            self.runtime.block_on(create);
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("forebay-bench-")
+            .tempdir_in(&self.arguments.dir)?;
+        Server::start(kind, &self.brokers, &topic, dir, Duration::from_secs(30))
+            .with_context(|| format!("failed to start {kind}"))
+    }
+}

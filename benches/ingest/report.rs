@@ -1,0 +1,159 @@
+//! Medians, and each server beside the bare handler.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{load::Vegeta, servers::Kind};
+
+/// One load with so many connections.
+#[derive(Debug)]
+pub struct Sample {
+    pub requests_per_second: f64,
+    pub p99_ms: f64,
+    pub failed: u64,
+    /// Until all of it was published.
+    pub cpu_us_per_event: f64,
+    /// The share of the events that Kafka had confirmed when the load ended.
+    pub published_meanwhile: Option<f64>,
+    /// How long the rest took.
+    pub drain: Duration,
+}
+
+/// One load at a fixed rate.
+#[derive(Debug)]
+pub struct Fixed {
+    pub vegeta: Vegeta,
+    pub cpu_us_per_event: f64,
+}
+
+#[derive(Debug, Default)]
+pub struct Report {
+    closed: BTreeMap<(usize, Kind), Vec<Sample>>,
+    fixed: BTreeMap<Kind, Vec<Fixed>>,
+}
+
+impl Report {
+    pub fn add(&mut self, kind: Kind, connections: usize, sample: Sample) {
+        self.closed.entry((connections, kind)).or_default().push(sample);
+    }
+
+    pub fn add_fixed(&mut self, kind: Kind, fixed: Fixed) {
+        self.fixed.entry(kind).or_default().push(fixed);
+    }
+
+    /// A number about requests that failed says nothing.
+    pub fn check(&self) -> Result<()> {
+        for ((connections, kind), samples) in &self.closed {
+            let failed: u64 = samples.iter().map(|sample| sample.failed).sum();
+            ensure!(
+                failed == 0,
+                "{kind} with {connections} connections: {failed} requests failed"
+            );
+        }
+        for (kind, samples) in &self.fixed {
+            let success = samples.iter().all(|fixed| fixed.vegeta.success == 1.0);
+            ensure!(success, "{kind} at a fixed rate: requests failed");
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:.0}/s, p99 {:.1} ms, {:.1} µs CPU per event, {} failed",
+            self.requests_per_second, self.p99_ms, self.cpu_us_per_event, self.failed
+        )?;
+        match self.published_meanwhile {
+            Some(share) => write!(
+                f,
+                ", {:.0} % published meanwhile, the rest in {:.1} s",
+                share * 100.0,
+                self.drain.as_secs_f64()
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Fixed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let v = &self.vegeta;
+        write!(
+            f,
+            "{:.0}/s, p50 {:.2} ms, p99 {:.2} ms, max {:.1} ms, {:.1} µs CPU per event, {:.2} % answered 200",
+            v.rate,
+            v.p50_ms,
+            v.p99_ms,
+            v.max_ms,
+            self.cpu_us_per_event,
+            v.success * 100.0
+        )
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "| connections | server | 200s/s | of bare | lowest–highest | p99 ms | CPU µs/event | published meanwhile |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|---|---|")?;
+        for ((connections, kind), samples) in &self.closed {
+            let rate = |samples: &[Sample]| median(samples.iter().map(|sample| sample.requests_per_second));
+            let bare = self.closed.get(&(*connections, Kind::Bare)).map(|bare| rate(bare));
+            let ratio = bare.map_or_else(|| "–".to_owned(), |bare| format!("{:.2}", rate(samples) / bare));
+            let mut rates: Vec<f64> = samples.iter().map(|sample| sample.requests_per_second).collect();
+            rates.sort_by(f64::total_cmp);
+            let published = median(samples.iter().filter_map(|sample| sample.published_meanwhile));
+            let published = if published.is_nan() {
+                "–".to_owned()
+            } else {
+                format!("{:.0} %", published * 100.0)
+            };
+            writeln!(
+                f,
+                "| {connections} | {kind} | {:.0} | {ratio} | {:.0}–{:.0} | {:.1} | {:.1} | {published} |",
+                rate(samples),
+                rates.first().copied().unwrap_or(f64::NAN),
+                rates.last().copied().unwrap_or(f64::NAN),
+                median(samples.iter().map(|sample| sample.p99_ms)),
+                median(samples.iter().map(|sample| sample.cpu_us_per_event)),
+            )?;
+        }
+        if self.fixed.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\n| server, fixed rate | requests/s | p50 ms | p99 ms | max ms | CPU µs/event |"
+        )?;
+        writeln!(f, "|---|---|---|---|---|---|")?;
+        for (kind, samples) in &self.fixed {
+            let of = |value: fn(&Fixed) -> f64| median(samples.iter().map(value));
+            writeln!(
+                f,
+                "| {kind} | {:.0} | {:.2} | {:.2} | {:.1} | {:.1} |",
+                of(|fixed| fixed.vegeta.rate),
+                of(|fixed| fixed.vegeta.p50_ms),
+                of(|fixed| fixed.vegeta.p99_ms),
+                of(|fixed| fixed.vegeta.max_ms),
+                of(|fixed| fixed.cpu_us_per_event),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+/// NaN of nothing.
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
+    }
+}

@@ -5,6 +5,7 @@
 #
 # FOREBAY_TEST_KAFKA=host:port      the broker that most tests share; without it a container where a Docker daemon answers,
 #                                   else Kafka's own jars. Tests that break brokers start theirs from the jars in any case.
+# FOREBAY_TEST_NO_ROOT=1            leaves out, and names, the tests that mount disks, where that is not allowed; without it they fail.
 # FOREBAY_TEST_CACHE=DIR            where downloads are kept (default: ~/.cache/forebay-tests)
 set -euo pipefail
 

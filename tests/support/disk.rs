@@ -23,6 +23,7 @@ use super::sender::webhook;
 const DIR_PREFIX: &str = "forebay-disk-";
 
 /// Whether disks can be mounted here. Fails where they cannot, unless `FOREBAY_TEST_NO_ROOT` allows it: then it says what is left out.
+#[allow(clippy::print_stderr, reason = "what is left out is said")]
 pub fn can_mount(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     let missing: Vec<&str> = [
@@ -40,10 +41,7 @@ pub fn can_mount(test: &str) -> bool {
         std::env::var_os("FOREBAY_TEST_NO_ROOT").is_some(),
         "{test}: to mount a disk, {missing} is needed; FOREBAY_TEST_NO_ROOT=1 leaves such tests out"
     );
-    #[allow(clippy::print_stderr, reason = "whoever reads the run must see it")]
-    {
-        eprintln!("LEFT OUT, for want of {missing}: {test}");
-    }
+    eprintln!("LEFT OUT, for want of {missing}: {test}");
     false
 }
 
@@ -86,14 +84,14 @@ pub struct Mount {
 impl Mount {
     /// An image, through a loop device.
     pub fn image(image: &Path, at: &Path, options: &str) -> Self {
-        Self::mounted(at, &["-t", "ext4", "-o", &format!("loop,{options}"), text(image)])
+        Self::at(at, &["-t", "ext4", "-o", &format!("loop,{options}"), text(image)])
     }
 
     pub fn tmpfs(at: &Path, size: &str) -> Self {
-        Self::mounted(at, &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+        Self::at(at, &["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
     }
 
-    fn mounted(at: &Path, arguments: &[&str]) -> Self {
+    fn at(at: &Path, arguments: &[&str]) -> Self {
         fs::create_dir_all(at).expect("the place to mount at");
         run("mount", &[arguments, &[text(at)]].concat());
         Self { at: at.into() }

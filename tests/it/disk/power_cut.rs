@@ -93,7 +93,6 @@ fn no_acknowledged_webhook_is_lost_when_the_power_is_cut() {
         return;
     }
     let cuts = cut(60, &[]);
-    eprintln!("{cuts:?}");
     assert!(cuts.acknowledged > 1_000, "there was load: {cuts:?}");
     assert!(cuts.felt > 50, "the cuts were real: {cuts:?}");
     assert_eq!((cuts.lost, cuts.damage), (0, 0), "{cuts:?}");
@@ -105,6 +104,5 @@ fn the_power_cut_finds_the_loss_where_syncs_are_left_out() {
         return;
     }
     let cuts = cut(3, &["fdatasync:retval=0", "fsync:retval=0"]);
-    eprintln!("{cuts:?}");
     assert!(cuts.lost > 0, "webhooks that were never synced are lost: {cuts:?}");
 }

@@ -4,6 +4,10 @@ use std::{panic, process::ExitCode};
 
 use forebay::{cli, telemetry::logging};
 
+/// Records are made on one thread and freed on another, which glibc's allocator answers with locks and page faults.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match cli::parse() {
         Ok(cli) => cli,

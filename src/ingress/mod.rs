@@ -18,6 +18,7 @@
 //! and only then what it says. It is HTTP/1.1 only; nothing decompresses a body, for the signature is over its bytes as they came.
 
 mod answer;
+mod appends;
 mod body;
 mod connections;
 mod endpoint;
@@ -27,7 +28,7 @@ mod service;
 
 pub(crate) use answer::problem;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{
     App, HttpServer,
@@ -37,6 +38,7 @@ use actix_web::{
 use tokio::net::TcpSocket;
 
 use crate::{config, lifecycle::Lifecycle, provider::millicast::Receiver, spool::Spool, telemetry::Metrics};
+use appends::Appends;
 use connections::Connections;
 use service::Service;
 
@@ -107,14 +109,16 @@ pub fn bind(
         source,
     })?;
     let connections = Arc::new(Connections::new(metrics.connections.clone()));
-    let service = Arc::new(Service::new(config, endpoints, spool, lifecycle, &metrics));
+    let service = Arc::new(Service::new(config, endpoints, lifecycle, &metrics));
 
     let registry = Arc::clone(&connections);
     let server = HttpServer::new(move || {
         let service = Arc::clone(&service);
+        // Called on each worker's own thread.
+        let appends = Appends::open(spool.clone());
         App::new().default_service(web::to(move |request, payload: web::Payload| {
-            let service = Arc::clone(&service);
-            async move { service.answer(request, payload.into_inner()).await }
+            let (service, appends) = (Arc::clone(&service), Rc::clone(&appends));
+            async move { service.answer(&appends, request, payload.into_inner()).await }
         }))
     })
     .workers(workers)

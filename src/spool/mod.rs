@@ -76,6 +76,7 @@
 //! the log over a disk that loses, tears and fails at every call, and checks this against a model; with the syncs taken out it fails.
 
 mod cursors;
+mod desk;
 mod file_system;
 mod log;
 mod quarantine;
@@ -94,14 +95,19 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
-pub use self::reader::{ReadError, Reader};
 use self::{
     cursors::CursorState,
+    desk::{Asker, Ticket},
     file_system::{FileSystem, Lock, RealFileSystem},
     log::{Log, io_error},
     shared::Shared,
     writer::Inlet,
+};
+pub use self::{
+    desk::{Answer, Desk},
+    reader::{ReadError, Reader},
 };
 
 /// How a spool is laid out and limited.
@@ -250,8 +256,19 @@ impl Spool {
         record: Bytes,
         class: Class,
     ) -> impl Future<Output = Result<u64, AppendError>> + Send + 'static {
-        let pushed = self.handle.inlet.push(record, class);
-        async move { pushed?.await.unwrap_or(Err(AppendError::Failed)) }
+        let (sender, receiver) = oneshot::channel();
+        let pushed = self.handle.inlet.push(record, class, || Asker::One(sender));
+        async move {
+            pushed?;
+            receiver.await.unwrap_or(Err(AppendError::Failed))
+        }
+    }
+
+    /// Like [`Spool::append`], for one who appends much: the answer arrives at `desk`, under `ticket`. `Err`: the record was not
+    /// taken, and no answer comes.
+    pub fn append_for(&self, desk: &Arc<Desk>, ticket: u64, record: Bytes, class: Class) -> Result<(), AppendError> {
+        let asker = || Asker::Desk(Ticket::new(desk.clone(), ticket));
+        self.handle.inlet.push(record, class, asker)
     }
 
     /// The names of the cursors on disk.

@@ -9,11 +9,11 @@ use std::{
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::oneshot;
 
 use super::{
     AppendError, Class, OpenError, Start,
     cursors::CursorState,
+    desk::{Answer, Answers, Asker},
     log::{self, Log},
     shared::Shared,
 };
@@ -27,13 +27,10 @@ const YIELDS_MAX: u32 = 8;
 /// How often cursors are made durable, segments deleted and damage set aside.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Where the answer to an append arrives.
-pub(super) type Answer = oneshot::Receiver<Result<u64, AppendError>>;
-
 struct Request {
     record: Bytes,
     class: Class,
-    answer: oneshot::Sender<Result<u64, AppendError>>,
+    asker: Asker,
 }
 
 /// What is asked of the writer besides appending.
@@ -70,18 +67,22 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
-    pub(super) fn push(&self, record: Bytes, class: Class) -> Result<Answer, AppendError> {
-        let (answer, receiver) = oneshot::channel();
+    /// Queues a record; its answer goes to `asker`, which is only made when it is taken.
+    pub(super) fn push(&self, record: Bytes, class: Class, asker: impl FnOnce() -> Asker) -> Result<(), AppendError> {
         let mut queue = self.queue.lock();
         if let Some(refused) = queue.refuses(record.len()) {
             return Err(refused);
         }
         queue.records += 1;
         queue.bytes += record.len();
-        queue.requests.push(Request { record, class, answer });
+        queue.requests.push(Request {
+            record,
+            class,
+            asker: asker(),
+        });
         drop(queue);
         self.wake.notify_one();
-        Ok(receiver)
+        Ok(())
     }
 
     /// What an append would be answered now, as far as the queue goes.
@@ -203,7 +204,7 @@ fn wait(inlet: &Inlet, until: Instant, requests: &mut Vec<Request>) -> (Vec<Comm
 }
 
 /// Appends the requests and answers them; returns how many there were, and their bytes.
-fn append(log: &mut Log, requests: &mut Vec<Request>, results: &mut Vec<Result<u64, AppendError>>) -> (usize, usize) {
+fn append(log: &mut Log, requests: &mut Vec<Request>, results: &mut Vec<Answer>) -> (usize, usize) {
     if requests.is_empty() {
         return (0, 0);
     }
@@ -219,9 +220,9 @@ fn append(log: &mut Log, requests: &mut Vec<Request>, results: &mut Vec<Result<u
         requests.len(),
         requests.iter().map(|request| request.record.len()).sum(),
     );
+    let mut answers = Answers::default();
     for (request, result) in requests.drain(..).zip(results.drain(..)) {
-        // Who no longer waits for the answer does not take the record back.
-        let _ = request.answer.send(result);
+        answers.give(request.asker, result);
     }
     counted
 }
@@ -245,8 +246,9 @@ impl Drop for Ending {
         queue.ended = Some(ended);
         let left = (mem::take(&mut queue.requests), mem::take(&mut queue.commands));
         drop(queue);
+        let mut answers = Answers::default();
         for request in left.0 {
-            let _ = request.answer.send(Err(ended));
+            answers.give(request.asker, Err(ended));
         }
         self.shared.close();
     }

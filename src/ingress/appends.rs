@@ -1,0 +1,189 @@
+//! One worker's appends: the spool's answers to them come together, and wake the worker once.
+
+use std::{
+    cell::RefCell,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use prometheus::IntCounter;
+use slab::Slab;
+
+use crate::spool::{Answer, AppendError, Class, Desk, Spool};
+
+/// The appends of one worker that wait for the disk.
+pub(super) struct Appends {
+    spool: Spool,
+    desk: Arc<Desk>,
+    waiting: RefCell<Slab<Waiting>>,
+}
+
+struct Waiting {
+    /// Counts the event once it is durable, even if nobody waits for it any more: a sender that hung up takes nothing back.
+    durable: IntCounter,
+    state: State,
+}
+
+enum State {
+    Queued(Option<Waker>),
+    Answered(Answer),
+    /// Its request is gone.
+    Abandoned,
+}
+
+/// An append on its way: resolves when its record is durable, or was refused.
+pub(super) struct Append {
+    appends: Rc<Appends>,
+    ticket: usize,
+}
+
+impl Appends {
+    /// For the worker on whose thread, and in whose task set, this is called.
+    pub fn open(spool: Spool) -> Rc<Self> {
+        let appends = Rc::new(Self {
+            spool,
+            desk: Arc::default(),
+            waiting: RefCell::default(),
+        });
+        actix_web::rt::spawn(Rc::clone(&appends).distribute());
+        appends
+    }
+
+    /// Gives a record to the spool; `durable` counts it once it is on disk.
+    pub fn append(self: &Rc<Self>, record: Bytes, class: Class, durable: &IntCounter) -> Result<Append, AppendError> {
+        let mut waiting = self.waiting.borrow_mut();
+        let entry = waiting.vacant_entry();
+        let ticket = entry.key();
+        self.spool.append_for(&self.desk, ticket as u64, record, class)?;
+        entry.insert(Waiting {
+            durable: durable.clone(),
+            state: State::Queued(None),
+        });
+        Ok(Append {
+            appends: Rc::clone(self),
+            ticket,
+        })
+    }
+
+    /// Takes answers to who waits for them, for as long as the worker lives.
+    async fn distribute(self: Rc<Self>) {
+        let mut answers = Vec::new();
+        loop {
+            poll_fn(|context| self.desk.poll(context, &mut answers)).await;
+            let mut waiting = self.waiting.borrow_mut();
+            for (ticket, answer) in answers.drain(..) {
+                settle(&mut waiting, ticket as usize, answer);
+            }
+        }
+    }
+}
+
+fn settle(waiting: &mut Slab<Waiting>, ticket: usize, answer: Answer) {
+    let Waiting { durable, state } = &mut waiting[ticket];
+    if answer.is_ok() {
+        durable.inc();
+    }
+    match std::mem::replace(state, State::Answered(answer)) {
+        State::Queued(Some(waker)) => waker.wake(),
+        State::Queued(None) => {}
+        State::Abandoned => drop(waiting.remove(ticket)),
+        State::Answered(_) => unreachable!("a ticket is answered once"),
+    }
+}
+
+impl Future for Append {
+    type Output = Answer;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+        let mut waiting = self.appends.waiting.borrow_mut();
+        match &mut waiting[self.ticket].state {
+            State::Answered(answer) => Poll::Ready(*answer),
+            State::Queued(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
+            state => {
+                *state = State::Queued(Some(context.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl Drop for Append {
+    fn drop(&mut self) {
+        let mut waiting = self.appends.waiting.borrow_mut();
+        match &mut waiting[self.ticket].state {
+            State::Answered(_) => drop(waiting.remove(self.ticket)),
+            state => *state = State::Abandoned,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::spool::{Observer, Options};
+
+    struct Nobody;
+
+    impl Observer for Nobody {
+        fn synced(&self, _: usize, _: Duration) {}
+        fn damage(&self, _: &'static str) {}
+    }
+
+    fn spool(dir: &std::path::Path) -> Spool {
+        let options = Options {
+            dir: dir.into(),
+            bytes_max: 1 << 20,
+            bulk_share_max: 1.0,
+            segment_bytes: 1 << 18,
+            hot_bytes_max: 1 << 16,
+        };
+        Spool::open(options, Arc::new(Nobody)).unwrap()
+    }
+
+    /// Runs a test as a worker runs its service.
+    fn on_a_worker(test: impl AsyncFnOnce(Rc<Appends>, IntCounter)) {
+        let dir = tempfile::tempdir().unwrap();
+        let durable = IntCounter::new("events", "durable").unwrap();
+        actix_web::rt::System::new().block_on(async {
+            let appends = Appends::open(spool(dir.path()));
+            test(appends.clone(), durable).await;
+            assert!(appends.waiting.borrow().is_empty(), "nothing is left behind");
+        });
+    }
+
+    #[test]
+    fn every_append_gets_its_own_answer() {
+        on_a_worker(async |appends, durable| {
+            let append = |bytes: usize| {
+                appends
+                    .append(vec![0; bytes].into(), Class::Ordinary, &durable)
+                    .unwrap()
+            };
+            let (small, large, last) = (append(10), append(1 << 19), append(10));
+            assert_eq!(last.await, Ok(2));
+            assert_eq!(large.await, Err(AppendError::TooLarge));
+            assert_eq!(small.await, Ok(1));
+            assert_eq!(durable.get(), 2);
+        });
+    }
+
+    #[test]
+    fn a_record_that_nobody_waits_for_any_more_still_counts() {
+        on_a_worker(async |appends, durable| {
+            let append = |bytes| {
+                appends
+                    .append(Bytes::from_static(bytes), Class::Ordinary, &durable)
+                    .unwrap()
+            };
+            drop(append(b"x"));
+            assert_eq!(append(b"y").await, Ok(2));
+            assert_eq!(durable.get(), 2);
+        });
+    }
+}

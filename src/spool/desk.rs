@@ -1,0 +1,165 @@
+//! Where answers to appends arrive: one at a time, or many with one wake-up.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::AppendError;
+
+/// What became of an append: the record's sequence number, or why it was not taken.
+pub type Answer = Result<u64, AppendError>;
+
+/// Where the answers to many appends arrive together.
+///
+/// Waking a task of another thread costs a system call. With a future for each append the writer would make one for every
+/// record that it has synced; a desk's owner is woken once a batch, and wakes its own tasks for nothing.
+#[derive(Default)]
+pub struct Desk {
+    answers: Mutex<Vec<(u64, Answer)>>,
+    waker: AtomicWaker,
+}
+
+impl Desk {
+    /// Moves the answers that have come into `answers`, each with the ticket that its append was given; pending when there is
+    /// none. One task at a time may wait.
+    pub fn poll(&self, context: &mut Context<'_>, answers: &mut Vec<(u64, Answer)>) -> Poll<()> {
+        if self.take(answers) {
+            return Poll::Ready(());
+        }
+        self.waker.register(context.waker());
+        // One may have come before the waker was there.
+        if self.take(answers) {
+            Poll::Ready(())
+        } else {
+            Poll::Pending
+        }
+    }
+
+    fn take(&self, answers: &mut Vec<(u64, Answer)>) -> bool {
+        answers.append(&mut self.answers.lock());
+        !answers.is_empty()
+    }
+
+    /// Puts an answer down; `true` when it is the first one there, and the owner has to be woken.
+    fn put(&self, ticket: u64, answer: Answer) -> bool {
+        let mut answers = self.answers.lock();
+        answers.push((ticket, answer));
+        answers.len() == 1
+    }
+}
+
+/// Who waits for the answer to an append. Dropped without one, the answer is that the spool failed.
+pub(super) enum Asker {
+    One(oneshot::Sender<Answer>),
+    Desk(Ticket),
+}
+
+/// An append of a [`Desk`].
+pub(super) struct Ticket {
+    desk: Arc<Desk>,
+    number: u64,
+    answered: bool,
+}
+
+impl Ticket {
+    pub(super) fn new(desk: Arc<Desk>, number: u64) -> Self {
+        Self {
+            desk,
+            number,
+            answered: false,
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.answered && self.desk.put(self.number, Err(AppendError::Failed)) {
+            self.desk.waker.wake();
+        }
+    }
+}
+
+/// Answers many, and wakes each desk once, when it is dropped.
+#[derive(Default)]
+pub(super) struct Answers {
+    to_wake: Vec<Arc<Desk>>,
+}
+
+impl Answers {
+    pub(super) fn give(&mut self, asker: Asker, answer: Answer) {
+        match asker {
+            // Who no longer waits for the answer does not take the record back.
+            Asker::One(sender) => drop(sender.send(answer)),
+            Asker::Desk(mut ticket) => {
+                ticket.answered = true;
+                if ticket.desk.put(ticket.number, answer) {
+                    self.to_wake.push(ticket.desk.clone());
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Answers {
+    fn drop(&mut self) {
+        for desk in self.to_wake.drain(..) {
+            desk.waker.wake();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        task::{Wake, Waker},
+    };
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_batch_wakes_its_desk_once_and_brings_every_answer() {
+        let (desk, count) = (Arc::new(Desk::default()), Arc::new(Count::default()));
+        let waker = Waker::from(count.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut got = Vec::new();
+        assert!(desk.poll(&mut context, &mut got).is_pending());
+
+        let mut answers = Answers::default();
+        for number in 0..3 {
+            answers.give(Asker::Desk(Ticket::new(desk.clone(), number)), Ok(number + 10));
+        }
+        assert_eq!(count.0.load(Ordering::Relaxed), 0, "not before the batch is over");
+        drop(answers);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(desk.poll(&mut context, &mut got).is_ready());
+        assert_eq!(got, [(0, Ok(10)), (1, Ok(11)), (2, Ok(12))]);
+    }
+
+    #[test]
+    fn a_ticket_that_nobody_answers_is_answered_that_the_spool_failed() {
+        let (desk, count) = (Arc::new(Desk::default()), Arc::new(Count::default()));
+        let waker = Waker::from(count.clone());
+        let mut context = Context::from_waker(&waker);
+        let mut got = Vec::new();
+        assert!(desk.poll(&mut context, &mut got).is_pending());
+        drop(Ticket::new(desk.clone(), 7));
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(desk.poll(&mut context, &mut got).is_ready());
+        assert_eq!(got, [(7, Err(AppendError::Failed))]);
+    }
+}

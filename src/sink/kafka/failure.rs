@@ -13,6 +13,7 @@ pub const INVALID_MESSAGE: &str = "kafka_invalid_message";
 pub const OTHER: &str = "kafka_other";
 pub const PARTITIONS_CHANGED: &str = "kafka_partitions_changed";
 pub const STALLED: &str = "kafka_stalled";
+pub const TIMESTAMP: &str = "kafka_timestamp";
 pub const TLS: &str = "kafka_tls";
 pub const TOKEN: &str = "kafka_token";
 pub const TOO_LARGE: &str = "kafka_too_large";
@@ -29,6 +30,7 @@ pub const LABELS: &[&str] = &[
     OTHER,
     PARTITIONS_CHANGED,
     STALLED,
+    TIMESTAMP,
     TLS,
     TOKEN,
     TOO_LARGE,
@@ -63,7 +65,16 @@ pub(super) fn of_message(code: Code, topic: &str) -> Failure {
             TOO_LARGE,
             format!("topic '{topic}' does not take a message of this size: raise its max.message.bytes"),
         ),
-        InvalidRecord | InvalidTimestamp | InvalidMessage => failure(
+        // Of a record, but not its fault: it carries the time of its publication.
+        InvalidTimestamp => failure(
+            Remedy::Hold,
+            TIMESTAMP,
+            format!(
+                "the broker of topic '{topic}' refuses this time of publication ({code}): set this host's and the brokers' \
+                 clocks right, or raise the topic's message.timestamp.before.max.ms and message.timestamp.after.max.ms"
+            ),
+        ),
+        InvalidRecord | InvalidMessage => failure(
             Remedy::DeadLetter,
             INVALID_MESSAGE,
             format!("the broker of topic '{topic}' refuses this message ({code}): see the topic's configuration"),

@@ -137,11 +137,7 @@ async fn each_error_of_a_broker_has_its_remedy() {
             Remedy::DeadLetter,
             "kafka_invalid_message",
         ),
-        (
-            RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP,
-            Remedy::DeadLetter,
-            "kafka_invalid_message",
-        ),
+        (RD_KAFKA_RESP_ERR_INVALID_TIMESTAMP, Remedy::Hold, "kafka_timestamp"),
         (
             RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
             Remedy::Hold,

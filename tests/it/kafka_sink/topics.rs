@@ -33,6 +33,31 @@ async fn an_unknown_topic_holds_the_route_until_somebody_creates_it() {
 }
 
 #[tokio::test]
+async fn a_clock_that_the_broker_does_not_believe_holds_the_route_until_it_does() {
+    let broker = server::shared();
+    // No record is less than 1 ms old when it arrives: it waits for its batch.
+    let strict = [("message.timestamp.before.max.ms", "1")];
+    let topic = server::create_topic(&broker, "clock", 1, &strict).await;
+    let mut publisher = Publisher::new(sink(&broker), (1..=20).map(|n| message(&topic, n)));
+    let believed = async {
+        sleep(Duration::from_secs(2)).await;
+        server::set_topic(&broker, &topic, "message.timestamp.before.max.ms", "3600000").await;
+    };
+    tokio::join!(publisher.drain(DEADLINE), believed);
+
+    // A neighbour in a refused batch that was itself young enough has an error of its own, and is sent again alone.
+    let refused: Vec<_> = publisher
+        .failures
+        .iter()
+        .filter(|f| f.label == "kafka_timestamp")
+        .collect();
+    assert!(!refused.is_empty(), "{:?}", publisher.failures);
+    assert!(refused.iter().all(|failure| failure.remedy == Remedy::Hold));
+    assert!(publisher.dead.is_empty(), "{:?}", publisher.dead);
+    assert_in_order(&server::read(&broker, &topic, 20), 1..=20);
+}
+
+#[tokio::test]
 async fn topics_are_created_where_the_sink_was_told_to() {
     let broker = server::shared();
     let named = format!("created-{}", std::process::id());

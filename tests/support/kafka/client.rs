@@ -8,7 +8,7 @@ use std::{
 
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication},
+    admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     message::Headers,
@@ -63,6 +63,13 @@ pub async fn create_topic_named(bootstrap: &str, name: &str, partitions: i32, co
             Err((_, code)) => panic!("topic {name}: {code}"),
         }
     }
+}
+
+/// Sets one of the topic's own settings.
+pub async fn set_topic(bootstrap: &str, name: &str, key: &str, value: &str) {
+    let change = AlterConfig::new(ResourceSpecifier::Topic(name)).set(key, value);
+    let results = admin(bootstrap).alter_configs([&change], &options()).await.unwrap();
+    results.into_iter().for_each(|result| drop(result.unwrap()));
 }
 
 pub async fn delete_topic(bootstrap: &str, name: &str) {

@@ -17,7 +17,7 @@ use std::{
 
 pub use client::{
     Read, add_partitions, create_topic, create_topic_named, delete_topic, partitions, read, read_all, read_with,
-    wait_for_brokers,
+    set_topic, wait_for_brokers,
 };
 pub use process::free_port;
 

@@ -17,6 +17,8 @@ use super::{Content, Event, Provider, Time};
 
 const VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 5;
+/// What a header takes beside its texts, about.
+const HEADER_BYTES_FIXED: usize = 80;
 
 /// Why a record is not an event. The record is left as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -83,7 +85,16 @@ impl Event {
             content,
             content_type,
         };
-        let mut record = Vec::with_capacity(PREFIX_BYTES + 512 + self.body.len());
+        let texts = [
+            &header.name,
+            &header.account,
+            &header.stream_name,
+            &header.feed_id,
+            &header.token_id,
+        ];
+        let texts = texts.into_iter().flatten().map(|text| text.len()).sum::<usize>();
+        let header_bytes = HEADER_BYTES_FIXED + header.endpoint.len() + header.kind.len() + header.key.len() + texts;
+        let mut record = Vec::with_capacity(PREFIX_BYTES + header_bytes + self.body.len());
         record.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
         let mut record = postcard::to_extend(&header, record).expect("a header of plain values is always serialized");
         let length = u32::try_from(record.len() - PREFIX_BYTES).expect("attributes are far below 4 GiB");

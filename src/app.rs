@@ -26,7 +26,11 @@ use crate::{
     dispatch::Dispatcher,
     ingress,
     lifecycle::{Lifecycle, Phase},
-    sink::kafka::{self, KafkaMetrics, KafkaSink},
+    sink::{
+        AnySink,
+        kafka::{self, KafkaMetrics, KafkaSink},
+        rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
+    },
     spool::{self, OpenError, Spool},
     telemetry::Metrics,
 };
@@ -89,7 +93,7 @@ pub struct App {
     lifecycle: Arc<Lifecycle>,
     ingress: ingress::Bound,
     admin: admin::Bound,
-    routes: Vec<Dispatcher<KafkaSink>>,
+    routes: Vec<Dispatcher<AnySink>>,
     endpoints: Endpoints,
     signals: StopSignals,
 }
@@ -291,8 +295,8 @@ fn dispatchers(
     spool: &Spool,
     dead_letters: &Spool,
     metrics: &Arc<Metrics>,
-) -> Result<Vec<Dispatcher<KafkaSink>>, BuildError> {
-    let kafka_metrics = Arc::new(KafkaMetrics::register(&metrics.registry).expect("each metric is registered once"));
+) -> Result<Vec<Dispatcher<AnySink>>, BuildError> {
+    let sink_metrics = SinkMetrics::register(metrics);
     let mut dispatchers = Vec::new();
     let cursors = spool.cursors();
     for route in &config.routes {
@@ -304,7 +308,7 @@ fn dispatchers(
             metrics.spool_damage.with_label_values(&["cursor"]).inc();
         }
         let cursor = spool.cursor(&route.name, known.start(route))?;
-        let sink = open_sink(config, route, &kafka_metrics)?;
+        let sink = open_sink(config, route, &sink_metrics)?;
         dispatchers.push(Dispatcher::new(
             route,
             replica.clone(),
@@ -318,24 +322,59 @@ fn dispatchers(
     Ok(dispatchers)
 }
 
-fn open_sink(config: &Config, route: &config::Route, metrics: &Arc<KafkaMetrics>) -> Result<KafkaSink, BuildError> {
+/// What the clients of the brokers tell of themselves.
+struct SinkMetrics {
+    kafka: Arc<KafkaMetrics>,
+    rabbitmq: Arc<RabbitMqMetrics>,
+}
+
+impl SinkMetrics {
+    fn register(metrics: &Metrics) -> Self {
+        const ONCE: &str = "each metric is registered once";
+        Self {
+            kafka: Arc::new(KafkaMetrics::register(&metrics.registry).expect(ONCE)),
+            rabbitmq: Arc::new(RabbitMqMetrics::register(&metrics.registry).expect(ONCE)),
+        }
+    }
+}
+
+fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> Result<AnySink, BuildError> {
     let sink = config
         .sinks
         .iter()
         .find(|sink| sink.name == route.sink)
         .expect("a checked route names a sink that exists");
-    let SinkKind::Kafka(kafka) = &sink.kind;
-    let names = kafka::Names {
-        sink: sink.name.as_str().into(),
-        route: route.name.as_str().into(),
-        topics: route.topic.literal().map(str::to_owned).into_iter().collect(),
-    };
-    let limits = kafka::Limits {
-        body_bytes_max: config.server.body_bytes_max,
-        in_flight_records_max: route.in_flight_records_max,
-    };
-    KafkaSink::new(kafka, names, limits, metrics.clone()).map_err(|failure| BuildError::Sink {
-        sink: sink.name.clone(),
-        text: failure.text,
-    })
+    let (sink_name, route_name) = (sink.name.as_str().into(), route.name.as_str().into());
+    match &sink.kind {
+        SinkKind::Kafka(kafka) => {
+            let names = kafka::Names {
+                sink: sink_name,
+                route: route_name,
+                topics: route
+                    .topic
+                    .iter()
+                    .filter_map(|topic| topic.literal())
+                    .map(str::to_owned)
+                    .collect(),
+            };
+            let limits = kafka::Limits {
+                body_bytes_max: config.server.body_bytes_max,
+                in_flight_records_max: route.in_flight_records_max,
+            };
+            let sink = KafkaSink::new(kafka, names, limits, metrics.kafka.clone());
+            sink.map(|sink| AnySink::Kafka(Box::new(sink)))
+                .map_err(|failure| BuildError::Sink {
+                    sink: route.sink.clone(),
+                    text: failure.text,
+                })
+        }
+        SinkKind::RabbitMq(rabbitmq) => {
+            let names = rabbitmq::Names {
+                sink: sink_name,
+                route: route_name,
+            };
+            let sink = RabbitMqSink::new(rabbitmq, names, metrics.rabbitmq.clone());
+            Ok(AnySink::RabbitMq(Box::new(sink)))
+        }
+    }
 }

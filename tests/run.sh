@@ -5,7 +5,14 @@
 #
 # FOREBAY_TEST_KAFKA=host:port      the broker that most tests share; without it a container where a Docker daemon answers,
 #                                   else Kafka's own jars. Tests that break brokers start theirs from the jars in any case.
-# FOREBAY_TEST_NO_ROOT=1            leaves out, and names, the tests that mount disks, where that is not allowed; without it they fail.
+# FOREBAY_TEST_AMQP=amqp://USER:PASSWORD@HOST:PORT
+#                                   the RabbitMQ that most tests share, each in a virtual host that it makes and deletes, so the user is an
+#                                   administrator; without it a container where a Docker daemon answers, else RabbitMQ from the
+#                                   distribution. Tests that break nodes start theirs from there in any case.
+# FOREBAY_TEST_AMQP_MANAGEMENT=HOST:PORT
+#                                   where its management API is (default: the same host, port 15672)
+# FOREBAY_TEST_NO_ROOT=1            leaves out, and names, the tests that mount disks or make networks, where that is not allowed;
+#                                   without it they fail.
 # FOREBAY_TEST_CACHE=DIR            where downloads are kept (default: ~/.cache/forebay-tests)
 set -euo pipefail
 
@@ -16,12 +23,14 @@ mkdir -p "$cache"
 work=$(mktemp -d -t forebay-tests.XXXXXX)
 # Whatever the tests put down lies below it, and goes with it.
 export TMPDIR=$work
-container=
+containers=
+policy=
 
 finish() {
     local code=$?
     trap - EXIT
-    if [ -n "$container" ]; then docker rm -f "$container" >/dev/null 2>&1 || true; fi
+    if [ -n "$containers" ]; then docker rm -f $containers >/dev/null 2>&1 || true; fi
+    if [ -n "$policy" ]; then rm -f "$policy"; fi
     rm -rf "$work"
     say "$([ $code = 0 ] && echo passed || echo "failed (exit code $code)") after ${SECONDS} s"
     exit $code
@@ -45,7 +54,7 @@ needs="
 gcc:build-essential g++:build-essential make:make perl:perl pkg-config:pkg-config
 java:default-jre-headless javac:default-jdk-headless mvn:maven kcat:kcat openssl:openssl curl:curl
 strace:strace mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux flock:util-linux faketime:faketime
-python3:python3 git:git
+python3:python3 git:git rabbitmq-server:rabbitmq-server ip:iproute2 nsenter:util-linux unshare:util-linux
 "
 
 missing_packages() {
@@ -54,6 +63,22 @@ missing_packages() {
         PATH=$PATH:/usr/sbin:/sbin command -v "${need%%:*}" >/dev/null 2>&1 || echo "${need##*:}"
     done | sort -u
     python3 -c 'import venv, ensurepip' >/dev/null 2>&1 || echo python3-venv
+}
+
+# Runs a command while no package may start a service: the tests start servers of their own.
+without_services() {
+    local code=0
+    if [ -e /usr/sbin/policy-rc.d ]; then
+        "$@"
+        return
+    fi
+    policy=/usr/sbin/policy-rc.d
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod +x "$policy"
+    "$@" || code=$?
+    rm -f "$policy"
+    policy=
+    return $code
 }
 
 get_tools() {
@@ -66,7 +91,7 @@ get_tools() {
     if [ -n "$missing" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "installing $(echo $missing)"
         export DEBIAN_FRONTEND=noninteractive
-        { apt-get update -qq && apt-get install -y -qq --no-install-recommends $missing; } >"$work/apt.log" 2>&1 ||
+        { apt-get update -qq && without_services apt-get install -y -qq --no-install-recommends $missing; } >"$work/apt.log" 2>&1 ||
             { cat "$work/apt.log" >&2; return 1; }
         missing=$(missing_packages)
     fi
@@ -94,8 +119,8 @@ answers() { kcat -b "$1" -L -m 2 >/dev/null 2>&1; }
 
 free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 
-# A broker in a container. Where that fails, the tests start one from the jars.
-start_container() {
+# Kafka in a container. Where that fails, the tests start one from the jars.
+start_kafka() {
     local port name
     port=$(free_port)
     name=forebay-tests-$$
@@ -107,7 +132,7 @@ start_container() {
         -e KAFKA_LISTENER_SECURITY_PROTOCOL_MAP=CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT \
         -e KAFKA_AUTO_CREATE_TOPICS_ENABLE=false -e KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR=1 \
         apache/kafka:4.1.1 >/dev/null 2>"$work/docker.log" || return 0
-    container=$name
+    containers="$containers $name"
     for _ in $(seq 60); do
         if answers "127.0.0.1:$port"; then
             export FOREBAY_TEST_KAFKA=127.0.0.1:$port
@@ -115,17 +140,43 @@ start_container() {
         fi
         sleep 1
     done
-    docker rm -f "$container" >/dev/null 2>&1 || true
-    container=
+    docker rm -f "$name" >/dev/null 2>&1 || true
 }
+
+# RabbitMQ in a container. Where that fails, the tests start the distribution's.
+start_rabbitmq() {
+    local port management name login=forebay:correct-horse
+    port=$(free_port)
+    management=$(free_port)
+    name=forebay-tests-amqp-$$
+    docker run -d --rm --name "$name" -p "127.0.0.1:$port:5672" -p "127.0.0.1:$management:15672" \
+        -e "RABBITMQ_DEFAULT_USER=${login%:*}" -e "RABBITMQ_DEFAULT_PASS=${login#*:}" \
+        rabbitmq:4-management >/dev/null 2>"$work/docker.log" || return 0
+    containers="$containers $name"
+    for _ in $(seq 60); do
+        if curl -sfo /dev/null -u "$login" "http://127.0.0.1:$management/api/health/checks/port-listener/5672"; then
+            export FOREBAY_TEST_AMQP=amqp://$login@127.0.0.1:$port FOREBAY_TEST_AMQP_MANAGEMENT=127.0.0.1:$management
+            return 0
+        fi
+        sleep 1
+    done
+    docker rm -f "$name" >/dev/null 2>&1 || true
+}
+
+has_docker() { command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; }
 
 start_servers() {
     if [ -n "${FOREBAY_TEST_KAFKA:-}" ]; then
         answers "$FOREBAY_TEST_KAFKA" || { say "FOREBAY_TEST_KAFKA: nothing answers at $FOREBAY_TEST_KAFKA"; return 1; }
-    elif command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
-        start_container
+    elif has_docker; then
+        start_kafka
+    fi
+    # A RabbitMQ that was given is asked by the tests themselves, which say so when it does not answer.
+    if [ -z "${FOREBAY_TEST_AMQP:-}" ] && has_docker; then
+        start_rabbitmq
     fi
     say "shared Kafka: ${FOREBAY_TEST_KAFKA:-started by the tests}"
+    say "shared RabbitMQ: $([ -n "${FOREBAY_TEST_AMQP:-}" ] && echo "given, or a container" || echo "started by the tests")"
 }
 
 run() { cargo test --release --locked "$@"; }

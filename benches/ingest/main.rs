@@ -16,6 +16,12 @@ mod servers;
 )]
 #[path = "../../tests/support/kafka/mod.rs"]
 mod kafka;
+#[allow(clippy::unwrap_used, reason = "the same")]
+#[path = "../../tests/support/process.rs"]
+mod process;
+#[allow(clippy::unwrap_used, reason = "the same")]
+#[path = "../../tests/support/tls.rs"]
+mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -12,9 +12,9 @@ use clap::Args;
 
 use super::{ConfigArg, Exit, Failure, out, runtime};
 use crate::{
-    config::{Config, Match, Route, SinkKind, process_env},
+    config::{self, Config, Match, Route, SinkKind, process_env},
     event::render::Mode,
-    sink::kafka::{Level, connect_check},
+    sink::{Finding, Level, kafka, rabbitmq},
 };
 
 #[derive(Args)]
@@ -24,8 +24,8 @@ Examples:
   forebay check --config forebay.toml --connect
 
 Without --connect nothing but the configuration and its secrets is read. With it the disk is tried (a small
-file is written and removed) and the brokers are asked for topics, permissions and limits; nothing is
-published. Exit codes: 64 the configuration; 69 a broker or topic; 74 the disk.")]
+file is written and removed) and the brokers are asked for topics or exchange and queues, permissions and
+limits; nothing is published. Exit codes: 64 the configuration; 69 a broker, topic or exchange; 74 the disk.")]
 pub struct CheckArgs {
     #[command(flatten)]
     pub config: ConfigArg,
@@ -90,9 +90,9 @@ fn summary(config: &Config) -> String {
         };
         format!("endpoint  {}: POST {}, {secrets}", endpoint.name, endpoint.path)
     }));
-    lines.extend(config.sinks.iter().map(|sink| {
-        let SinkKind::Kafka(kafka) = &sink.kind;
-        format!("sink      {}: Kafka at {}", sink.name, kafka.brokers.join(", "))
+    lines.extend(config.sinks.iter().map(|sink| match &sink.kind {
+        SinkKind::Kafka(kafka) => format!("sink      {}: Kafka at {}", sink.name, kafka.brokers.join(", ")),
+        SinkKind::RabbitMq(rabbitmq) => format!("sink      {}: RabbitMQ, exchange {}", sink.name, rabbitmq.exchange),
     }));
     lines.extend(config.routes.iter().map(route));
     lines.join("\n")
@@ -103,12 +103,12 @@ fn route(route: &Route) -> String {
         Mode::Structured => "structured",
         Mode::Binary => "binary",
     };
+    let topic = (route.topic.as_ref()).map_or(String::new(), |topic| format!(", topic {topic}"));
     format!(
-        "route     {}: {} to {}, topic {}, {mode}",
+        "route     {}: {} to {}{topic}, {mode}",
         route.name,
         wanted(&route.matches),
         route.sink,
-        route.topic
     )
 }
 
@@ -236,25 +236,33 @@ fn taken(dir: PathBuf) -> u64 {
 async fn brokers(config: &Config) -> Level {
     let mut worst = Level::Good;
     for sink in &config.sinks {
-        let SinkKind::Kafka(kafka) = &sink.kind;
-        let routes = config.routes.iter().filter(|route| route.sink == sink.name);
-        let mut topics: Vec<String> = Vec::new();
-        for route in routes {
-            match route.topic.literal() {
-                Some(topic) if !topics.iter().any(|known| known == topic) => topics.push(topic.to_owned()),
-                Some(_) => {}
-                None => {
-                    let text = format!(
-                        "route {}: {} is known only when an event comes",
-                        route.name, route.topic
-                    );
-                    worst = worst.max(find(Level::Warning, text));
-                }
+        let findings = match &sink.kind {
+            SinkKind::Kafka(kafka) => of_kafka(config, &sink.name, kafka).await,
+            SinkKind::RabbitMq(rabbitmq) => {
+                rabbitmq::connect_check(&sink.name, rabbitmq, config.server.body_bytes_max).await
             }
-        }
-        for finding in connect_check(&sink.name, kafka, &topics, config.server.body_bytes_max).await {
+        };
+        for finding in findings {
             worst = worst.max(find(finding.level, finding.text));
         }
     }
     worst
+}
+
+async fn of_kafka(config: &Config, sink: &str, kafka: &config::Kafka) -> Vec<Finding> {
+    let mut topics: Vec<String> = Vec::new();
+    let mut findings = Vec::new();
+    let routes = config.routes.iter().filter(|route| route.sink == sink);
+    for (route, topic) in routes.filter_map(|route| Some((route, route.topic.as_ref()?))) {
+        match topic.literal() {
+            Some(topic) if !topics.iter().any(|known| known == topic) => topics.push(topic.to_owned()),
+            Some(_) => {}
+            None => findings.push(Finding {
+                level: Level::Warning,
+                text: format!("route {}: {topic} is known only when an event comes", route.name),
+            }),
+        }
+    }
+    findings.extend(kafka::connect_check(sink, kafka, &topics, config.server.body_bytes_max).await);
+    findings
 }

@@ -1,58 +1,61 @@
-//! `forebay dev`: everything in one process, with an embedded Kafka and a temporary spool, to try it out.
+//! `forebay dev`: everything in one process, with a temporary spool and an embedded Kafka, or into a RabbitMQ, to try it out.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+mod guide;
+
+use std::{path::Path, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{DevArgs, Exit, Failure, out, runtime, tail::Show};
+use self::guide::{Broker, Guide};
+use super::{
+    DevArgs, Exit, Failure, out, runtime,
+    tail::{Show, Source, Tail, of_rabbitmq},
+};
 use crate::{
     app::App,
-    config::{Config, SinkKind},
+    config::{Config, SinkKind, process_env},
     event::Time,
     provider::millicast::{
         Secret,
         samples::{self, Parameters, Sample},
         sign,
     },
-    sink::kafka::{
-        embedded::EmbeddedKafka,
-        tail::{Tail, TailOptions},
+    sink::{
+        kafka::{embedded::EmbeddedKafka, tail::TailOptions},
+        rabbitmq,
     },
 };
 
 const PATH: &str = "/millicast/dev";
 const EVENTS: &str = "millicast.events";
 const THUMBNAILS: &str = "millicast.thumbnails";
+const EXCHANGE: &str = "forebay-dev";
 const PARTITIONS: i32 = 4;
 const ACCOUNT: &str = "ZG6NWV";
 /// The embedded Kafka is in this process: what takes longer is broken.
 const TAIL_DEADLINE: Duration = Duration::from_secs(10);
-
-/// What a newcomer needs to know, and to type.
-struct Guide {
-    url: String,
-    admin: SocketAddr,
-    secret: String,
-    brokers: String,
-    curl: String,
-}
 
 pub(super) fn run(args: &DevArgs) -> Result<Exit, Failure> {
     runtime()?.block_on(dev(args))
 }
 
 async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
-    let kafka = EmbeddedKafka::start(&[EVENTS, THUMBNAILS], PARTITIONS)
-        .map_err(|error| Failure::bug(format!("failed to start the embedded Kafka: {error}")))?;
+    let embedded = match &args.amqp {
+        Some(_) => None,
+        None => Some(
+            EmbeddedKafka::start(&[EVENTS, THUMBNAILS], PARTITIONS)
+                .map_err(|error| Failure::bug(format!("failed to start the embedded Kafka: {error}")))?,
+        ),
+    };
+    let brokers = embedded.as_ref().map(EmbeddedKafka::brokers);
     let dir = TempDir::with_prefix("forebay-dev-")
         .map_err(|error| Failure::disk(format!("failed to make a temporary directory: {error}")))?;
     let (secret, text) = secret(args)?;
-    let config = config(args, dir.path(), &text, &kafka.brokers())?;
-    let SinkKind::Kafka(sink) = config.sinks[0].kind.clone();
-    let topics = config.routes.iter().map(|route| route.topic.clone()).collect();
+    let config = config(args, dir.path(), &text, brokers.as_deref())?;
+    let source = source(&config).await?;
     let app = App::build(config).await.map_err(|error| {
         let failure = Failure::from(error);
         match failure.exit {
@@ -62,15 +65,9 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
             _ => failure,
         }
     })?;
-    let guide = guide(&app, &secret, text, kafka.brokers());
-    let tail = Tail::open(TailOptions {
-        kafka: sink,
-        topics,
-        from_start: true,
-        deadline: TAIL_DEADLINE,
-    })
-    .await
-    .map_err(|error| Failure::bug(format!("failed to read the embedded Kafka: {error}")))?;
+    let broker = brokers.map_or(Broker::RabbitMq, Broker::Embedded);
+    let guide = Guide::of(&app, &secret, text, broker);
+    let tail = Tail::open(source).await?;
 
     if args.json {
         say(&guide.json())?;
@@ -98,6 +95,26 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     }
 }
 
+/// What is shown: from the beginning of the embedded Kafka, or all that comes to an exchange, which is there before.
+async fn source(config: &Config) -> Result<Source, Failure> {
+    match config.sinks[0].kind.clone() {
+        SinkKind::Kafka(kafka) => Ok(Source::Kafka(TailOptions {
+            kafka,
+            topics: config.routes.iter().filter_map(|route| route.topic.clone()).collect(),
+            from_start: true,
+            deadline: TAIL_DEADLINE,
+        })),
+        SinkKind::RabbitMq(rabbit) => {
+            rabbitmq::prepare(&rabbit, "dev")
+                .await
+                .map_err(|failure| Failure::unavailable(failure.text))?;
+            let (name, bindings) = (rabbit.exchange.clone(), vec!["#".to_owned()]);
+            let source = rabbitmq::tail::Source::Exchange { name, bindings };
+            Ok(of_rabbitmq(rabbit, source))
+        }
+    }
+}
+
 /// Shows every event as it arrives; behind the last sample, how to go on.
 async fn show(
     mut tail: Tail,
@@ -111,10 +128,7 @@ async fn show(
         say(&guide.how_to_go_on())?;
     }
     loop {
-        let message = tail
-            .next()
-            .await
-            .map_err(|error| Failure::bug(format!("failed to read the embedded Kafka: {error}")))?;
+        let message = tail.next().await?;
         if show.message(&message).is_err() {
             // Nobody reads any more.
             return Ok(Exit::Ok);
@@ -147,20 +161,32 @@ fn secret(args: &DevArgs) -> Result<(Secret, String), Failure> {
 }
 
 /// The configuration, by way of a file: with the same defaults as anybody's.
-fn config(args: &DevArgs, dir: &Path, secret: &str, brokers: &str) -> Result<Config, Failure> {
+fn config(args: &DevArgs, dir: &Path, secret: &str, brokers: Option<&str>) -> Result<Config, Failure> {
+    let sinks = match (brokers, &args.amqp) {
+        (Some(brokers), _) => json!({
+            "embedded": { "type": "kafka", "brokers": brokers.split(',').collect::<Vec<_>>() }
+        }),
+        (None, uri) => json!({
+            "rabbit": {
+                "type": "rabbitmq", "uri": uri, "exchange": EXCHANGE, "partitions": PARTITIONS, "declare": true
+            }
+        }),
+    };
     let file = dir.join("forebay.json");
     let content = json!({
         "server": { "listen": args.listen, "drain_delay": "0s", "shutdown_deadline": "5s" },
         "admin": { "listen": args.admin },
         "spool": { "dir": dir.join("spool"), "bytes_max": "1GiB", "replica": "dev" },
         "endpoints": { "dev": { "path": PATH, "account": ACCOUNT, "secrets": [format!("base64:{secret}")] } },
-        "sinks": { "embedded": { "type": "kafka", "brokers": brokers.split(',').collect::<Vec<_>>() } },
+        "sinks": sinks,
     });
     // JSON is YAML.
     let file = file.with_extension("yaml");
     std::fs::write(&file, content.to_string())
         .map_err(|error| Failure::disk(format!("failed to write {}: {error}", file.display())))?;
-    Ok(Config::load(&file, std::iter::empty())?)
+    // For `--amqp env:NAME`; the keys of a configuration that is not ours are left out.
+    let env = process_env().filter(|(name, _)| !name.starts_with("FOREBAY"));
+    Ok(Config::load(&file, env)?)
 }
 
 fn parameters(stream_name: &str, counter: u64) -> Parameters<'_> {
@@ -205,55 +231,4 @@ async fn post(
         request = request.header(name, value);
     }
     Ok(request.body(sample.body).send().await?.status())
-}
-
-fn guide(app: &App, secret: &Secret, text: String, brokers: String) -> Guide {
-    let public = app.public_addresses()[0];
-    let url = format!("http://{public}{PATH}");
-    let sample = samples::sample(samples::ALL[0], &parameters("my_stream", 1000));
-    let body = String::from_utf8(sample.body).expect("the first sample is JSON");
-    let curl = format!(
-        "curl -i {url} -H 'Content-Type: application/json' -H 'X-Millicast-Signature: {}' -d '{body}'",
-        sign(secret, body.as_bytes())
-    );
-    Guide {
-        url,
-        admin: app.admin_addresses()[0],
-        secret: text,
-        brokers,
-        curl,
-    }
-}
-
-impl Guide {
-    fn opening(&self) -> String {
-        format!(
-            "Forebay takes webhooks in at {}\n  secret (base64)  {}\n  embedded Kafka   {} (topics {EVENTS}, {THUMBNAILS}; it keeps nothing)\n  \
-             operator         http://{}/status /metrics /readyz\n",
-            self.url, self.secret, self.brokers, self.admin
-        )
-    }
-
-    fn how_to_go_on(&self) -> String {
-        format!(
-            "\nNow one of your own:\n\n  {}\n\nRead the topic with any librdkafka client (kcat, confluent-kafka) or kafkajs; the Java client, franz-go and \
-             kafka-python\nmisread this embedded Kafka, and work with a real one:\n\n  kcat -b {} -t {EVENTS} -C\n\nOr send more: \
-             forebay send --url {} --secret {}\nWaiting for webhooks. Ctrl-C stops.\n",
-            self.curl, self.brokers, self.url, self.secret
-        )
-    }
-
-    fn json(&self) -> String {
-        json!({
-            "listening": {
-                "url": self.url,
-                "admin": format!("http://{}", self.admin),
-                "secret": self.secret,
-                "brokers": self.brokers,
-                "topics": [EVENTS, THUMBNAILS],
-                "curl": self.curl,
-            }
-        })
-        .to_string()
-    }
 }

@@ -52,11 +52,11 @@ pub enum Command {
     Serve(ServeArgs),
     /// Check a configuration and, with --connect, all that it names
     Check(CheckArgs),
-    /// Run with an embedded Kafka and a temporary spool, to try it out
+    /// Run with a temporary spool and an embedded Kafka, or into a RabbitMQ, to try it out
     Dev(DevArgs),
     /// Send signed sample webhooks
     Send(SendArgs),
-    /// Show events as they arrive in a topic
+    /// Show events as they arrive in a topic or an exchange
     Tail(TailArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
@@ -91,7 +91,8 @@ pub struct ServeArgs {
 Examples:
   forebay dev
   forebay dev --listen 127.0.0.1:9000 --json | jq .event.type
-  forebay dev --secret env:WEBHOOK_SECRET --no-samples")]
+  forebay dev --secret env:WEBHOOK_SECRET --no-samples
+  forebay dev --amqp amqp://guest:guest@localhost")]
 pub struct DevArgs {
     /// Where webhooks are taken in; port 0 is any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
@@ -102,6 +103,9 @@ pub struct DevArgs {
     /// The webhook's secret in base64, env:NAME or file:PATH [default: one is made up and printed]
     #[arg(long, value_name = "BASE64")]
     pub secret: Option<SecretText>,
+    /// Publish to this RabbitMQ instead of an embedded Kafka: amqp(s)://user:password@host:port/vhost, env:NAME or file:PATH
+    #[arg(long, value_name = "URI")]
+    pub amqp: Option<String>,
     /// Print one JSON object a line, and nothing else, on stdout
     #[arg(long)]
     pub json: bool,

@@ -5,10 +5,9 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use config::Value;
 
 use super::{
-    Admin, Config, CreateTopics, Endpoint, Kafka, Problems, SecretSource, Server, Sink, SinkKind, Spool,
-    problems::Found, source, table::Table, values,
+    Admin, Config, Endpoint, Problems, SecretSource, Server, Spool, problems::Found, source, table::Table, values,
 };
-use crate::{event::Provider, sink::kafka::check_properties};
+use crate::event::Provider;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -73,7 +72,7 @@ impl Loader<'_> {
             admin,
             spool,
             endpoints: endpoints.into_iter().filter_map(|named| named.value).collect(),
-            sinks: sinks.into_iter().filter_map(|named| named.value).collect(),
+            sinks: sinks.into_iter().filter_map(|named| named.value?.sink).collect(),
             routes,
             warnings: Vec::new(),
         };
@@ -163,7 +162,7 @@ impl Loader<'_> {
         let mut secrets = Vec::new();
         for (index, text) in texts.iter().enumerate() {
             let source = SecretSource::parse(text).and_then(|source| {
-                source.read_with(|name| self.env.get(name).map(|value| (*value).to_owned()))?;
+                source.read_with(|name| self.variable(name))?;
                 Ok(source)
             });
             match source {
@@ -178,72 +177,9 @@ impl Loader<'_> {
         }
     }
 
-    fn sinks(&mut self, root: &mut Table<'_>) -> Vec<Named<Sink>> {
-        let sinks = self.named(root, "sinks", |loader, name, mut table| {
-            // Of another type, the other keys say nothing that could be checked.
-            table.require("type", |value| {
-                values::text(value).and_then(|kind| match kind.as_str() {
-                    "kafka" => Ok(()),
-                    other => Err(format!("only \"kafka\" is built in, found {other:?}")),
-                })
-            })?;
-            let kind = SinkKind::Kafka(loader.kafka(table)?);
-            let name = name.to_owned();
-            Some(Sink { name, kind })
-        });
-        if sinks.is_empty() {
-            let text = "missing: at least one sink, [sinks.<name>] with type and brokers";
-            self.found.add(self.file, "sinks", text);
-        }
-        sinks
-    }
-
-    fn kafka(&self, mut table: Table<'_>) -> Option<Kafka> {
-        let brokers = table.require("brokers", |value| {
-            let brokers = values::list(value)?;
-            brokers.iter().try_for_each(|broker| values::broker(broker))?;
-            if brokers.is_empty() {
-                Err("empty".to_owned())
-            } else {
-                Ok(brokers)
-            }
-        });
-        let properties = self.properties(&mut table);
-        let create_topics = table.optional_table("create_topics").map(|mut topics| {
-            let partitions = topics.require("partitions", values::whole(1..=10_000));
-            let replication = topics.require("replication", values::whole(1..=100));
-            topics.finish();
-            Some(CreateTopics {
-                partitions: partitions?.try_into().expect("within the bounds"),
-                replication: replication?.try_into().expect("within the bounds"),
-            })
-        });
-        table.finish();
-        Some(Kafka {
-            brokers: brokers?,
-            properties,
-            create_topics: create_topics.flatten(),
-        })
-    }
-
-    /// librdkafka's properties, by their dotted names, however the file nests them.
-    fn properties(&self, table: &mut Table<'_>) -> BTreeMap<String, String> {
-        let mut properties = BTreeMap::new();
-        let mut origins = BTreeMap::new();
-        let key = table.key("properties");
-        for (name, origin, value) in table.table("properties").leaves() {
-            match values::property(&value) {
-                Ok(value) => {
-                    origins.insert(name.clone(), origin);
-                    properties.insert(name, value);
-                }
-                Err(text) => self.found.add(&origin, &format!("{key}.{name}"), text),
-            }
-        }
-        for (name, reason) in check_properties(&properties) {
-            self.found.add(&origins[&name], &format!("{key}.{name}"), reason);
-        }
-        properties
+    /// A variable of the environment that the configuration was loaded with.
+    pub fn variable(&self, name: &str) -> Option<String> {
+        self.env.get(name).map(|value| (*value).to_owned())
     }
 
     /// Reads `[<name>.<name of the user's own>]`, each with `read`, and checks the names.

@@ -8,6 +8,7 @@ mod load;
 mod problems;
 mod routes;
 mod secret;
+mod sinks;
 mod source;
 mod table;
 mod values;
@@ -21,7 +22,7 @@ use crate::{
 };
 
 pub use problems::{Problem, Problems};
-pub use secret::{SecretSource, SecretSourceError};
+pub use secret::{SecretSource, SecretSourceError, TextSource};
 
 /// Everything a running Forebay was told.
 #[derive(Debug, Clone)]
@@ -107,6 +108,7 @@ pub struct Sink {
 #[derive(Debug, Clone)]
 pub enum SinkKind {
     Kafka(Kafka),
+    RabbitMq(RabbitMq),
 }
 
 /// `type = "kafka"`
@@ -136,6 +138,45 @@ pub struct CreateTopics {
     pub replication: i32,
 }
 
+/// `type = "rabbitmq"`
+#[derive(Debug, Clone)]
+pub struct RabbitMq {
+    /// One or more nodes, tried in turn. Read again for every new connection, so that a changed password is found.
+    pub uris: Vec<TextSource>,
+    /// Wins over the name in the URI.
+    pub username: Option<TextSource>,
+    /// Wins over the password in the URI.
+    pub password: Option<TextSource>,
+    pub tls: RabbitMqTls,
+    pub exchange: String,
+    /// How many the keys are spread over: the first word of the routing key.
+    pub partitions: u32,
+    /// Exchange, queues, bindings and the dead-letter exchange are made when they are not there.
+    pub declare: bool,
+    pub unroutable: Unroutable,
+    /// The management API, `http(s)://host:15672`, for `forebay check --connect`. `None`: the first node's host and the usual port.
+    pub management: Option<String>,
+}
+
+/// Files in PEM.
+#[derive(Debug, Clone, Default)]
+pub struct RabbitMqTls {
+    /// Trusted beside the system's own.
+    pub ca_file: Option<PathBuf>,
+    /// With [`Self::key_file`]: what Forebay shows of itself. Without user and password it authenticates by it (EXTERNAL).
+    pub certificate_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+}
+
+/// What becomes of a message that no queue takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unroutable {
+    /// It goes to the route's dead letters, and its neighbours pass.
+    DeadLetter,
+    /// The route waits until there is a binding for it.
+    Hold,
+}
+
 /// `[routes.<name>]`
 #[derive(Debug, Clone)]
 pub struct Route {
@@ -143,7 +184,8 @@ pub struct Route {
     /// The name of its sink, which exists.
     pub sink: String,
     pub matches: Match,
-    pub topic: Template,
+    /// Kafka's topic; for RabbitMQ there is none.
+    pub topic: Option<Template>,
     pub mode: Mode,
     pub payload: Payload,
     /// Where the route begins when it is new.

@@ -3,40 +3,34 @@
 use config::Value;
 
 use super::{
-    Endpoint, Match, Part, Route, Sink, Template,
+    Endpoint, Match, Part, Route, Template,
     load::{Loader, Named},
+    sinks::{Broker, Declared},
     table::{Table, closest},
     values,
 };
-use crate::{event::render::Mode, provider::Payload, spool::Start};
+use crate::{
+    event::render::Mode,
+    provider::{KINDS, Payload},
+    spool::Start,
+};
 
 const MIB: u64 = 1024 * 1024;
 const IN_FLIGHT_RECORDS_MAX: u64 = 10_000;
 const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
-
-/// The kinds that a provider sends, and `unreadable`.
-const KINDS: [&str; 7] = [
-    "feeds",
-    "media",
-    "recordings",
-    "thumbnail",
-    "transcoder",
-    "unreadable",
-    "viewerconnection",
-];
 
 impl Loader<'_> {
     pub(super) fn routes(
         &mut self,
         root: &mut Table<'_>,
         endpoints: &[Named<Endpoint>],
-        sinks: &[Named<Sink>],
+        sinks: &[Named<Declared>],
     ) -> Vec<Route> {
         let mut warnings = Vec::new();
         let routes = self.named(root, "routes", |_, name, mut table| {
             let sink = sink(&mut table, sinks);
             let matches = matches(&mut table, endpoints, &mut warnings);
-            let topic = table.require("topic", |value| Template::parse(&values::text(value)?));
+            let topic = topic(&mut table, broker(sink.as_deref(), sinks));
             let mode = table.take_or(
                 "mode",
                 Mode::Structured,
@@ -71,7 +65,7 @@ impl Loader<'_> {
         });
         self.warnings.extend(warnings);
         match (routes.as_slice(), sinks) {
-            ([], [only]) => defaults(&only.name),
+            ([], [only]) => defaults(&only.name, broker(Some(&only.name), sinks)),
             ([], [_, _, ..]) => {
                 let text = "missing: with more than one sink, [routes.<name>] must say which events go where";
                 self.found.add(self.file, "routes", text);
@@ -83,7 +77,7 @@ impl Loader<'_> {
 }
 
 /// The route's sink; when there is only one sink, a route need not say so.
-fn sink(table: &mut Table<'_>, sinks: &[Named<Sink>]) -> Option<String> {
+fn sink(table: &mut Table<'_>, sinks: &[Named<Declared>]) -> Option<String> {
     let known = || sinks.iter().map(|sink| sink.name.as_str());
     if let [only] = sinks
         && !table.has("sink")
@@ -96,6 +90,37 @@ fn sink(table: &mut Table<'_>, sinks: &[Named<Sink>]) -> Option<String> {
         one_of(&name, "sink", known())?;
         Ok(name)
     })
+}
+
+/// What the sink called `name` talks to, as far as that is known.
+fn broker(name: Option<&str>, sinks: &[Named<Declared>]) -> Option<Broker> {
+    sinks
+        .iter()
+        .find(|sink| Some(sink.name.as_str()) == name)?
+        .value
+        .as_ref()?
+        .broker
+}
+
+/// Kafka's topic, which a route to RabbitMQ does not have. `None` when it is not right.
+fn topic(table: &mut Table<'_>, broker: Option<Broker>) -> Option<Option<Template>> {
+    let parse = |value: &Value| Template::parse(&values::text(value)?);
+    match broker {
+        Some(Broker::Kafka) => table.require("topic", parse).map(Some),
+        Some(Broker::RabbitMq) => {
+            let refuse = |_: &Value| -> Result<(), String> {
+                Err(
+                    "a route to a RabbitMQ sink has none: the routing key is made from each event \
+                     (<partition>.<kind>.<event>.<account>.<stream>), and queues choose by their bindings; remove it"
+                        .to_owned(),
+                )
+            };
+            let has_one = table.has("topic");
+            table.take("topic", refuse);
+            (!has_one).then_some(None)
+        }
+        None => Some(table.take("topic", parse)),
+    }
 }
 
 /// `name`, if it is one of `known`; else what is wrong.
@@ -161,15 +186,15 @@ fn kinds(value: &Value) -> Result<Vec<String>, String> {
 }
 
 /// All but the pictures, and the pictures.
-fn defaults(sink: &str) -> Vec<Route> {
+fn defaults(sink: &str, broker: Option<Broker>) -> Vec<Route> {
     let thumbnail = || vec!["thumbnail".to_owned()];
     let route = |name: &str, matches: Match, topic: &str, mode: Mode| Route {
         name: name.to_owned(),
         sink: sink.to_owned(),
         matches,
-        topic: Template {
+        topic: (broker != Some(Broker::RabbitMq)).then(|| Template {
             parts: vec![Part::Literal(topic.to_owned())],
-        },
+        }),
         mode,
         payload: Payload::Normalized,
         start: Start::Head,

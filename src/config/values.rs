@@ -122,6 +122,19 @@ pub(super) fn whole(bounds: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<u6
     }
 }
 
+/// `true` or `false`.
+pub(super) fn flag(value: &Value) -> Result<bool, String> {
+    match &value.kind {
+        ValueKind::Boolean(flag) => Ok(*flag),
+        ValueKind::String(text) if is_from_env(value) => text
+            .trim()
+            .to_lowercase()
+            .parse()
+            .map_err(|_| format!("expected true or false, found {text:?}")),
+        other => Err(format!("expected true or false, found {}", kind(other))),
+    }
+}
+
 /// A share, from 0.0 to 1.0.
 pub(super) fn share(value: &Value) -> Result<f64, String> {
     let read = match &value.kind {
@@ -163,7 +176,11 @@ pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Val
         let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text));
         found.map(|(_, meant)| *meant).ok_or_else(|| {
             let known: Vec<_> = words.iter().map(|(word, _)| format!("{word:?}")).collect();
-            format!("expected {}, found {text:?}", known.join(" or "))
+            let meant = closest(&text, words.iter().map(|(word, _)| *word));
+            let meant = meant
+                .map(|meant| format!("; did you mean {meant:?}"))
+                .unwrap_or_default();
+            format!("expected {}, found {text:?}{meant}", known.join(" or "))
         })
     }
 }
@@ -220,6 +237,71 @@ pub(super) fn broker(text: &str) -> Result<(), String> {
         None => !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-_".contains(c)),
     };
     (port_is_good && host_is_good).then_some(()).ok_or_else(wrong)
+}
+
+/// One AMQP URI or its source, or a list of them. They may hold a password: none is in a message.
+pub(super) fn uris(value: &Value) -> Result<Vec<String>, String> {
+    match &value.kind {
+        ValueKind::String(text) if is_from_env(value) && text.trim_start().starts_with('[') => {
+            list(value).map_err(|_| r#"expected a JSON list of texts: ["a", "b"]"#.to_owned())
+        }
+        ValueKind::String(text) if is_from_env(value) => Ok(split_uris(text)),
+        ValueKind::String(_) => Ok(vec![text(value)?]),
+        ValueKind::Array(_) => list(value),
+        other => Err(format!("expected a URI or a list of them, found {}", kind(other))),
+    }
+}
+
+/// Splits at the commas that a URI or a source follows: a password may have commas of its own.
+fn split_uris(text: &str) -> Vec<String> {
+    const BEGINNINGS: [&str; 4] = ["amqp:", "amqps:", "env:", "file:"];
+    let mut uris: Vec<String> = Vec::new();
+    for part in text.split(',') {
+        let begins = BEGINNINGS.iter().any(|word| part.trim_start().starts_with(word));
+        match uris.last_mut() {
+            Some(last) if !begins => last.extend([",", part]),
+            _ => uris.push(part.to_owned()),
+        }
+    }
+    uris
+}
+
+/// AMQP's limit on the name of an exchange or a queue, in bytes.
+const AMQP_NAME_BYTES_MAX: usize = 255;
+
+/// An exchange whose name leaves room for those that are made from it: `<exchange>.dead-letters`.
+pub(super) fn exchange(value: &Value) -> Result<String, String> {
+    let bytes_max = AMQP_NAME_BYTES_MAX - ".dead-letters".len();
+    let name = text(value)?;
+    match name.len() {
+        bytes if bytes > bytes_max => Err(format!("longer than {bytes_max} bytes")),
+        _ if name.chars().any(char::is_control) || name.trim() != name => {
+            Err(format!("{name:?} has white space at an end, or a control character"))
+        }
+        _ => Ok(name),
+    }
+}
+
+/// `http(s)://host:15672`, without a slash at the end. It is asked as the sink's own user.
+pub(super) fn management(value: &Value) -> Result<String, String> {
+    let url = text(value)?;
+    let lower = url.to_lowercase();
+    let rest = ["http://", "https://"]
+        .iter()
+        .find_map(|scheme| lower.strip_prefix(scheme));
+    match rest {
+        Some(rest) if rest.split('/').next().is_some_and(|host| host.contains('@')) => {
+            Err("has a user: the sink's own is used, leave it out".to_owned())
+        }
+        Some(rest)
+            if !rest.starts_with(['/', ':', '?', '#']) && !rest.is_empty() && !rest.contains(['?', '#', ' ']) =>
+        {
+            Ok(url.trim_end_matches('/').to_owned())
+        }
+        _ => Err(format!(
+            r#"expected a URL such as "http://rabbitmq.example:15672", found {url:?}"#
+        )),
+    }
 }
 
 /// Kafka's own limit on a topic's name, in bytes.

@@ -14,6 +14,7 @@
 //!   somebody must act.
 //! - `DeadLetter` blames one message, but a broker refuses the batch around it. The replay runs with fewer and fewer
 //!   messages in flight until the refused one is alone; that one goes to the dead letters, and its neighbours pass.
+//! - `SetAside` blames one message for certain: it goes to the dead letters, and the session goes on.
 //!
 //! # The cursor
 //!
@@ -24,12 +25,17 @@
 mod backoff;
 mod dead_letter;
 mod plan;
+mod refused;
 mod status;
 #[cfg(test)]
 mod tests;
 mod window;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use prometheus::{Histogram, IntCounter};
 use tokio::{
@@ -89,6 +95,8 @@ pub struct Dispatcher<S> {
     offered: Option<Offered>,
     /// To be dead-lettered when the replay meets it.
     condemned: Option<(u64, Failure)>,
+    /// Dead letters already, behind a record that is not settled: a replay passes over them.
+    set_aside: BTreeSet<u64>,
     settled: Vec<Settled>,
     /// When something was confirmed, or the first message was handed over.
     settled_at: Instant,
@@ -168,6 +176,7 @@ impl<S: Sink> Dispatcher<S> {
             ahead: VecDeque::new(),
             offered: None,
             condemned: None,
+            set_aside: BTreeSet::new(),
             settled: Vec::new(),
             settled_at: Instant::now(),
             troubled: false,
@@ -210,19 +219,27 @@ impl<S: Sink> Dispatcher<S> {
         loop {
             self.fill().await?;
             let wants_more = self.ahead.is_empty() && self.offered.is_none() && self.has_room();
-            tokio::select! {
+            let over = tokio::select! {
                 biased;
                 _ = stop.wait_for(Option::is_some) => break,
-                over = self.sink.settle(&mut self.settled) => self.settle(over)?,
-                () = sleep_until(gathering.unwrap_or_else(Instant::now)), if gathering.is_some() => gathering = None,
+                over = self.sink.settle(&mut self.settled) => over,
+                () = sleep_until(gathering.unwrap_or_else(Instant::now)), if gathering.is_some() => {
+                    gathering = None;
+                    continue;
+                }
                 more = self.reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read), if wants_more && gathering.is_none() => {
                     more.map_err(read_failure)?;
                     let fast = (GATHER_RECORDS_MIN..READ_RECORDS_MAX).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);
                     self.ahead.extend(read.drain(..));
+                    continue;
                 }
-                _ = tick.tick() => self.watch(),
-            }
+                _ = tick.tick() => {
+                    self.watch();
+                    continue;
+                }
+            };
+            self.settle(over).await?;
         }
         self.finish(stop).await?;
         Err(End::Stopped)
@@ -233,7 +250,7 @@ impl<S: Sink> Dispatcher<S> {
         let deadline = stop.borrow().unwrap_or_else(Instant::now);
         while self.window.in_flight_records() > 0 {
             tokio::select! {
-                over = self.sink.settle(&mut self.settled) => self.settle(over)?,
+                over = self.sink.settle(&mut self.settled) => self.settle(over).await?,
                 () = sleep_until(deadline) => break,
             }
         }
@@ -301,6 +318,10 @@ impl<S: Sink> Dispatcher<S> {
         if let Some((_, failure)) = self.condemned.take_if(|(sequence, _)| *sequence == record.sequence) {
             return self.dead_letter(record, failure).await;
         }
+        if self.set_aside.contains(&record.sequence) {
+            self.window.pass(record.sequence);
+            return Ok(());
+        }
         let event = match Event::decode(&record.bytes) {
             Ok(event) => event,
             Err(error) => {
@@ -351,45 +372,12 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
-    /// Keeps a record among the dead letters; only then is it settled.
-    async fn dead_letter(&mut self, record: Record, failure: Failure) -> Result<(), Failure> {
-        let letter = DeadLetter {
-            route: self.route.clone(),
-            sequence: record.sequence,
-            reason: failure.label.into(),
-            text: failure.text.clone(),
-            at_ms: now_ms(),
-            record: record.bytes,
-        };
-        if let Err(error) = letter.keep(&self.dead_letters).await {
-            self.condemned = Some((record.sequence, failure));
-            return Err(Failure {
-                remedy: Remedy::Hold,
-                label: "dead_letters_full",
-                text: format!(
-                    "record {} cannot be kept among the dead letters: {error}",
-                    record.sequence
-                ),
-            });
-        }
-        tracing::warn!(
-            route = self.route,
-            sequence = record.sequence,
-            reason = failure.label,
-            "dead letter: {failure}"
-        );
-        let labels = [self.route.as_str(), failure.label];
-        self.metrics.all.dead_letters.with_label_values(&labels).inc();
-        self.window.pass(record.sequence);
-        self.limits.records = self.limits.records_max;
-        Ok(())
-    }
-
     /// Takes in what the sink settled. `over`: whether the session goes on.
-    fn settle(&mut self, over: Result<(), Failure>) -> Result<(), Failure> {
+    async fn settle(&mut self, over: Result<(), Failure>) -> Result<(), End> {
         let now = now_ms();
         let in_flight = self.window.in_flight_records();
         let mut failed = None;
+        let mut refused = Vec::new();
         let mut confirmed = 0;
         for Settled { sequence, result } in self.settled.drain(..) {
             match result {
@@ -400,40 +388,41 @@ impl<S: Sink> Dispatcher<S> {
                         self.metrics.publish_seconds.observe(seconds);
                     }
                 }
+                Err(failure) if failure.remedy == Remedy::SetAside => refused.push((sequence, failure)),
                 Err(failure) if failed.is_none() => failed = Some((sequence, failure)),
                 Err(_) => {}
             }
         }
-        if confirmed > 0 {
+        let progressed = confirmed > 0 || !refused.is_empty();
+        if !refused.is_empty() {
+            self.set_aside(refused).await?;
+        }
+        if progressed {
             self.metrics.published.inc_by(confirmed);
             self.settled_at = Instant::now();
             self.backoff.reset();
-            self.troubled = false;
-            self.status.unblock();
+            // A part of the route may still be stuck, which the sink then says.
+            if self.sink.trouble().is_none() {
+                self.troubled = false;
+                self.status.unblock();
+            }
             self.publish_progress();
         }
         if let Some((sequence, failure)) = failed {
             if failure.remedy == Remedy::DeadLetter {
                 self.search(sequence, &failure, in_flight);
             }
-            return Err(failure);
+            return Err(failure.into());
         }
-        over
-    }
-
-    /// A message was refused: if it was alone it is condemned, else the replay goes with fewer in flight.
-    fn search(&mut self, sequence: u64, failure: &Failure, in_flight: usize) {
-        if in_flight == 1 {
-            self.condemned = Some((sequence, failure.clone()));
-            return;
-        }
-        self.limits.records = (in_flight / 4).max(1);
-        self.limits.search_until = self.window.read();
+        over.map_err(End::from)
     }
 
     fn publish_progress(&mut self) {
         let position = self.window.position();
         self.cursor.advance(position);
+        while self.set_aside.first().is_some_and(|sequence| *sequence <= position) {
+            self.set_aside.pop_first();
+        }
         if position >= self.limits.search_until {
             self.limits.records = self.limits.records_max;
         }
@@ -462,7 +451,8 @@ impl<S: Sink> Dispatcher<S> {
                 self.troubled = true;
                 self.status.block(&failure);
             }
-            None if self.troubled => {
+            // With nothing left to publish, and a session, a route that failed before is not blocked.
+            None if self.troubled || self.spool.state().head <= self.window.position() => {
                 self.troubled = false;
                 self.status.unblock();
             }

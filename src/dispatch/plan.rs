@@ -9,7 +9,7 @@ use crate::{
         render::{Mode, Stamp, render},
     },
     provider::{self, Payload},
-    sink::Message,
+    sink::{Message, rabbitmq::routing_key},
 };
 
 /// A topic's name is at most this long in Kafka.
@@ -20,15 +20,16 @@ const TOPIC_BYTES_MAX: usize = 249;
 pub(super) struct Plan {
     replica: Arc<str>,
     matches: Match,
-    topic: Topic,
+    destination: Destination,
     mode: Mode,
     payload: Payload,
 }
 
 #[derive(Debug)]
-enum Topic {
-    Fixed(Arc<str>),
-    PerEvent(Template),
+enum Destination {
+    Topic(Arc<str>),
+    TopicPerEvent(Template),
+    RoutingKey,
 }
 
 impl Plan {
@@ -36,9 +37,12 @@ impl Plan {
         Self {
             replica,
             matches: route.matches.clone(),
-            topic: match route.topic.literal() {
-                Some(topic) => Topic::Fixed(topic.into()),
-                None => Topic::PerEvent(route.topic.clone()),
+            destination: match &route.topic {
+                None => Destination::RoutingKey,
+                Some(topic) => match topic.literal() {
+                    Some(topic) => Destination::Topic(topic.into()),
+                    None => Destination::TopicPerEvent(topic.clone()),
+                },
             },
             mode: route.mode,
             payload: route.payload,
@@ -61,18 +65,23 @@ impl Plan {
             sequence,
             replica: self.replica.clone(),
             id: event.id,
-            topic: self.topic(event),
+            destination: self.destination(event),
             key: event.key.clone(),
             content_type: rendered.content_type,
             attributes: rendered.attributes,
             body: rendered.body,
+            time_ms: event.time.0,
         }
     }
 
-    fn topic(&self, event: &Event) -> Arc<str> {
-        match &self.topic {
-            Topic::Fixed(name) => name.clone(),
-            Topic::PerEvent(template) => expand(template, event).into(),
+    fn destination(&self, event: &Event) -> Arc<str> {
+        match &self.destination {
+            Destination::Topic(name) => name.clone(),
+            Destination::TopicPerEvent(template) => expand(template, event).into(),
+            Destination::RoutingKey => {
+                let stream = event.stream_name.as_deref().unwrap_or(&event.key);
+                routing_key::words(&event.kind, event.name.as_deref(), event.account.as_deref(), stream).into()
+            }
         }
     }
 }

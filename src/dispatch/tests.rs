@@ -42,6 +42,8 @@ struct Broker {
     log: Vec<(String, u64)>,
     script: Vec<Verdict>,
     poisoned: HashSet<u64>,
+    /// Refused one by one, while the session goes on.
+    unroutable: HashSet<u64>,
     opened: usize,
     in_flight_max: usize,
 }
@@ -109,12 +111,27 @@ impl Sink for ScriptedSink {
             _ => self.queue.len(),
         };
         for message in self.queue.drain(..taken) {
+            if broker.unroutable.contains(&message.sequence) {
+                settled.push(Settled {
+                    sequence: message.sequence,
+                    result: Err(failure(Remedy::SetAside)),
+                });
+                continue;
+            }
             confirm(&mut broker, &message);
             settled.push(Settled {
                 sequence: message.sequence,
                 result: Ok(()),
             });
         }
+        let rest = self
+            .queue
+            .iter()
+            .filter(|message| broker.unroutable.contains(&message.sequence));
+        settled.extend(rest.map(|message| Settled {
+            sequence: message.sequence,
+            result: Err(failure(Remedy::SetAside)),
+        }));
         match verdict {
             Some(Verdict::Break(remedy)) => Err(failure(remedy)),
             _ => Ok(()),
@@ -154,9 +171,9 @@ fn route() -> Route {
             not_kinds: vec!["thumbnail".into()],
             ..Match::default()
         },
-        topic: Template {
+        topic: Some(Template {
             parts: vec![Part::Literal("millicast.events".into())],
-        },
+        }),
         mode: Mode::Structured,
         payload: Payload::Normalized,
         start: Start::Oldest,
@@ -331,6 +348,39 @@ async fn a_refused_message_is_dead_lettered_alone_and_its_neighbours_pass() {
         .with_label_values(&["events", "scripted"])
         .get();
     assert_eq!(count, 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_alone_is_set_aside_and_the_session_goes_on() {
+    let bench = Bench::new();
+    bench.append(200).await;
+    let unroutable: Vec<u64> = (1..=200).filter(|n| n % 7 == 0 && n % 10 != 0).collect();
+    bench.broker.lock().unroutable = unroutable.iter().copied().collect();
+    bench.publish_all().await;
+    bench.assert_in_order(200, &unroutable);
+    assert_eq!(bench.broker.lock().opened, 1);
+    let letters = bench.dead_letters().await;
+    let sequences: Vec<u64> = letters.iter().map(|letter| letter.sequence).collect();
+    assert_eq!(sequences, unroutable);
+    assert_eq!(letters[0].record, event_bytes(&bench, 7).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_set_aside_behind_a_gap_is_passed_over_by_the_replay() {
+    let bench = Bench::new();
+    bench.append(200).await;
+    // The first half of a batch is answered, then the session breaks, again and again.
+    bench.broker.lock().unroutable = HashSet::from([2, 31, 91]);
+    bench.broker.lock().script = vec![Verdict::Break(Remedy::Retry); 6];
+    bench.publish_all().await;
+    bench.assert_in_order(200, &[2, 31, 91]);
+    let sequences: Vec<u64> = bench
+        .dead_letters()
+        .await
+        .iter()
+        .map(|letter| letter.sequence)
+        .collect();
+    assert_eq!(sequences, [2, 31, 91], "each once");
 }
 
 async fn event_bytes(bench: &Bench, sequence: u64) -> Bytes {

@@ -11,7 +11,7 @@ use prometheus::{Histogram, IntCounter};
 
 use super::answer::Refusal;
 use crate::{
-    provider::{SignatureError, millicast::Receiver},
+    provider::{KINDS, SignatureError, millicast::Receiver},
     telemetry::Metrics,
 };
 
@@ -19,16 +19,6 @@ use crate::{
 const NONE: &str = "none";
 /// Every status code that a request is answered with; the label is one of these.
 const CODES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
-/// Every kind of event that is counted by its name.
-const KINDS: [&str; 7] = [
-    "feeds",
-    "media",
-    "recordings",
-    "thumbnail",
-    "transcoder",
-    "unreadable",
-    "viewerconnection",
-];
 /// The label of all other kinds, for kinds come from the wire.
 const KIND_OTHER: &str = "other";
 /// An endpoint logs one refusal in this time, and counts the rest.

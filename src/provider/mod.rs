@@ -10,6 +10,17 @@ use bytes::Bytes;
 
 use crate::event::{Content, Event, Provider, Time, render::Data};
 
+/// Every kind of event that the providers are known to send, and `unreadable`.
+pub const KINDS: [&str; 7] = [
+    "feeds",
+    "media",
+    "recordings",
+    "thumbnail",
+    "transcoder",
+    "unreadable",
+    "viewerconnection",
+];
+
 /// A request's headers, whatever server read them.
 pub trait Headers {
     /// The value of the header `name` (in any case), if it is there exactly once.

@@ -5,13 +5,19 @@
 //! the first failure of a session nothing that was enqueued later is retried behind its back. The order after a failure
 //! is dispatch's: it ends the session, opens a new one and replays from the lowest unsettled record.
 
+mod any;
+mod check;
 pub mod kafka;
 pub mod partition;
+pub mod rabbitmq;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use uuid::Uuid;
+
+pub use any::AnySink;
+pub use check::{Finding, Level};
 
 /// What a broker takes: an event rendered for a route.
 #[derive(Debug, Clone)]
@@ -20,13 +26,16 @@ pub struct Message {
     pub sequence: u64,
     pub replica: Arc<str>,
     pub id: Uuid,
-    pub topic: Arc<str>,
+    /// Kafka: the topic. RabbitMQ: the routing key behind the partition, its words escaped.
+    pub destination: Arc<str>,
     /// The stream key. Never empty.
     pub key: String,
     pub content_type: std::borrow::Cow<'static, str>,
     /// CloudEvents attributes by bare name, in binary mode; none in structured mode.
     pub attributes: Vec<(&'static str, String)>,
     pub body: Bytes,
+    /// The event's time, milliseconds since 1970.
+    pub time_ms: i64,
 }
 
 /// A publishing session with a broker, driven by one dispatcher.
@@ -84,4 +93,7 @@ pub enum Remedy {
     Hold,
     /// It is this message's own fault (too large): replay one by one until the culprit is found, and dead-letter it alone.
     DeadLetter,
+    /// It is this message's own fault, and the broker said so of this one alone: it becomes a dead letter, its neighbours pass, and the
+    /// session goes on unless [`Sink::settle`] says that it is over.
+    SetAside,
 }

@@ -6,8 +6,11 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 /// What is logged when neither `FOREBAY_LOG` nor `RUST_LOG` says otherwise.
 ///
-/// actix tells of every connection that its peer ended badly, as an error; that is the peer's affair.
-const FILTER_DEFAULT: &str = "info,actix_http=off,actix_server=warn";
+/// actix tells of every connection that its peer ended badly, as an error; that is the peer's affair. What lapin has to tell, its sink
+/// says in its own words.
+const FILTER_DEFAULT: &str = "info,actix_http=off,actix_server=warn,lapin=off";
+/// Whatever the filter: it would log messages with their bodies.
+const NEVER: &str = "lapin::returned_messages=off";
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
@@ -51,6 +54,10 @@ pub fn init(format: Format) -> Result<(), InitError> {
 }
 
 fn filter() -> Result<EnvFilter, InitError> {
+    Ok(chosen_filter()?.add_directive(NEVER.parse().expect("a constant")))
+}
+
+fn chosen_filter() -> Result<EnvFilter, InitError> {
     for variable in ["FOREBAY_LOG", "RUST_LOG"] {
         if let Ok(text) = std::env::var(variable)
             && !text.is_empty()

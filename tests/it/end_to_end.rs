@@ -1,42 +1,25 @@
-//! From HTTP to a real Kafka, through what goes wrong on the way.
+//! From HTTP to a real broker, through what goes wrong on the way: here Kafka.
+
+mod both;
+mod rabbitmq;
+mod rabbitmq_faults;
 
 use std::{process::Command, time::Duration};
 
 use crate::support::{
-    forebay::{SECRET, Setup, binary},
+    census::{Delivered, assert_delivered, assert_in_order},
+    forebay::{Forebay, SECRET, Setup, binary},
     kafka::{self, Cluster, Options, create_topic},
-    sender::{Outcome, Sender},
-    topic::{assert_in_order, read_to_end},
+    sender::Sender,
+    topic::read_to_end,
 };
 
 const DRAINED: Duration = Duration::from_secs(120);
 const STOPPED: Duration = Duration::from_secs(60);
 
-/// Every answer was 200, and everything so answered is in the topic, in order.
-fn assert_delivered(brokers: &str, topic: &str, outcome: &Outcome) -> usize {
-    assert_eq!(
-        outcome.answers.keys().copied().collect::<Vec<_>>(),
-        [200],
-        "answers: {:?}",
-        outcome.answers
-    );
-    let census = assert_in_order(&read_to_end(brokers, topic));
-    let lost: Vec<&String> = outcome.acknowledged.difference(&census.feed_ids).collect();
-    assert!(
-        lost.is_empty(),
-        "{} acknowledged webhooks are lost, such as {:?}",
-        lost.len(),
-        lost.first()
-    );
-    census.repeats
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hundred_thousand_events_of_five_thousand_streams_arrive_in_order() {
-    let brokers = kafka::shared();
-    let topic = create_topic(&brokers, "volume", 12, &[]).await;
-    let setup = Setup::new(&brokers, &topic);
-    let forebay = setup.start();
+/// Sends a hundred thousand events of five thousand streams, out of order and with duplicates; returns how many there were with
+/// those. Each was answered 200.
+fn send_volume(setup: &Setup) -> usize {
     let output = Command::new(binary())
         .args([
             "send",
@@ -72,20 +55,18 @@ async fn a_hundred_thousand_events_of_five_thousand_streams_arrive_in_order() {
     );
     let sent = usize::try_from(summary["sent"].as_u64().unwrap()).unwrap();
     assert!(sent > 100_000, "duplicates come on top: {summary}");
-    forebay.wait_until_drained(DRAINED);
+    sent
+}
 
-    let census = assert_in_order(&read_to_end(&brokers, &topic));
-    if census.messages != sent {
-        let (_, metrics) = forebay.get("/metrics").unwrap();
-        let metrics: Vec<&str> = metrics
-            .lines()
-            .filter(|l| l.starts_with("forebay") && !l.contains("bucket"))
-            .collect();
-        eprintln!("{}\n{}\n{}", metrics.join("\n"), forebay.log(), forebay.status());
-    }
+/// All of it is there once, and Forebay says so.
+fn assert_volume(records: &[impl Delivered], forebay: &Forebay, sent: usize) {
+    let census = assert_in_order(records);
     assert_eq!(
-        census.messages, sent,
-        "every 2xx is in the topic, once, for nothing failed"
+        census.messages,
+        sent,
+        "every 2xx is at the broker, once, for nothing failed: {}\n{}",
+        forebay.status(),
+        forebay.log()
     );
     assert_eq!(census.repeats, 0);
     let published = forebay.metric("forebay_published_total{route=\"events\"}");
@@ -97,6 +78,18 @@ async fn a_hundred_thousand_events_of_five_thousand_streams_arrive_in_order() {
         !metrics.contains("\nforebay_dead_letters_total{"),
         "nothing is dead-lettered"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_thousand_events_of_five_thousand_streams_arrive_in_order() {
+    let brokers = kafka::shared();
+    let topic = create_topic(&brokers, "volume", 12, &[]).await;
+    let setup = Setup::new(&brokers, &topic);
+    let forebay = setup.start();
+    let sent = send_volume(&setup);
+    forebay.wait_until_drained(DRAINED);
+
+    assert_volume(&read_to_end(&brokers, &topic), &forebay, sent);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,7 +109,7 @@ async fn nothing_acknowledged_is_lost_when_forebay_is_killed_and_started_again()
     assert!(outcome.unanswered > 0, "the kills were felt");
     assert!(outcome.acknowledged.len() > 1_000);
     forebay.wait_until_drained(DRAINED);
-    assert_delivered(&brokers, &topic, &outcome);
+    assert_delivered(&read_to_end(&brokers, &topic), &outcome);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +130,7 @@ async fn a_broker_that_is_away_for_a_minute_is_never_noticed_by_the_sender() {
     assert_eq!(outcome.unanswered, 0);
     assert!(outcome.acknowledged.len() > 20_000);
     forebay.wait_until_drained(DRAINED);
-    assert_delivered(&cluster.bootstrap(), &topic, &outcome);
+    assert_delivered(&read_to_end(&cluster.bootstrap(), &topic), &outcome);
     assert!(
         forebay.status()["routes"][0]["blocked"].is_null(),
         "and so is its return"
@@ -157,7 +150,7 @@ async fn a_rolling_restart_of_three_brokers_is_never_noticed_by_the_sender() {
     let outcome = sender.stop();
     assert_eq!(outcome.unanswered, 0);
     forebay.wait_until_drained(DRAINED);
-    assert_delivered(&cluster.bootstrap(), &topic, &outcome);
+    assert_delivered(&read_to_end(&cluster.bootstrap(), &topic), &outcome);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,11 +8,7 @@ mod topics;
 
 use forebay::{
     config,
-    sink::{
-        Message,
-        kafka::{Level, connect_check},
-        partition::partition_of,
-    },
+    sink::{Level, Message, kafka::connect_check, partition::partition_of},
 };
 use publisher::{DEADLINE, Publisher, assert_in_order, message, sink};
 

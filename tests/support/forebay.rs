@@ -9,12 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::kafka::free_port;
+use super::{http, process::free_port};
 
 /// The secret of MILLICAST's vectors, in base64.
 pub const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 /// The path of the endpoint that [`Setup`] configures.
 pub const PATH: &str = "/millicast/acme";
+/// RabbitMQ's exchange in it.
+pub const EXCHANGE: &str = "forebay";
 
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_forebay")
@@ -29,21 +31,65 @@ pub fn wait_until(what: &str, deadline: Duration, mut holds: impl FnMut() -> boo
     }
 }
 
+/// The sink `main` and a route to a topic, in TOML.
+pub fn kafka_route(name: &str, brokers: &str, topic: &str) -> String {
+    let brokers: Vec<&str> = brokers.split(',').collect();
+    format!(
+        r#"
+        [sinks.main]
+        type = "kafka"
+        brokers = {brokers:?}
+
+        [routes.{name}]
+        sink = "main"
+        match = {{ not_kinds = ["thumbnail"] }}
+        topic = "{topic}"
+        "#
+    )
+}
+
+/// The sink `rabbit` and a route to the exchange `forebay`, in TOML.
+pub fn rabbitmq_route(name: &str, uris: &[String], partitions: usize) -> String {
+    format!(
+        r#"
+        [sinks.rabbit]
+        type = "rabbitmq"
+        uri = {uris:?}
+        exchange = "{EXCHANGE}"
+        partitions = {partitions}
+
+        [routes.{name}]
+        sink = "rabbit"
+        match = {{ not_kinds = ["thumbnail"] }}
+        "#
+    )
+}
+
 /// A configuration on disk, its spool, and the ports that a restart keeps.
 pub struct Setup {
     pub dir: tempfile::TempDir,
     pub public: SocketAddr,
     pub admin: SocketAddr,
     spool: PathBuf,
-    brokers: String,
-    topic: String,
-    extra: String,
+    /// TOML: sinks and routes.
+    routes: String,
     /// A program and its arguments that run the binary (strace, faketime).
     pub wrapper: Vec<String>,
 }
 
 impl Setup {
+    /// Everything but pictures into a topic of Kafka's, by the route `events`.
     pub fn new(brokers: &str, topic: &str) -> Self {
+        Self::publishing(&kafka_route("events", brokers, topic))
+    }
+
+    /// Everything but pictures into the exchange `forebay`, by the route `events`.
+    pub fn rabbitmq(uris: &[String], partitions: usize) -> Self {
+        Self::publishing(&rabbitmq_route("events", uris, partitions))
+    }
+
+    /// What sinks and routes of the caller's own say, in TOML.
+    pub fn publishing(routes: &str) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
@@ -51,9 +97,7 @@ impl Setup {
             admin: local(free_port()),
             spool: dir.path().join("spool"),
             dir,
-            brokers: brokers.into(),
-            topic: topic.into(),
-            extra: String::new(),
+            routes: routes.into(),
             wrapper: Vec::new(),
         }
     }
@@ -66,7 +110,7 @@ impl Setup {
 
     /// Appends TOML to the configuration.
     pub fn with(mut self, toml: &str) -> Self {
-        self.extra.push_str(toml);
+        self.routes.push_str(toml);
         self
     }
 
@@ -81,7 +125,6 @@ impl Setup {
     /// Writes the configuration and returns its path.
     pub fn config(&self) -> PathBuf {
         let path = self.dir.path().join("forebay.toml");
-        let brokers: Vec<String> = self.brokers.split(',').map(|broker| format!("{broker:?}")).collect();
         let toml = format!(
             r#"
             server.listen = "{}"
@@ -94,22 +137,12 @@ impl Setup {
             path = "{PATH}"
             secrets = ["base64:{SECRET}"]
 
-            [sinks.main]
-            type = "kafka"
-            brokers = [{}]
-
-            [routes.events]
-            sink = "main"
-            match = {{ not_kinds = ["thumbnail"] }}
-            topic = "{}"
             {}
             "#,
             self.public,
             self.admin,
             self.spool.display(),
-            brokers.join(", "),
-            self.topic,
-            self.extra
+            self.routes
         );
         std::fs::write(&path, toml).expect("the configuration is written");
         path
@@ -179,7 +212,8 @@ impl Forebay {
 
     /// The status code and body of a page of the admin server.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
-        http_get(self.admin, path)
+        let answer = http::request(self.admin, "GET", path, "", "")?;
+        Some((answer.code, answer.body))
     }
 
     pub fn status(&self) -> serde_json::Value {
@@ -243,39 +277,4 @@ impl Drop for Forebay {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A plain GET; `None` when nobody answers.
-pub fn http_get(address: SocketAddr, path: &str) -> Option<(u16, String)> {
-    use std::io::{Read, Write};
-    let mut stream = std::net::TcpStream::connect_timeout(&address, Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
-    )
-    .ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    let code = answer.get(9..12)?.parse().ok()?;
-    let body = answer.split_once("\r\n\r\n")?.1;
-    Some((code, dechunk(&answer, body)))
-}
-
-/// Takes a chunked body apart, where it is one.
-fn dechunk(answer: &str, body: &str) -> String {
-    if !answer.to_ascii_lowercase().contains("transfer-encoding: chunked") {
-        return body.to_owned();
-    }
-    let mut whole = String::new();
-    let mut rest = body;
-    while let Some((size, tail)) = rest.split_once("\r\n") {
-        let size = usize::from_str_radix(size.trim(), 16).unwrap_or(0);
-        if size == 0 {
-            break;
-        }
-        whole.push_str(&tail[..size]);
-        rest = &tail[size + 2..];
-    }
-    whole
 }

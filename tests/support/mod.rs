@@ -1,8 +1,14 @@
 //! What the tests stand on: real servers, the real binary, and what reads and judges its output.
 
+pub mod census;
 pub mod disk;
 pub mod forebay;
+pub mod http;
 pub mod kafka;
+pub mod process;
+pub mod publisher;
+pub mod rabbitmq;
 pub mod schemas;
 pub mod sender;
+pub mod tls;
 pub mod topic;

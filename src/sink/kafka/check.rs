@@ -22,37 +22,12 @@ use super::{
     session::Session,
     topics::{admin, admin_options},
 };
-use crate::{config, sink::Failure};
+use crate::{
+    config,
+    sink::{Failure, Finding, Level},
+};
 
 const DEADLINE: Duration = Duration::from_secs(10);
-
-/// How a finding matters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
-    /// All is well with this.
-    Good,
-    /// It works, and can lose or hold back something.
-    Warning,
-    /// It does not work.
-    Problem,
-}
-
-/// One thing that a check found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub level: Level,
-    /// Names the thing, the cause and the cure.
-    pub text: String,
-}
-
-impl Finding {
-    fn new(level: Level, text: impl Into<String>) -> Self {
-        Self {
-            level,
-            text: text.into(),
-        }
-    }
-}
 
 /// Connects to the brokers of the sink called `sink` and looks at `topics`, which routes name without a placeholder. Writes
 /// nothing. Takes up to half a minute.

@@ -30,7 +30,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-pub use check::{Finding, Level, connect_check};
+pub use check::connect_check;
 pub use failure::LABELS;
 pub use metrics::KafkaMetrics;
 pub use properties::{check_properties, message_bytes_max};
@@ -177,7 +177,7 @@ impl Sink for KafkaSink {
             Err(SendError::Full) => Err(EnqueueError::Full(Box::new(message))),
             Err(SendError::Failed(failure)) => {
                 if failure.label == failure::UNKNOWN_TOPIC {
-                    self.wanted.insert(message.topic.to_string());
+                    self.wanted.insert(message.destination.to_string());
                 }
                 Err(EnqueueError::Failed(failure))
             }

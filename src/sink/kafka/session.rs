@@ -299,7 +299,7 @@ impl Session {
             return Err(SendError::Full);
         }
         let sequence = usize::try_from(message.sequence).expect("64-bit sequence numbers need a 64-bit machine");
-        let record = BaseRecord::with_opaque_to(&message.topic, sequence)
+        let record = BaseRecord::with_opaque_to(&message.destination, sequence)
             .key(message.key.as_bytes())
             .payload(&message.body[..])
             .headers(headers(message));
@@ -317,7 +317,7 @@ impl Session {
                 // The message that failed is on its way to `settle`.
                 None => SendError::Full,
             },
-            code => SendError::Failed(failure::of_message(code, &message.topic)),
+            code => SendError::Failed(failure::of_message(code, &message.destination)),
         })
     }
 

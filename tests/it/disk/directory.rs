@@ -8,11 +8,12 @@ use std::{
 
 use super::{EXIT_DISK, assert_kept, key, setup};
 use crate::support::{
+    census::assert_in_order,
     disk::scratch,
     forebay::{Setup, wait_until},
     kafka::{self, create_topic},
     sender::{Outcome, Sender},
-    topic::{assert_in_order, read_to_end},
+    topic::read_to_end,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);

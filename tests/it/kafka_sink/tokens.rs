@@ -14,9 +14,9 @@ use base64::{Engine, prelude::*};
 use forebay::{
     config::{self, Template},
     sink::{
-        Remedy, Sink,
+        Level, Remedy, Sink,
         kafka::{
-            Level, connect_check,
+            connect_check,
             tail::{Tail, TailOptions},
         },
     },

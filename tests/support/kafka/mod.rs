@@ -6,8 +6,7 @@
 #![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
 
 mod client;
-mod process;
-mod tls;
+mod java;
 
 use std::{
     path::{Path, PathBuf},
@@ -15,15 +14,15 @@ use std::{
     time::Duration,
 };
 
+use super::{
+    process::{Process, directory, free_port},
+    tls::Certificates,
+};
 pub use client::{
     Read, add_partitions, create_topic, create_topic_named, delete_topic, partitions, read, read_all, read_with,
     set_topic, wait_for_brokers,
 };
-pub use process::free_port;
-
-use process::Java;
 use tempfile::TempDir;
-pub use tls::Certificates;
 
 /// How long a broker may take to come up, on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(90);
@@ -84,7 +83,7 @@ struct Node {
     log: PathBuf,
     /// By [`Listener::ALL`]; none where the listener is off.
     ports: [Option<u16>; 5],
-    java: Option<Java>,
+    process: Option<Process>,
 }
 
 /// What a [`Cluster`] is to be.
@@ -126,8 +125,7 @@ impl Options {
 impl Cluster {
     /// Starts brokers and waits until all of them are there.
     pub fn start(options: &Options) -> Self {
-        let prefix = format!("{DIR_PREFIX}{}-", std::process::id());
-        let dir = tempfile::Builder::new().prefix(&prefix).tempdir().unwrap();
+        let dir = directory(DIR_PREFIX);
         let certificates = options
             .listeners
             .contains(&Listener::MutualTls)
@@ -136,8 +134,8 @@ impl Cluster {
         let mut nodes: Vec<Node> = (0..options.nodes)
             .map(|i| Node::write(dir.path(), i, &controllers, options, certificates.as_ref()))
             .collect();
-        let formatting: Vec<Java> = nodes.iter().map(Node::format).collect();
-        formatting.into_iter().for_each(Java::finish);
+        let formatting: Vec<Process> = nodes.iter().map(Node::format).collect();
+        formatting.into_iter().for_each(Process::finish);
         nodes.iter_mut().for_each(Node::start);
         let cluster = Self {
             dir,
@@ -171,7 +169,7 @@ impl Cluster {
 
     /// Waits until every broker that runs is registered and answers.
     pub fn wait_until_ready(&self) {
-        let running = self.nodes.iter().filter(|node| node.java.is_some()).count();
+        let running = self.nodes.iter().filter(|node| node.process.is_some()).count();
         if let Err(error) = wait_for_brokers(&self.bootstrap(), running, READY_DEADLINE) {
             let logs: Vec<_> = self.nodes.iter().map(Node::log_tail).collect();
             panic!("{error}\n{}", logs.join("\n---\n"));
@@ -180,22 +178,22 @@ impl Cluster {
 
     /// As `kill -9`: at once, with nothing said.
     pub fn kill(&mut self, node: usize) {
-        self.nodes[node].java.take().expect("it runs").kill();
+        self.nodes[node].process.take().expect("it runs").kill();
     }
 
     /// As an operator stops it. Waits for its end.
     pub fn stop(&mut self, node: usize) {
-        self.nodes[node].java.take().expect("it runs").terminate();
+        self.nodes[node].process.take().expect("it runs").terminate();
     }
 
     /// SIGSTOP: connections stay open and nobody answers.
     pub fn freeze(&self, node: usize) {
-        self.nodes[node].java.as_ref().expect("it runs").signal("STOP");
+        self.nodes[node].process.as_ref().expect("it runs").signal("STOP");
     }
 
     /// SIGCONT.
     pub fn thaw(&self, node: usize) {
-        self.nodes[node].java.as_ref().expect("it runs").signal("CONT");
+        self.nodes[node].process.as_ref().expect("it runs").signal("CONT");
     }
 
     /// Starts a broker again, on the same ports and data.
@@ -224,12 +222,12 @@ impl Cluster {
         ];
         let user = ["--entity-type", "users", "--entity-name", USER];
         let log = self.dir.path().join("config-command.log");
-        Java::run("kafka.admin.ConfigCommand", &[&arguments[..], &user].concat(), &log).finish();
+        java::run("kafka.admin.ConfigCommand", &[&arguments[..], &user].concat(), &log).finish();
     }
 
     /// The process of a broker.
     pub fn pid(&self, node: usize) -> u32 {
-        self.nodes[node].java.as_ref().expect("it runs").pid()
+        self.nodes[node].process.as_ref().expect("it runs").pid()
     }
 }
 
@@ -275,7 +273,7 @@ impl Node {
             data = data.display(),
         );
         if let Some(certificates) = certificates {
-            text.push_str(&certificates.server_properties());
+            text.push_str(&server_properties(certificates));
         }
         for (key, value) in &options.properties {
             text.push_str(&format!("{key}={value}\n"));
@@ -286,7 +284,7 @@ impl Node {
             config,
             log: dir.join(format!("server-{i}.log")),
             ports,
-            java: None,
+            process: None,
         }
     }
 
@@ -295,9 +293,9 @@ impl Node {
             .expect("a listener that is on")
     }
 
-    fn format(&self) -> Java {
+    fn format(&self) -> Process {
         let scram = format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]");
-        Java::run(
+        java::run(
             "kafka.tools.StorageTool",
             &[
                 "format",
@@ -313,7 +311,7 @@ impl Node {
     }
 
     fn start(&mut self) {
-        self.java = Some(Java::run("kafka.Kafka", &[&self.config.to_string_lossy()], &self.log));
+        self.process = Some(java::run("kafka.Kafka", &[&self.config.to_string_lossy()], &self.log));
     }
 
     fn log_tail(&self) -> String {
@@ -321,6 +319,15 @@ impl Node {
         let from = text.char_indices().rev().nth(3000).map_or(0, |(at, _)| at);
         text[from..].to_string()
     }
+}
+
+fn server_properties(certificates: &Certificates) -> String {
+    format!(
+        "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
+         ssl.client.auth=required\n",
+        certificates.path("server-keystore.pem").display(),
+        certificates.path("ca.pem").display(),
+    )
 }
 
 /// The broker that most tests share: `host:port`.
@@ -332,7 +339,6 @@ pub fn shared() -> String {
         .get_or_init(|| match std::env::var("FOREBAY_TEST_KAFKA") {
             Ok(address) if !address.is_empty() => (address, None),
             _ => {
-                sweep();
                 let cluster = Cluster::single();
                 (cluster.bootstrap(), Some(cluster))
             }
@@ -341,21 +347,7 @@ pub fn shared() -> String {
         .clone()
 }
 
-/// Removes what the shared brokers of earlier runs left: nothing drops a static.
-fn sweep() {
-    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
-        let name = entry.file_name();
-        let owner = name
-            .to_str()
-            .and_then(|name| name.strip_prefix(DIR_PREFIX)?.split('-').next());
-        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
-            // Another run may sweep at the same time.
-            let _ = std::fs::remove_dir_all(entry.path());
-        }
-    }
-}
-
 /// Runs a single-file program of `tests/kafka` with Kafka's own Java client, and returns what it printed.
 pub fn java(program: &str, arguments: &[&str]) -> String {
-    process::run_source(program, arguments)
+    java::run_source(program, arguments)
 }

@@ -1,5 +1,7 @@
 //! A private CA, a broker's certificate and a client's, made for one test.
 
+#![allow(dead_code, reason = "each program that includes it uses a part of it")]
+
 use std::{
     path::{Path, PathBuf},
     process::Command,
@@ -30,18 +32,9 @@ impl Certificates {
         this
     }
 
-    /// The path of `ca.pem`, `client.pem` or `client.key`.
+    /// The path of `ca.pem`, `client.pem` or `client.key`, or of a server's own file.
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.join(file)
-    }
-
-    pub(super) fn server_properties(&self) -> String {
-        format!(
-            "ssl.keystore.type=PEM\nssl.keystore.location={}\nssl.truststore.type=PEM\nssl.truststore.location={}\n\
-             ssl.client.auth=required\n",
-            self.path("server-keystore.pem").display(),
-            self.path("ca.pem").display(),
-        )
     }
 
     fn openssl(&self, arguments: &str) {

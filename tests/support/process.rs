@@ -1,6 +1,9 @@
-//! Java processes that end with the test, however it ends.
+//! Server processes that end with the test, however it ends.
+
+#![allow(dead_code, reason = "each program that includes it uses a part of it")]
 
 use std::{
+    ffi::OsStr,
     fs::File,
     net::TcpListener,
     path::{Path, PathBuf},
@@ -12,6 +15,8 @@ use std::{
     },
     time::{Duration, Instant},
 };
+
+use tempfile::TempDir;
 
 /// A job for the thread that spawns, and where to send the child.
 type Job = (Command, Sender<std::io::Result<Child>>);
@@ -32,27 +37,31 @@ static SPAWNER: LazyLock<Sender<Job>> = LazyLock::new(|| {
     jobs
 });
 
-fn spawn(command: Command) -> Child {
+/// Starts a program on a thread that lives as long as this process.
+pub fn spawn(command: Command) -> Child {
     let (reply, child) = channel();
     SPAWNER.send((command, reply)).unwrap();
-    child.recv().unwrap().expect("setpriv and java can be run")
+    child.recv().unwrap().expect("setpriv can be run")
 }
 
-pub struct Java {
+/// A command that is killed when this process dies.
+pub fn mortal(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(program).stdin(Stdio::null());
+    command
+}
+
+/// A [`mortal`] process with its output in a file; killed when dropped.
+pub struct Process {
     child: Child,
     log: PathBuf,
 }
 
-impl Java {
-    /// Runs a class of Kafka's; its output goes to the end of `log`.
-    pub fn run(class: &str, arguments: &[&str], log: &Path) -> Self {
+impl Process {
+    /// Runs a command; its output goes to the end of `log`.
+    pub fn run(mut command: Command, log: &Path) -> Self {
         let output = File::options().create(true).append(true).open(log).unwrap();
-        let mut command = command();
-        command
-            .arg(class)
-            .args(arguments)
-            .stdout(output.try_clone().unwrap())
-            .stderr(output);
+        command.stdout(output.try_clone().unwrap()).stderr(output);
         Self {
             child: spawn(command),
             log: log.into(),
@@ -90,16 +99,13 @@ impl Java {
         self.signal("TERM");
         let deadline = Instant::now() + Duration::from_secs(60);
         while self.ended().is_none() {
-            assert!(
-                Instant::now() < deadline,
-                "the broker does not stop: {}",
-                self.log.display()
-            );
+            assert!(Instant::now() < deadline, "it does not stop: {}", self.log.display());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
-    fn ended(&mut self) -> Option<ExitStatus> {
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
@@ -110,46 +116,27 @@ impl Java {
     }
 }
 
-impl Drop for Java {
+impl Drop for Process {
     fn drop(&mut self) {
         self.end();
     }
 }
 
-/// `java` with Kafka's jars, killed when this process dies.
-fn command() -> Command {
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--pdeathsig", "KILL", "java", "-Xms256m", "-Xmx512m"])
-        // Up quickly, and modest on a small machine.
-        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp"])
-        .arg(format!("{}/*", jars().display()))
-        .stdin(Stdio::null());
-    command
-}
-
-pub fn run_source(program: &str, arguments: &[&str]) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(program);
-    let mut command = command();
-    command
-        .arg(source)
-        .args(arguments)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit());
-    let output = spawn(command).wait_with_output().unwrap();
-    assert!(output.status.success(), "{program}: {}", output.status);
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Kafka's jars, fetched by Maven once.
-fn jars() -> &'static Path {
-    static JARS: LazyLock<PathBuf> = LazyLock::new(|| {
-        let prepare = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/jars.sh");
-        let output = Command::new(prepare).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "tests/kafka/jars.sh: {}", output.status);
-        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-    });
-    &JARS
+/// A temporary directory that says whose it is: what it is for, then the id of this process. Those of processes that are
+/// gone are removed, because nothing drops what a static holds.
+pub fn directory(prefix: &str) -> TempDir {
+    for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
+        let name = entry.file_name();
+        let owner = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(prefix)?.split('-').next());
+        if owner.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            // Another run may sweep at the same time.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    let prefix = format!("{prefix}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir().unwrap()
 }
 
 /// A port that nobody listens on. Below the range from which the kernel takes ports for outgoing connections, so that none of

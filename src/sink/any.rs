@@ -1,0 +1,39 @@
+//! One type for a route's sink, whichever broker it talks to.
+
+use super::{EnqueueError, Failure, Message, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
+
+/// A sink of either broker.
+pub enum AnySink {
+    Kafka(Box<KafkaSink>),
+    RabbitMq(Box<RabbitMqSink>),
+}
+
+impl Sink for AnySink {
+    async fn reopen(&mut self) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(sink) => sink.reopen().await,
+            Self::RabbitMq(sink) => sink.reopen().await,
+        }
+    }
+
+    fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
+        match self {
+            Self::Kafka(sink) => sink.enqueue(message),
+            Self::RabbitMq(sink) => sink.enqueue(message),
+        }
+    }
+
+    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+        match self {
+            Self::Kafka(sink) => sink.settle(settled).await,
+            Self::RabbitMq(sink) => sink.settle(settled).await,
+        }
+    }
+
+    fn trouble(&self) -> Option<Failure> {
+        match self {
+            Self::Kafka(sink) => sink.trouble(),
+            Self::RabbitMq(sink) => sink.trouble(),
+        }
+    }
+}

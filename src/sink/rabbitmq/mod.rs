@@ -1,0 +1,183 @@
+//! RabbitMQ, through lapin: one connection per route, one channel per partition.
+//!
+//! # Lanes
+//!
+//! A partition's messages go through its *lane*: a channel with publisher confirms, and the one task that owns it. The lane takes what
+//! waits for it, publishes all of it (mandatory, persistent), waits for *all* the confirms, and settles the batch as a whole
+//! (`settlement`): lapin attaches a returned message to whichever confirm resolves next, so a single confirm proves
+//! nothing. Nothing else is published on the channel until then; lanes run side by side. A key has one partition, so the order of
+//! a key is the order of its lane.
+//!
+//! A batch has at most one message of a key, 1024 messages and a MiB. So nothing of a stream is on its way while an earlier
+//! message of it may still be refused, and lanes are fast with many streams: one stream alone gets one message a round trip.
+//!
+//! # What is refused, and the order
+//!
+//! - **Nacked** (a full queue with `reject-publish`, a node that fails): the message stays the next one of its stream and is
+//!   published again after a pause, without end. Other lanes go on.
+//! - **Returned** (no queue is bound): by default set aside as a dead letter, exactly that one; its neighbours and the session go on. With
+//!   `unroutable = "hold"` it is treated as nacked.
+//! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and dispatch replays
+//!   the rest.
+//! - Everything else (exchange gone, not allowed, connection lost, no answer within the deadline) ends the session.
+//!   Dispatch opens the next one and replays from the lowest unsettled record. lapin's own recovery is off.
+//!
+//! # The end of a session
+//!
+//! A publish that was not answered may still be on its way. So the tasks of a session are ended and its socket is shut
+//! down before the next session is opened. A blocked connection is not closed in order, which would wait for as long as it is blocked.
+
+mod check;
+mod connect;
+mod encode;
+mod failure;
+mod lane;
+mod management;
+mod metrics;
+pub mod routing_key;
+mod session;
+mod settlement;
+pub mod tail;
+mod topology;
+pub mod uri;
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+
+pub use check::connect_check;
+pub use connect::{Link, connect};
+pub use failure::LABELS;
+pub use metrics::RabbitMqMetrics;
+pub use topology::prepare;
+
+use self::session::Session;
+use super::{EnqueueError, Failure, Message, Remedy, Settled, Sink, partition::partition_of};
+use crate::config;
+
+/// Whose session it is.
+#[derive(Debug, Clone)]
+pub struct Names {
+    pub sink: Arc<str>,
+    pub route: Arc<str>,
+}
+
+/// One route's publishing session with RabbitMQ.
+pub struct RabbitMqSink {
+    config: config::RabbitMq,
+    names: Names,
+    metrics: Arc<RabbitMqMetrics>,
+    session: Option<Session>,
+    /// The node to begin with at the next connection: another one after each that failed.
+    node: usize,
+    /// What a header frame holds on this connection, in bytes.
+    head_bytes_max: usize,
+}
+
+impl RabbitMqSink {
+    /// A sink without a session yet: [`Sink::reopen`] opens it.
+    pub fn new(config: &config::RabbitMq, names: Names, metrics: Arc<RabbitMqMetrics>) -> Self {
+        Self {
+            config: config.clone(),
+            names,
+            metrics,
+            session: None,
+            node: 0,
+            head_bytes_max: 0,
+        }
+    }
+
+    async fn open(&mut self) -> Result<Session, Failure> {
+        let purpose = format!("forebay sink {} route {}", self.names.sink, self.names.route);
+        let link = connect(&self.config, &self.names.sink, &purpose, self.node).await?;
+        topology::ensure(&link, &self.config).await?;
+        self.head_bytes_max = match link.configuration().frame_max() as usize {
+            0 => usize::MAX,
+            frame => frame - FRAME_OVERHEAD_BYTES,
+        };
+        tracing::info!(route = %self.names.route, node = %link.node, "connected to RabbitMQ");
+        Ok(Session::new(
+            link,
+            &self.config,
+            self.names.clone(),
+            self.metrics.clone(),
+        ))
+    }
+}
+
+/// Type, channel, size and end of a frame.
+const FRAME_OVERHEAD_BYTES: usize = 8;
+
+fn no_session() -> Failure {
+    failure::failure(Remedy::Retry, failure::OTHER, "no session with RabbitMQ yet")
+}
+
+impl Sink for RabbitMqSink {
+    async fn reopen(&mut self) -> Result<(), Failure> {
+        if let Some(old) = self.session.take() {
+            old.close().await;
+            self.node += 1;
+        }
+        match self.open().await {
+            Ok(session) => {
+                self.session = Some(session);
+                Ok(())
+            }
+            Err(failure) => {
+                self.node += 1;
+                Err(failure)
+            }
+        }
+    }
+
+    fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
+        let session = self
+            .session
+            .as_mut()
+            .ok_or_else(|| EnqueueError::Failed(no_session()))?;
+        let head_bytes = encode::head_bytes(&message);
+        if head_bytes > self.head_bytes_max {
+            let refused = failure::headers_too_large(&self.names.sink, head_bytes, self.head_bytes_max);
+            return Err(EnqueueError::Failed(refused));
+        }
+        if session.shared.is_over() {
+            // `settle` has something to tell first.
+            return Err(EnqueueError::Full(Box::new(message)));
+        }
+        let partition = partition_of(message.key.as_bytes(), self.config.partitions);
+        session.send(partition, message).map_err(EnqueueError::Full)
+    }
+
+    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+        let session = self.session.as_mut().ok_or_else(no_session)?;
+        loop {
+            let before = settled.len();
+            if let Some(over) = session.shared.take(settled) {
+                return Err(over);
+            }
+            if settled.len() > before {
+                return Ok(());
+            }
+            // The wait ends for what nobody tells: a task that panicked. Shorter than dispatch's own tick, which cancels it.
+            if timeout(Duration::from_millis(250), session.shared.changed.notified())
+                .await
+                .is_err()
+                && let Some(failure) = session.failed()
+            {
+                session.shared.end(failure);
+            }
+        }
+    }
+
+    fn trouble(&self) -> Option<Failure> {
+        self.session.as_ref()?.shared.trouble()
+    }
+}
+
+impl Drop for RabbitMqSink {
+    fn drop(&mut self) {
+        if let Some(session) = self.session.take() {
+            session.abandon();
+        }
+    }
+}

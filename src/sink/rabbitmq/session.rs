@@ -1,0 +1,224 @@
+//! One life of a connection: its lanes, and what they share.
+
+use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+
+use futures_util::StreamExt as _;
+use lapin::{Event, types::ShortString};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinSet,
+    time::Instant,
+};
+
+use super::{
+    Names,
+    connect::Link,
+    failure,
+    lane::{self, Lane},
+    metrics::RabbitMqMetrics,
+};
+use crate::{
+    config,
+    sink::{Failure, Message, Remedy, Settled},
+};
+
+/// A lane that was refused so long, with nothing taken in between, is told of.
+const REFUSED_MAX: Duration = Duration::from_secs(1);
+
+/// What the tasks of a session share with its owner.
+pub(super) struct Shared {
+    pub names: Names,
+    pub exchange: ShortString,
+    pub hold_unroutable: bool,
+    pub link: Link,
+    pub changed: Notify,
+    outcome: Mutex<Outcome>,
+    blocked: Mutex<Blocked>,
+    /// Lanes whose queues take nothing, since when, and why.
+    refused: Mutex<BTreeMap<u32, (Instant, Failure)>>,
+    metrics: Arc<RabbitMqMetrics>,
+}
+
+/// What became of messages, and of the session.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub settled: Vec<Settled>,
+    pub over: Option<Failure>,
+}
+
+#[derive(Default)]
+struct Blocked {
+    reason: Option<String>,
+    ended: Option<Instant>,
+}
+
+pub(super) struct Session {
+    pub shared: Arc<Shared>,
+    lanes: Vec<Option<mpsc::Sender<Message>>>,
+    tasks: JoinSet<()>,
+}
+
+impl Session {
+    pub fn new(link: Link, config: &config::RabbitMq, names: Names, metrics: Arc<RabbitMqMetrics>) -> Self {
+        metrics.session(&names, true);
+        let events = link.events_listener();
+        let shared = Arc::new(Shared {
+            names,
+            exchange: config.exchange.as_str().into(),
+            hold_unroutable: config.unroutable == config::Unroutable::Hold,
+            link,
+            changed: Notify::new(),
+            outcome: Mutex::default(),
+            blocked: Mutex::default(),
+            refused: Mutex::default(),
+            metrics,
+        });
+        let mut tasks = JoinSet::new();
+        let watched = shared.clone();
+        tasks.spawn(async move {
+            let mut events = pin!(events);
+            while let Some(event) = events.next().await {
+                watched.heard(event);
+            }
+        });
+        Self {
+            shared,
+            lanes: vec![None; config.partitions as usize],
+            tasks,
+        }
+    }
+
+    /// Gives a message to its partition's lane. `Err`: the lane has no room.
+    pub fn send(&mut self, partition: u32, message: Message) -> Result<(), Box<Message>> {
+        let feed = self.lanes[partition as usize].get_or_insert_with(|| {
+            let (feed, lane) = mpsc::channel(lane::FEED_RECORDS_MAX);
+            self.tasks.spawn(Lane::run(partition, self.shared.clone(), lane));
+            feed
+        });
+        feed.try_send(message).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message) => Box::new(message),
+        })
+    }
+
+    /// A failure that no task told.
+    pub fn failed(&mut self) -> Option<Failure> {
+        let sink = &self.shared.names.sink;
+        if let Some(ended) = self.tasks.try_join_next() {
+            let text = match ended {
+                Ok(()) => "its task ended",
+                Err(_) => "a bug: its task panicked",
+            };
+            return Some(failure::closed(sink, text));
+        }
+        let lost = !self.shared.link.status().connected();
+        lost.then(|| failure::closed(sink, "it is not connected any more"))
+    }
+
+    /// Ends the session: nothing is published any more.
+    pub async fn close(mut self) {
+        self.tasks.shutdown().await;
+        self.shared.metrics.session(&self.shared.names, false);
+        if let Some(shared) = Arc::into_inner(self.shared) {
+            shared.link.close().await;
+        }
+    }
+
+    /// Without waiting.
+    pub fn abandon(self) {
+        self.shared.metrics.session(&self.shared.names, false);
+    }
+}
+
+impl Shared {
+    /// The session is over. The first reason counts.
+    pub fn end(&self, failure: Failure) {
+        self.outcome.lock().over.get_or_insert(failure);
+        self.changed.notify_one();
+    }
+
+    pub fn settle(&self, settled: impl Iterator<Item = Settled>) {
+        self.outcome.lock().settled.extend(settled);
+        self.changed.notify_one();
+    }
+
+    /// What was settled since the last time; the reason of the end stays.
+    pub fn take(&self, settled: &mut Vec<Settled>) -> Option<Failure> {
+        let mut outcome = self.outcome.lock();
+        settled.append(&mut outcome.settled);
+        outcome.over.clone()
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.outcome.lock().over.is_some()
+    }
+
+    pub fn unroutable(&self, remedy: Remedy, routing_key: &str) -> Failure {
+        failure::unroutable(remedy, &self.names.sink, self.exchange.as_str(), routing_key)
+    }
+
+    pub fn was_blocked_within(&self, time: Duration) -> bool {
+        let blocked = self.blocked.lock();
+        blocked.reason.is_some() || blocked.ended.is_some_and(|ended| ended.elapsed() < time)
+    }
+
+    pub fn lane_is_refused(&self, partition: u32, since: Instant, failure: Failure) {
+        self.refused.lock().insert(partition, (since, failure));
+    }
+
+    pub fn lane_is_well(&self, partition: u32) {
+        self.refused.lock().remove(&partition);
+    }
+
+    /// What keeps messages from being confirmed.
+    pub fn trouble(&self) -> Option<Failure> {
+        if let Some(reason) = &self.blocked.lock().reason {
+            return Some(failure::blocked(&self.names.sink, reason));
+        }
+        let refused = self.refused.lock();
+        let mut long = refused.values().filter(|(since, _)| since.elapsed() >= REFUSED_MAX);
+        long.next().map(|(_, failure)| failure.clone())
+    }
+
+    pub fn channel_opened(&self) {
+        self.metrics.channels.with_label_values(&self.labels()).inc();
+    }
+
+    pub fn count_returned(&self, count: usize) {
+        if count > 0 {
+            self.metrics
+                .returned
+                .with_label_values(&self.labels())
+                .inc_by(count as u64);
+        }
+    }
+
+    pub fn count_nack(&self) {
+        self.metrics.nacks.with_label_values(&self.labels()).inc();
+    }
+
+    fn labels(&self) -> [&str; 2] {
+        [&self.names.sink, &self.names.route]
+    }
+
+    fn heard(&self, event: Event) {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                self.metrics.blocked.with_label_values(&self.labels()).set(1);
+                self.blocked.lock().reason = Some(reason);
+            }
+            Event::ConnectionUnblocked => {
+                self.metrics.blocked.with_label_values(&self.labels()).set(0);
+                *self.blocked.lock() = Blocked {
+                    reason: None,
+                    ended: Some(Instant::now()),
+                };
+            }
+            // A lane that a channel's error belongs to tells more of it.
+            Event::Error(error) if !self.link.status().connected() => {
+                self.end(failure::of_session(&error, &self.names.sink, self.exchange.as_str()));
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! The defaults, and what the documents say of them.
+
+use std::{path::PathBuf, time::Duration};
+
+use forebay::{
+    config::{Match, SinkKind, Template},
+    event::{Provider, render::Mode},
+    provider::Payload,
+    spool::Start,
+};
+
+use super::{CONTRACT, Dir, LEAST, SECRET, load, load_named};
+
+#[test]
+fn the_least_configuration_has_the_contracts_defaults() {
+    let least = load(LEAST, &[]).unwrap();
+    let contract = load(CONTRACT, &[("ACME_SECRET", SECRET)]).unwrap();
+    assert_eq!(format!("{:?}", least.server), format!("{:?}", contract.server));
+    assert_eq!(format!("{:?}", least.admin), format!("{:?}", contract.admin));
+    assert_eq!(format!("{:?}", least.routes), format!("{:?}", contract.routes));
+    assert_eq!(least.spool.dir, contract.spool.dir);
+    assert_eq!(least.spool.bytes_max, contract.spool.bytes_max);
+    assert_eq!(least.spool.thumbnail_share_max, contract.spool.thumbnail_share_max);
+    assert_eq!(least.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn the_defaults_are_what_the_documentation_says() {
+    let config = load(LEAST, &[]).unwrap();
+    assert_eq!(config.server.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.server.body_bytes_max, 16 << 20);
+    assert_eq!(config.server.bodies_bytes_max, 256 << 20);
+    assert_eq!(config.server.body_deadline, Duration::from_secs(10));
+    assert_eq!(config.server.connections_max, 10_000);
+    assert_eq!(config.server.drain_delay, Duration::from_secs(5));
+    assert_eq!(config.server.shutdown_deadline, Duration::from_secs(30));
+    assert_eq!(config.server.trusted_proxies, []);
+    assert_eq!(config.admin.listen.to_string(), "0.0.0.0:9464");
+    assert_eq!(config.spool.dir, PathBuf::from("/var/lib/forebay"));
+    assert_eq!(config.spool.bytes_max, 10 << 30);
+    assert_eq!(config.spool.replica, None);
+    assert_eq!(config.endpoints[0].provider, Provider::Millicast);
+    assert_eq!(config.endpoints[0].account, None);
+
+    let [events, thumbnails] = config.routes.as_slice() else {
+        panic!("two routes, not {:?}", config.routes)
+    };
+    assert_eq!(
+        (
+            events.name.as_str(),
+            events.topic.as_ref().unwrap().to_string().as_str()
+        ),
+        ("events", "millicast.events")
+    );
+    assert_eq!(
+        events.matches,
+        Match {
+            not_kinds: vec!["thumbnail".into()],
+            ..Match::default()
+        }
+    );
+    assert_eq!(
+        (events.mode, events.payload, events.start),
+        (Mode::Structured, Payload::Normalized, Start::Head)
+    );
+    assert_eq!(
+        (events.in_flight_records_max, events.in_flight_bytes_max),
+        (10_000, 64 << 20)
+    );
+    assert_eq!(thumbnails.topic.as_ref().unwrap().to_string(), "millicast.thumbnails");
+    assert_eq!(
+        thumbnails.matches,
+        Match {
+            kinds: vec!["thumbnail".into()],
+            ..Match::default()
+        }
+    );
+    assert_eq!(thumbnails.mode, Mode::Binary);
+}
+
+#[test]
+fn every_example_loads() {
+    let dir = Dir::new();
+    let secret = dir.file("secret", SECRET);
+    let examples = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/examples");
+    let mut count = 0;
+    for file in std::fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = file.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut text = std::fs::read_to_string(&file).unwrap();
+        for path in ["acme-next", "acme", "globex", "rabbitmq-password"] {
+            let there = format!("file:{}\"", secret.display());
+            text = text.replace(&format!("file:/run/secrets/{path}\""), &there);
+        }
+        for path in ["ssl/rabbitmq-ca.pem", "forebay/client.pem", "forebay/client.key"] {
+            text = text.replace(&format!("/etc/{path}"), &secret.display().to_string());
+        }
+        let env = [
+            ("ACME_SECRET", SECRET),
+            ("RABBITMQ_URI", "amqp://forebay:forebay@localhost/%2f"),
+        ];
+        let config = load_named(&name, &text, &env);
+        assert_eq!(
+            config.map(|config| config.warnings).map_err(|p| p.to_string()),
+            Ok(Vec::new()),
+            "{name}"
+        );
+        count += 1;
+    }
+    assert!(count >= 5);
+}
+
+#[test]
+fn yaml_says_the_same_as_toml() {
+    let yaml = r#"
+endpoints:
+  acme:
+    path: /millicast/acme
+    secrets: ["base64:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="]
+sinks:
+  main:
+    type: kafka
+    brokers: ["localhost:9092"]
+    properties:
+      compression.type: zstd
+      linger: { ms: 5 }
+"#;
+    let toml = LEAST.to_owned() + "properties = { \"compression.type\" = \"zstd\", linger.ms = 5 }";
+    let of_yaml = load_named("forebay.yaml", yaml, &[]).unwrap();
+    let of_toml = load(&toml, &[]).unwrap();
+    assert_eq!(format!("{of_yaml:?}"), format!("{of_toml:?}"));
+    let SinkKind::Kafka(kafka) = &of_yaml.sinks[0].kind else {
+        panic!("a Kafka sink")
+    };
+    assert_eq!(kafka.properties["linger.ms"], "5");
+    assert_eq!(kafka.properties["compression.type"], "zstd");
+}
+
+#[test]
+fn a_template_fits_the_topics_that_can_be_made_of_it() {
+    let table = [
+        ("events", "events", true),
+        ("events", "events2", false),
+        ("events.{account}", "events.a", true),
+        ("events.{account}", "events.", false),
+        ("{account}.{kind}.x", "a.b.feeds.x", true),
+        ("{account}.{kind}.x", "a.x", false),
+        ("{account}{kind}", "a", false),
+    ];
+    for (template, topic, expected) in table {
+        assert_eq!(
+            Template::parse(template).unwrap().fits(topic),
+            expected,
+            "{template} {topic}"
+        );
+    }
+}

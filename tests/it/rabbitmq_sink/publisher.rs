@@ -1,0 +1,61 @@
+//! What the tests publish with.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use forebay::{
+    config,
+    sink::{
+        Message,
+        rabbitmq::{Names, RabbitMqMetrics, RabbitMqSink},
+    },
+};
+use uuid::Uuid;
+
+pub use crate::support::publisher::{Publisher, assert_in_order};
+
+pub const DEADLINE: Duration = Duration::from_secs(60);
+pub const EXCHANGE: &str = "forebay";
+
+pub fn configuration(uris: &[String], partitions: u32) -> config::RabbitMq {
+    config::RabbitMq {
+        uris: uris.iter().cloned().map(config::TextSource::Inline).collect(),
+        username: None,
+        password: None,
+        tls: config::RabbitMqTls::default(),
+        exchange: EXCHANGE.into(),
+        partitions,
+        declare: false,
+        unroutable: config::Unroutable::DeadLetter,
+        management: None,
+    }
+}
+
+pub fn new_sink(config: &config::RabbitMq) -> RabbitMqSink {
+    let names = Names {
+        sink: "rabbit".into(),
+        route: "events".into(),
+    };
+    let metrics = RabbitMqMetrics::register(&prometheus::Registry::new()).unwrap();
+    RabbitMqSink::new(config, names, Arc::new(metrics))
+}
+
+pub fn sink(uris: &[String], partitions: u32) -> RabbitMqSink {
+    new_sink(&configuration(uris, partitions))
+}
+
+/// Of stream `n % 7`.
+pub fn message(sequence: u64) -> Message {
+    let stream = sequence % 7;
+    Message {
+        sequence,
+        replica: "forebay-0".into(),
+        id: Uuid::from_u128(sequence.into()),
+        destination: format!("feeds.started.ZG6NWV.stream-{stream}").into(),
+        time_ms: 1_638_463_486_489,
+        key: format!("ZG6NWV/stream-{stream}"),
+        content_type: "application/cloudevents+json; charset=UTF-8".into(),
+        attributes: Vec::new(),
+        body: Bytes::from(format!("{{\"n\":{sequence}}}")),
+    }
+}

@@ -1,0 +1,50 @@
+//! Java programs with Kafka's jars.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::LazyLock,
+};
+
+use super::super::process::{Process, mortal, spawn};
+
+/// Runs a class of Kafka's; its output goes to the end of `log`.
+pub fn run(class: &str, arguments: &[&str], log: &Path) -> Process {
+    let mut command = command();
+    command.arg(class).args(arguments);
+    Process::run(command, log)
+}
+
+fn command() -> Command {
+    let mut command = mortal("java");
+    command
+        .args(["-Xms256m", "-Xmx512m"])
+        // Up quickly, and modest on a small machine.
+        .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp"])
+        .arg(format!("{}/*", jars().display()));
+    command
+}
+
+pub fn run_source(program: &str, arguments: &[&str]) -> String {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(program);
+    let mut command = command();
+    command
+        .arg(source)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
+    let output = spawn(command).wait_with_output().unwrap();
+    assert!(output.status.success(), "{program}: {}", output.status);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Kafka's jars, fetched by Maven once.
+fn jars() -> &'static Path {
+    static JARS: LazyLock<PathBuf> = LazyLock::new(|| {
+        let prepare = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/jars.sh");
+        let output = Command::new(prepare).stderr(Stdio::inherit()).output().unwrap();
+        assert!(output.status.success(), "tests/kafka/jars.sh: {}", output.status);
+        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
+    });
+    &JARS
+}

@@ -41,6 +41,10 @@ advisories:
 bench *ARGS:
     cargo bench --locked --bench ingest -- {{ ARGS }}
 
+# The same for RabbitMQ, beside its own Java client.
+bench-rabbitmq *ARGS:
+    cargo bench --locked --bench rabbitmq -- {{ ARGS }}
+
 # A Kafka on localhost:9092 for trials.
 kafka:
     docker compose up --wait

@@ -111,7 +111,7 @@ get_python() {
     export FOREBAY_TEST_PYTHON=$python
 }
 
-get_kafka() { tests/kafka/jars.sh >/dev/null; }
+get_kafka() { tests/jars.sh tests/kafka >/dev/null; }
 
 build() { cargo test --release --locked --no-run --all-targets; }
 

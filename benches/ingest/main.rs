@@ -6,10 +6,12 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
 
 mod load;
-mod quiet;
 mod report;
 mod servers;
 
+#[allow(clippy::unwrap_used, reason = "the harness of the tests, where a panic is a failure")]
+#[path = "../../tests/support/jars.rs"]
+mod jars;
 #[allow(
     clippy::unwrap_used,
     reason = "the harness of the tests: not all of it is used here, and a panic is a failure"
@@ -22,6 +24,9 @@ mod process;
 #[allow(clippy::unwrap_used, reason = "the same")]
 #[path = "../../tests/support/tls.rs"]
 mod tls;
+
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::time::{Duration, Instant};
 
@@ -166,7 +171,7 @@ impl Bench<'_> {
 
     fn start(&self, kind: Kind, name: &str) -> Result<Server> {
         if !self.arguments.noisy {
-            quiet::wait(QUIET_DEADLINE)?;
+            support::quiet::wait(QUIET_DEADLINE)?;
         }
         let topic = format!("bench-{name}");
         if kind != Kind::Bare {

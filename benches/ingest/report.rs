@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use anyhow::{Result, ensure};
 
-use crate::{load::Vegeta, servers::Kind};
+use crate::{load::Vegeta, servers::Kind, support::median};
 
 /// One load with so many connections.
 #[derive(Debug)]
@@ -144,16 +144,5 @@ impl fmt::Display for Report {
             )?;
         }
         Ok(())
-    }
-}
-
-/// NaN of nothing.
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    match values.len() {
-        0 => f64::NAN,
-        n if n % 2 == 1 => values[n / 2],
-        n => f64::midpoint(values[n / 2 - 1], values[n / 2]),
     }
 }

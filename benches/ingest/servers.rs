@@ -15,7 +15,10 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
-use crate::load::{PATH, SECRET};
+use crate::{
+    load::{PATH, SECRET},
+    support::cpu,
+};
 
 /// How long Forebay may publish what was left of a load.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(120);
@@ -203,18 +206,4 @@ fn get(port: u16, path: &str) -> Result<String> {
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
-}
-
-/// What all threads of a process have used: `utime` and `stime` of proc(5).
-fn cpu(pid: u32) -> Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, after_name) = stat.rsplit_once(')').context("/proc/PID/stat without a name")?;
-    let ticks = after_name.split_whitespace().skip(11).take(2).map(str::parse::<u64>);
-    let ticks = ticks.sum::<Result<u64, _>>()?;
-    Ok(Duration::from_secs_f64(ticks as f64 / ticks_per_second()?))
-}
-
-fn ticks_per_second() -> Result<f64> {
-    let output = Command::new("getconf").arg("CLK_TCK").output()?;
-    Ok(String::from_utf8(output.stdout)?.trim().parse()?)
 }

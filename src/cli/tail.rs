@@ -51,7 +51,7 @@ pub struct TailArgs {
     /// What this exchange gets
     #[arg(long, value_name = "NAME", requires = "amqp")]
     pub exchange: Option<String>,
-    /// Only what this binding takes, such as 03.# or *.feeds.#; may be repeated [default: #]
+    /// Only what this binding takes, such as 03.# or *.feeds.#; may be repeated; # when none is given
     #[arg(long = "binding", value_name = "KEY", requires = "exchange")]
     pub bindings: Vec<String>,
     /// RabbitMQ's management API [default: the same host, port 15672, with TLS 15671]

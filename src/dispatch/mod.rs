@@ -5,7 +5,7 @@
 //!
 //! # Order, and what a failure does to it
 //!
-//! A *session* is the time between two [`Sink::reopen`]. Within a session messages go out in the order of the spool. At the
+//! A *session* is the time between two [`Sink::reopen`]. Within a session the messages of a stream go out in the order of the spool. At the
 //! first failure the session is over: what it had in flight is unknown, and the next session starts again at the
 //! lowest record that is not settled. So a consumer can see a stretch of a stream again, under the same ids and in the
 //! same order, and never misses a part of it. What the failure asks for ([`Remedy`]) decides what happens in between:

@@ -1,7 +1,7 @@
 //! The contract between dispatch and a broker.
 //!
-//! A [`Sink`] is one route's publishing session. Exactly one task drives it. It promises: messages are handed to the
-//! broker in the order of [`Sink::enqueue`]; a message is settled with `Ok` only by the broker's own confirmation; and after
+//! A [`Sink`] is one route's publishing session. Exactly one task drives it. It promises: the messages of a key are handed
+//! to the broker in the order of [`Sink::enqueue`]; a message is settled with `Ok` only by the broker's own confirmation; and after
 //! the first failure of a session nothing that was enqueued later is retried behind its back. The order after a failure
 //! is dispatch's: it ends the session, opens a new one and replays from the lowest unsettled record.
 

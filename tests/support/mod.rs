@@ -4,6 +4,7 @@ pub mod census;
 pub mod disk;
 pub mod forebay;
 pub mod http;
+pub mod jars;
 pub mod kafka;
 pub mod process;
 pub mod publisher;

@@ -6,7 +6,10 @@ use std::{
     sync::LazyLock,
 };
 
-use super::super::process::{Process, mortal, spawn};
+use super::super::{
+    jars,
+    process::{Process, mortal, spawn},
+};
 
 /// Runs a class of Kafka's; its output goes to the end of `log`.
 pub fn run(class: &str, arguments: &[&str], log: &Path) -> Process {
@@ -38,13 +41,8 @@ pub fn run_source(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Kafka's jars, fetched by Maven once.
+/// Kafka's jars.
 fn jars() -> &'static Path {
-    static JARS: LazyLock<PathBuf> = LazyLock::new(|| {
-        let prepare = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka/jars.sh");
-        let output = Command::new(prepare).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "tests/kafka/jars.sh: {}", output.status);
-        PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
-    });
+    static JARS: LazyLock<PathBuf> = LazyLock::new(|| jars::fetch("tests/kafka"));
     &JARS
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::json;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::DRAINED;
 use crate::support::{
@@ -96,14 +96,16 @@ async fn a_stopped_app_a_memory_alarm_and_closed_connections_are_never_noticed_b
     cluster.alarm(0, false);
     run.wait_until_publishing("the alarm");
 
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + Duration::from_secs(60);
     let mut closed = 0;
     while Instant::now() < until {
+        // Every second, or as often as the command comes through on a busy machine.
+        let next = Instant::now() + Duration::from_secs(1);
         cluster.close_all_connections(0);
         closed += 1;
-        sleep(Duration::from_secs(1)).await;
+        sleep_until(next).await;
     }
-    assert!(closed > 5, "closed {closed} times");
+    assert!(closed > 20, "closed {closed} times");
     run.wait_until_publishing("the closes");
 
     vhost.delete_exchange(EXCHANGE);
@@ -133,7 +135,7 @@ async fn a_killed_node_and_a_lost_majority_are_never_noticed_by_the_sender() {
         "rabbitmq_nacked",
         "no_confirmation",
     ]);
-    sleep(Duration::from_secs(20)).await;
+    sleep(Duration::from_secs(60)).await;
     assert_eq!(
         run.forebay.get("/readyz").unwrap().0,
         200,

@@ -108,6 +108,13 @@ impl Sender {
         all
     }
 
+    /// How many were answered 200 up to now.
+    pub fn acknowledged(&self) -> usize {
+        let of_one =
+            |outcome: &Arc<Mutex<Outcome>>| outcome.lock().expect("no panic under the lock").acknowledged.len();
+        self.threads.iter().map(|(_, outcome)| of_one(outcome)).sum()
+    }
+
     pub fn stop(mut self) -> Outcome {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = Outcome::default();

@@ -34,7 +34,7 @@ impl RabbitMqMetrics {
             channels: gauge("channels", "Open channels, one for each partition in use.")?,
             sessions: counter("sessions_total", "Connections made, the first included.")?,
             returned: counter("returned_total", "Messages that no queue took.")?,
-            nacks: counter("nacks_total", "Batches in which a queue refused a message.")?,
+            nacks: counter("nacks_total", "Times that a queue refused a message.")?,
         })
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::json;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::sleep;
 
 use super::DRAINED;
 use crate::support::{
@@ -13,7 +13,11 @@ use crate::support::{
     sender::Sender,
 };
 
-const PARTITIONS: usize = 4;
+const PARTITIONS: usize = 8;
+const STREAMS: usize = 5_000;
+const WEBHOOKS: usize = 100_000;
+/// By far enough for that many at the rate at which they are sent.
+const SENT: Duration = Duration::from_secs(300);
 /// How soon a trouble is told.
 const TOLD: Duration = Duration::from_secs(45);
 
@@ -34,7 +38,7 @@ impl Run {
         let route = rabbitmq_route("events", &vhost.uris(), PARTITIONS).replace("[sinks.rabbit]", hold);
         let setup = Setup::publishing(&route);
         let forebay = setup.start();
-        let sender = Sender::start(setup.public, 8, 500, 500);
+        let sender = Sender::start(setup.public, 16, 1_500, STREAMS);
         let run = Self {
             _setup: setup,
             forebay,
@@ -69,6 +73,9 @@ impl Run {
 
     /// Everything acknowledged is there, and the trouble is over.
     async fn finish(mut self) {
+        wait_until("enough is acknowledged", SENT, || {
+            self.sender.acknowledged() >= WEBHOOKS
+        });
         let outcome = self.sender.stop();
         assert_eq!(outcome.unanswered, 0);
         self.forebay.wait_until_drained(DRAINED);
@@ -91,21 +98,19 @@ async fn a_stopped_app_a_memory_alarm_and_closed_connections_are_never_noticed_b
     run.wait_until_publishing("start_app");
 
     cluster.alarm(0, true);
+    let blocked = || {
+        run.forebay
+            .metric("forebay_rabbitmq_blocked{route=\"events\",sink=\"rabbit\"}")
+            == 1.0
+    };
+    wait_until("the alarm is in the metrics", Duration::from_secs(3), blocked);
     run.wait_until_told(&["rabbitmq_blocked"]);
     sleep(Duration::from_secs(5)).await;
     cluster.alarm(0, false);
     run.wait_until_publishing("the alarm");
 
-    let until = Instant::now() + Duration::from_secs(60);
-    let mut closed = 0;
-    while Instant::now() < until {
-        // Every second, or as often as the command comes through on a busy machine.
-        let next = Instant::now() + Duration::from_secs(1);
-        cluster.close_all_connections(0);
-        closed += 1;
-        sleep_until(next).await;
-    }
-    assert!(closed > 20, "closed {closed} times");
+    let closed = cluster.close_all_connections_every_second(0, 60);
+    assert!(closed >= 30, "closed {closed} connections in a minute");
     run.wait_until_publishing("the closes");
 
     vhost.delete_exchange(EXCHANGE);

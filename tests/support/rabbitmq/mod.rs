@@ -194,9 +194,16 @@ impl Cluster {
         );
     }
 
-    /// Closes every connection to a node, as an operator does.
-    pub fn close_all_connections(&self, node: usize) {
-        self.ctl(node, &["close_all_connections", "a test closes it"]);
+    /// Does once a second, so many times, what `rabbitmqctl close_all_connections` does, whose own start takes longer than that.
+    /// Returns how many connections there were to close, all in all.
+    pub fn close_all_connections_every_second(&self, node: usize, times: usize) -> usize {
+        let expression = format!(
+            "lists:sum([begin timer:sleep(1000), Open = rabbit_networking:connections(), \
+             [catch rabbit_networking:close_connection(One, <<\"a test closes it\">>) || One <- Open], length(Open) end \
+             || _ <- lists:seq(1, {times})])."
+        );
+        let said = self.ctl(node, &["eval", &expression]);
+        said.trim().parse().unwrap_or_else(|_| panic!("not a number: {said}"))
     }
 }
 

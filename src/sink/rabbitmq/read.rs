@@ -188,7 +188,7 @@ impl Reading {
 }
 
 fn is_4_or_later(overview: &Value) -> bool {
-    let version = overview["rabbitmq_version"].as_str().unwrap_or_default();
+    let version = overview["management_version"].as_str().unwrap_or_default();
     let major = version.split('.').next().and_then(|major| major.parse::<u32>().ok());
     // What is not known is taken for the stricter.
     major.is_none_or(|major| major >= 4)

@@ -10,6 +10,7 @@ mod secret;
 mod send;
 mod serve;
 mod tail;
+mod verify;
 
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -22,6 +23,7 @@ pub use self::{
     secret::SecretText,
     send::SendArgs,
     tail::TailArgs,
+    verify::VerifyArgs,
 };
 use crate::telemetry::logging::Format;
 
@@ -58,6 +60,8 @@ pub enum Command {
     Send(SendArgs),
     /// Show events as they arrive in a topic or an exchange
     Tail(TailArgs),
+    /// Read topics or queues to their end, and name what is missing, out of order or malformed
+    Verify(VerifyArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page
@@ -131,6 +135,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Dev(args) => dev::run(&args),
         Command::Send(args) => send::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Completions(args) => scripts::completions(&args),
         Command::Man => scripts::man(),
     }

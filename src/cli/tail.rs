@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub use self::{
-    show::Show,
+    show::{Message, Show},
     source::{Source, Tail, of_rabbitmq},
 };
 use super::{Exit, Failure, runtime, stopped};

@@ -90,6 +90,9 @@ async fn a_hundred_thousand_events_of_five_thousand_streams_arrive_in_order() {
     forebay.wait_until_drained(DRAINED);
 
     assert_volume(&read_to_end(&brokers, &topic), &forebay, sent);
+    let config = setup.config();
+    let (code, report) = crate::verify::verify(&["--config", config.to_str().unwrap()]);
+    assert_eq!(code, Some(0), "{report:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -20,3 +20,4 @@ mod rabbitmq_tail;
 mod rabbitmq_topology;
 mod schemas;
 mod tidy;
+mod verify;

@@ -71,6 +71,16 @@ impl Message {
         self.key.as_deref() == Some(stream.as_bytes())
     }
 
+    /// Where it was found, for people.
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    /// Its stream's key, as the broker has it.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
     /// A line for people: time, type, stream, place.
     fn line(&self) -> String {
         let event = self.event().unwrap_or_default();
@@ -108,7 +118,7 @@ impl Message {
     }
 
     /// The CloudEvent, of either mode; `None` when it is none.
-    fn event(&self) -> Option<Map<String, Value>> {
+    pub fn event(&self) -> Option<Map<String, Value>> {
         if self.content_type.starts_with("application/cloudevents+json") {
             return serde_json::from_slice(&self.payload).ok();
         }

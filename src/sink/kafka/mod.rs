@@ -14,6 +14,7 @@ mod failure;
 mod metrics;
 mod oauth;
 mod properties;
+pub mod read;
 mod session;
 pub mod tail;
 mod topics;

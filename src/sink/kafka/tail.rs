@@ -25,9 +25,9 @@ use super::{
 use crate::config::{self, Template};
 
 /// Messages that were read and wait for [`Tail::next`].
-const AHEAD_MESSAGES_MAX: usize = 1024;
+pub(super) const AHEAD_MESSAGES_MAX: usize = 1024;
 /// How soon the reading thread sees that it is not wanted any more.
-const POLL: Duration = Duration::from_millis(100);
+pub(super) const POLL: Duration = Duration::from_millis(100);
 
 /// What to follow.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ impl Tail {
 
 /// Remembers what librdkafka says about the brokers, which its errors do not.
 #[derive(Default)]
-struct Context {
+pub(super) struct Context {
     reason: Mutex<Option<String>>,
     is_refused: AtomicBool,
 }
@@ -132,17 +132,11 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-type TailConsumer = BaseConsumer<Context>;
+pub(super) type TailConsumer = BaseConsumer<Context>;
 
 /// A consumer that stands at its place in every partition of the topics.
 fn assigned(options: &TailOptions, lease: Option<&Lease>) -> Result<TailConsumer, TailError> {
-    let consumer: TailConsumer = config(&options.kafka)
-        .create_with_context(Context::default())
-        .map_err(|error| TailError::Kafka(error.to_string()))?;
-    if let Some(lease) = lease {
-        let given = lease.hand_over(consumer.client());
-        given.map_err(|failure| TailError::Kafka(failure.text))?;
-    }
+    let consumer = consumer(&config(&options.kafka), lease)?;
     let until = Instant::now() + options.deadline;
     let mut partitions = TopicPartitionList::new();
     for (topic, count) in topics(&consumer, options, until)? {
@@ -163,7 +157,18 @@ fn assigned(options: &TailOptions, lease: Option<&Lease>) -> Result<TailConsumer
     Ok(consumer)
 }
 
-fn config(kafka: &config::Kafka) -> ClientConfig {
+pub(super) fn consumer(config: &ClientConfig, lease: Option<&Lease>) -> Result<TailConsumer, TailError> {
+    let consumer: TailConsumer = config
+        .create_with_context(Context::default())
+        .map_err(|error| TailError::Kafka(error.to_string()))?;
+    if let Some(lease) = lease {
+        let given = lease.hand_over(consumer.client());
+        given.map_err(|failure| TailError::Kafka(failure.text))?;
+    }
+    Ok(consumer)
+}
+
+pub(super) fn config(kafka: &config::Kafka) -> ClientConfig {
     let mut client = client_config(kafka, message_bytes_max(0), 0);
     // What the broker has is read, whatever this process would send.
     client.remove("message.max.bytes");
@@ -177,7 +182,11 @@ fn config(kafka: &config::Kafka) -> ClientConfig {
 }
 
 /// The topics to read, with the number of their partitions.
-fn topics(consumer: &TailConsumer, options: &TailOptions, until: Instant) -> Result<BTreeMap<String, i32>, TailError> {
+pub(super) fn topics(
+    consumer: &TailConsumer,
+    options: &TailOptions,
+    until: Instant,
+) -> Result<BTreeMap<String, i32>, TailError> {
     let mut found = BTreeMap::new();
     for template in &options.topics {
         let name = template.to_string();
@@ -209,7 +218,7 @@ fn end(
 }
 
 /// Asks the brokers until they answer, or the deadline is over, or it is clear that waiting does not help.
-fn ask<T>(
+pub(super) fn ask<T>(
     consumer: &TailConsumer,
     options: &TailOptions,
     until: Instant,
@@ -239,11 +248,7 @@ fn ask<T>(
 /// Reads until nobody listens any more, or an error says that there will be nothing more.
 fn read(consumer: &TailConsumer, mut lease: Option<Lease>, sender: &mpsc::Sender<Result<Tailed, TailError>>) {
     while !sender.is_closed() {
-        if let Some(token) = lease.as_mut().and_then(Lease::renewed)
-            && let Err(reason) = token.hand_over(consumer.client())
-        {
-            tracing::warn!("a new token cannot be used, the old one stays: {reason}");
-        }
+        renew(consumer, lease.as_mut());
         let tailed = match consumer.poll(POLL) {
             None => continue,
             Some(Ok(message)) => Ok(tailed(&message)),
@@ -260,8 +265,17 @@ fn read(consumer: &TailConsumer, mut lease: Option<Lease>, sender: &mpsc::Sender
     }
 }
 
+/// Hands over a token that was fetched since the last time.
+pub(super) fn renew(consumer: &TailConsumer, lease: Option<&mut Lease>) {
+    if let Some(token) = lease.and_then(Lease::renewed)
+        && let Err(reason) = token.hand_over(consumer.client())
+    {
+        tracing::warn!("a new token cannot be used, the old one stays: {reason}");
+    }
+}
+
 /// librdkafka goes on by itself, or it is about the group, which is not used.
-fn passes(error: &KafkaError) -> bool {
+pub(super) fn passes(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -278,7 +292,7 @@ fn passes(error: &KafkaError) -> bool {
     )
 }
 
-fn tailed(message: &BorrowedMessage<'_>) -> Tailed {
+pub(super) fn tailed(message: &BorrowedMessage<'_>) -> Tailed {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
     Tailed {
         topic: message.topic().to_owned(),

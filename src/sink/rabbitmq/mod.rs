@@ -34,6 +34,7 @@ mod failure;
 mod lane;
 mod management;
 mod metrics;
+pub mod read;
 pub mod routing_key;
 mod session;
 mod settlement;

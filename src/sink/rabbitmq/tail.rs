@@ -164,7 +164,7 @@ async fn follow(link: &Link, bindings: &[(String, String)]) -> lapin::Result<(Ch
     Ok((channel, consumer))
 }
 
-fn tailed(delivery: Delivery) -> Tailed {
+pub(super) fn tailed(delivery: Delivery) -> Tailed {
     let properties = &delivery.properties;
     let headers = properties.headers().iter().flat_map(|headers| headers.inner());
     Tailed {

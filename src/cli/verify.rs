@@ -1,0 +1,120 @@
+//! `forebay verify`: reads topics or queues to their end and names what is missing, out of order or malformed.
+
+mod census;
+mod numbers;
+mod report;
+mod schemas;
+mod source;
+
+use std::{path::PathBuf, time::Instant};
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use self::{
+    census::{Census, Place},
+    report::Report,
+    schemas::Schemas,
+    source::{Part, Plan, Reading},
+};
+use super::{Exit, Failure, out, runtime, stopped};
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay verify --config forebay.toml
+  forebay verify --config forebay.toml --route events --from 2h
+  forebay verify --brokers localhost:9092 --topic millicast.events --json | jq .is_right
+  forebay verify --amqp env:RABBITMQ_URI --queue forebay.00 --queue forebay.01
+
+It reads to the end that is there when it begins, joins no group, commits nothing and leaves queues as they were. A queue
+with consumers, or with a limit of deliveries, is refused. Exit codes: 0 all in order; 1 it names what is not; 64 usage;
+69 a broker, topic or queue. docs/verify.md says what counts as wrong.")]
+#[command(group = clap::ArgGroup::new("verified").required(true).args(["config", "brokers", "amqp"]))]
+pub struct VerifyArgs {
+    /// The configuration whose routes are meant: with all of them, what is missing is an error
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Only this route
+    #[arg(long, value_name = "NAME", requires = "config")]
+    pub route: Option<String>,
+    /// Kafka's brokers, host:port, separated by commas
+    #[arg(long, value_name = "LIST", requires = "topics", value_delimiter = ',')]
+    pub brokers: Vec<String>,
+    /// A topic; may be repeated
+    #[arg(long = "topic", id = "topics", value_name = "NAME", requires = "brokers")]
+    pub topics: Vec<String>,
+    /// RabbitMQ: amqp(s)://user:password@host:port/vhost, env:NAME or file:PATH
+    #[arg(long, value_name = "URI", requires = "queues")]
+    pub amqp: Option<String>,
+    /// A queue or stream; may be repeated
+    #[arg(long = "queue", id = "queues", value_name = "NAME", requires = "amqp")]
+    pub queues: Vec<String>,
+    /// RabbitMQ's management API [default: the same host, port 15672, with TLS 15671]
+    #[arg(long, value_name = "URL", requires = "amqp")]
+    pub management: Option<String>,
+    /// CAs in PEM that are trusted beside the system's, for amqps://
+    #[arg(long, value_name = "FILE", requires = "amqp")]
+    pub ca_file: Option<PathBuf>,
+    /// Read queues whose messages may be delivered only so often: it costs one delivery of each message
+    #[arg(long)]
+    pub spend_delivery: bool,
+    /// From this time on: RFC 3339, or how long ago, such as 2h (Kafka)
+    #[arg(long, value_name = "TIME", value_parser = source::time)]
+    pub from: Option<i64>,
+    /// The data is the body as it came (payload = "original"), which no schema describes
+    #[arg(long, conflicts_with = "config")]
+    pub original: bool,
+    /// So many missing records are known: forebay_dead_letters_total
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub dead_letters: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
+    let plan = Plan::of(args)?;
+    let report = runtime()?.block_on(async {
+        tokio::select! {
+            report = verify(args, plan) => report,
+            () = stopped() => Err(Failure::not_right("stopped before the end")),
+        }
+    })?;
+    // Whoever closed the pipe has read enough; the exit code still tells.
+    let _ = match args.json {
+        true => out(format_args!("{}\n", report.json())),
+        false => out(format_args!("{report}")),
+    };
+    match report.is_right() {
+        true => Ok(Exit::Ok),
+        false => Ok(Exit::NotRight),
+    }
+}
+
+async fn verify(args: &VerifyArgs, plan: Plan) -> Result<Report, Failure> {
+    let began = Instant::now();
+    let schemas = Schemas::load();
+    let mut routes = Vec::new();
+    for part in &plan.parts {
+        let (reading, places, messages) = Reading::open(part, args).await?;
+        routes.push((read(part, reading, messages, &schemas).await?, places));
+    }
+    Ok(Report::new(routes, plan.is_whole, args.dead_letters, began.elapsed()))
+}
+
+async fn read(part: &Part, mut reading: Reading, messages: u64, schemas: &Schemas) -> Result<Census, Failure> {
+    let style = ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} messages, {per_sec}, {eta} left")
+        .expect("the template is a constant");
+    let progress = ProgressBar::new(messages)
+        .with_style(style)
+        .with_prefix(part.name.clone());
+    let mut census = Census::new(part.name.clone(), part.is_original);
+    while let Some((place, message)) = reading.next().await? {
+        census.take(&place, &message, schemas);
+        progress.inc(1);
+    }
+    reading.close().await;
+    progress.finish_and_clear();
+    Ok(census)
+}

@@ -1,0 +1,204 @@
+//! What is wrong with the events of one route, found while they are read.
+//!
+//! Memory: of every event its id (16 bytes) and, until its neighbours were read, its number; of every stream its key, its place
+//! and a number for each replica. About 100 bytes an event.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{numbers::Numbers, schemas::Schemas};
+use crate::cli::tail::Message;
+
+/// How many of a kind of mistake are shown.
+const SHOWN_MAX: usize = 5;
+
+/// Mistakes of one kind: how many, and the first of them in words.
+#[derive(Debug, Default, Clone)]
+pub struct Mistakes {
+    pub count: u64,
+    pub shown: Vec<String>,
+}
+
+impl Mistakes {
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.shown.len() < SHOWN_MAX {
+            self.shown.push(text());
+        }
+    }
+}
+
+/// All that is known of a route's events.
+#[derive(Debug, Default)]
+pub struct Census {
+    pub name: String,
+    /// The data is the body as it came: no schema says what is in it.
+    pub is_original: bool,
+    pub events: u64,
+    /// Of a record of the spool that was there before.
+    pub repeats: u64,
+    /// Of another record, with the id of an earlier event.
+    pub duplicates: u64,
+    pub late: u64,
+    pub late_ms_max: u64,
+    pub several_partitions: Mistakes,
+    pub steps_back: Mistakes,
+    pub clashes: Mistakes,
+    pub violations: Mistakes,
+    pub no_events: Mistakes,
+    streams: HashMap<String, Stream>,
+    ids: HashSet<Uuid>,
+    replicas: BTreeMap<String, Replica>,
+    places: HashMap<String, u32>,
+}
+
+#[derive(Debug, Default)]
+struct Replica {
+    number: u32,
+    seen: Numbers,
+    /// The first number seen in each place.
+    first: HashMap<u32, u64>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    place: u32,
+    is_in_several: bool,
+    /// By replica and place.
+    newest: Vec<(u32, u32, u64)>,
+}
+
+/// A place where the broker keeps order: a partition, a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub name: String,
+    /// It may have had older messages.
+    pub is_cut: bool,
+}
+
+impl Census {
+    pub fn new(name: String, is_original: bool) -> Self {
+        Self {
+            name,
+            is_original,
+            ..Self::default()
+        }
+    }
+
+    pub fn streams(&self) -> usize {
+        self.streams.len()
+    }
+
+    /// Nothing that was found in these events alone is wrong.
+    pub fn is_right(&self) -> bool {
+        self.mistakes().iter().all(|(_, _, mistakes)| mistakes.count == 0)
+    }
+
+    /// Every kind of mistake: its name for programs and for people.
+    pub fn mistakes(&self) -> [(&'static str, &'static str, &Mistakes); 5] {
+        [
+            (
+                "several_partitions",
+                "keys in more than one partition",
+                &self.several_partitions,
+            ),
+            (
+                "steps_back",
+                "steps back of sequence that are no repeats",
+                &self.steps_back,
+            ),
+            ("clashes", "different events with one sequence", &self.clashes),
+            (
+                "schema_violations",
+                "events that violate their schema",
+                &self.violations,
+            ),
+            ("not_events", "messages that are no events of Forebay", &self.no_events),
+        ]
+    }
+
+    /// Takes a message in. Within a place they come in its order.
+    pub fn take(&mut self, place: &str, message: &Message, schemas: &Schemas) {
+        self.events += 1;
+        let at = || message.place().to_owned();
+        let Some(event) = message.event().map(Value::Object) else {
+            return self.no_events.note(at);
+        };
+        let text = |name: &str| event[name].as_str();
+        let id = text("id").and_then(|id| Uuid::try_parse(id).ok());
+        let sequence = text("sequence").and_then(|digits| digits.parse::<u64>().ok());
+        let (Some(id), Some(sequence), Some(replica), Some(key)) =
+            (id, sequence, text("replica"), text("partitionkey"))
+        else {
+            return self.no_events.note(at);
+        };
+        if let Some(deviation) = schemas.deviation(&event, self.is_original) {
+            self.violations.note(|| format!("{}, event {id}: {deviation}", at()));
+        } else if message.key().is_some_and(|of_message| of_message != key.as_bytes()) {
+            self.violations
+                .note(|| format!("{}, event {id}: the message's key is not its partitionkey", at()));
+        }
+        if let Some(ms) = text("lateby").and_then(|ms| ms.parse::<u64>().ok()) {
+            self.late += 1;
+            self.late_ms_max = self.late_ms_max.max(ms);
+        }
+        let count = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
+        let place_number = *self.places.entry(place.to_owned()).or_insert(count);
+        let count = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX);
+        let of_replica = self.replicas.entry(replica.to_owned()).or_insert_with(|| Replica {
+            number: count,
+            ..Replica::default()
+        });
+        of_replica.first.entry(place_number).or_insert(sequence);
+        let is_new_id = self.ids.insert(id);
+        let is_repeat = !of_replica.seen.insert(sequence);
+        match (is_repeat, is_new_id) {
+            (true, true) => self
+                .clashes
+                .note(|| format!("{}: replica {replica} sequence {sequence}", at())),
+            (true, false) => self.repeats += 1,
+            (false, false) => self.duplicates += 1,
+            (false, true) => {}
+        }
+        let replica_number = of_replica.number;
+        let stream = self.streams.entry(key.to_owned()).or_insert_with(|| Stream {
+            place: place_number,
+            is_in_several: false,
+            newest: Vec::with_capacity(1),
+        });
+        if stream.place != place_number && !stream.is_in_several {
+            stream.is_in_several = true;
+            self.several_partitions.note(|| format!("{key:?}, also at {}", at()));
+        }
+        let here = stream
+            .newest
+            .iter_mut()
+            .find(|(r, p, _)| (*r, *p) == (replica_number, place_number));
+        match here {
+            None => stream.newest.push((replica_number, place_number, sequence)),
+            Some((_, _, newest)) if sequence > *newest => *newest = sequence,
+            Some((_, _, newest)) if !is_repeat => {
+                let newest = *newest;
+                self.steps_back
+                    .note(|| format!("{}: {key:?} of replica {replica} has {sequence} after {newest}", at()));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// The numbers of each replica, and from where on none of them can have left these places: `None` when that is not known.
+    pub fn replicas<'a>(
+        &'a self,
+        places: &'a [Place],
+    ) -> impl Iterator<Item = (&'a str, &'a Numbers, Option<u64>)> + 'a {
+        self.replicas.iter().map(|(name, replica)| {
+            let cut = places.iter().filter(|place| place.is_cut);
+            let whole_from = cut
+                .map(|place| replica.first.get(self.places.get(&place.name)?).copied())
+                .try_fold(0, |highest, first| first.map(|first| highest.max(first)));
+            (name.as_str(), &replica.seen, whole_from)
+        })
+    }
+}

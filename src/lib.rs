@@ -8,6 +8,8 @@
 //! - [`dispatch`], one per route, follows the log and publishes through a [`sink`],
 //! - [`admin`] tells how all that is going.
 //!
+//! [`order`] is for whoever reads the events from the broker: it makes order of what comes out of order.
+//!
 //! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
 
 pub mod admin;
@@ -18,7 +20,7 @@ pub mod dispatch;
 pub mod event;
 pub mod ingress;
 pub mod lifecycle;
-
+pub mod order;
 pub mod provider;
 pub mod sink;
 pub mod spool;

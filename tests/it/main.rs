@@ -14,6 +14,7 @@ mod disk;
 mod end_to_end;
 mod ingress;
 mod kafka_sink;
+mod ordering;
 mod rabbitmq_check;
 mod rabbitmq_sink;
 mod rabbitmq_tail;

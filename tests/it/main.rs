@@ -9,6 +9,7 @@ mod admin;
 mod cli;
 mod clients;
 mod config;
+mod consumers;
 mod dev;
 mod disk;
 mod end_to_end;

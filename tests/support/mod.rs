@@ -1,11 +1,13 @@
 //! What the tests stand on: real servers, the real binary, and what reads and judges its output.
 
 pub mod census;
+pub mod consumers;
 pub mod disk;
 pub mod forebay;
 pub mod http;
 pub mod jars;
 pub mod kafka;
+pub mod oracle;
 pub mod process;
 pub mod publisher;
 pub mod rabbitmq;

@@ -194,8 +194,12 @@ fn with_binary_routes(events: String, sink: &str, topic: &str) -> String {
 
 fn assert_all_stored(services: Vec<Service>, expected: &BTreeMap<String, Value>) {
     assert!(expected.len() >= 80, "only {} streams", expected.len());
+    let results = services
+        .iter()
+        .map(|service| service.wait_for_states(expected, CAUGHT_UP));
+    let wrong: Vec<String> = results.filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
     for service in services {
-        service.wait_for_states(expected, CAUGHT_UP);
         let log = service.log();
         assert!(
             log.contains("skipped"),

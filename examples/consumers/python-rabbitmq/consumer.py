@@ -43,6 +43,14 @@ class Batch:
         self.delivery_tag = 0
 
 
+def fill(batch: Batch, connection: pika.BlockingConnection) -> None:
+    """Adds what is there already: pika hands over the few messages that one read from the socket holds."""
+    count = 0
+    while count < len(batch.events) < PREFETCH_COUNT:
+        count = len(batch.events)
+        connection.process_data_events(time_limit=0)
+
+
 def cancelled(frame) -> None:
     raise AMQPError(f"the broker cancelled {frame.method.consumer_tag}: its queue is gone, or moved")
 
@@ -59,6 +67,7 @@ def consume(connection: pika.BlockingConnection, queues: list[str], store: Store
     while not is_stopping:
         connection.process_data_events(time_limit=1)
         if batch.delivery_tag:
+            fill(batch, connection)
             # The order matters: stored, then told, then acknowledged, together with all that came before on this channel.
             for transition in store.apply(batch.events):
                 print(json.dumps(transition), flush=True)

@@ -171,11 +171,24 @@ impl Service {
         }
     }
 
-    /// Kills it (`kill -9`) while it waits to write, and starts it again. `in_between` is run when it can write no more: what it reads from
-    /// then on it has not stored when it dies.
-    pub fn kill_before_it_can_store(&mut self, in_between: impl FnOnce()) {
-        let lock = Lock::take(&self.path("streams.db"));
-        in_between();
+    /// Kills it (`kill -9`) when it has read and could not store: it sleeps while something piles up, and when it wakes it finds its
+    /// database locked. `pile_up` is called twice, for the pile and for the time that it is given to read it.
+    pub fn kill_before_it_can_store(&mut self, pile_up: impl Fn()) {
+        let db = self.path("streams.db");
+        let deadline = Instant::now() + STARTED;
+        let lock = loop {
+            self.signal("STOP");
+            // It may have been stopped while it was writing.
+            if let Some(lock) = Lock::take(&db) {
+                break lock;
+            }
+            assert!(Instant::now() < deadline, "{}: its database stays locked", self.name);
+            self.signal("CONT");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        pile_up();
+        self.signal("CONT");
+        pile_up();
         self.kill();
         drop(lock);
         self.launch();
@@ -188,8 +201,8 @@ impl Service {
         let _ = child.wait();
     }
 
-    /// Waits until it has stored exactly this.
-    pub fn wait_for_states(&self, expected: &BTreeMap<String, Value>, within: Duration) {
+    /// Waits until it has stored exactly this; after so long, what is wrong.
+    pub fn wait_for_states(&self, expected: &BTreeMap<String, Value>, within: Duration) -> Result<(), String> {
         let deadline = Instant::now() + within;
         let mut states = self.states();
         while states != *expected && Instant::now() < deadline {
@@ -197,29 +210,39 @@ impl Service {
             states = self.states();
         }
         let keys = states.keys().chain(expected.keys());
-        let wrong = keys.filter(|key| states.get(*key) != expected.get(*key)).take(3);
-        let wrong: Vec<_> = wrong.map(|key| (key, states.get(key), expected.get(key))).collect();
-        assert!(
-            wrong.is_empty(),
-            "{}: {} streams of {}; stored, expected: {wrong:#?}\n{}",
+        let wrong: Vec<_> = keys.filter(|key| states.get(*key) != expected.get(*key)).collect();
+        let Some(key) = wrong.first() else { return Ok(()) };
+        Err(format!(
+            "{}: {} of {} streams are wrong, as {key}: stored {:?}, expected {:?}\n{}",
             self.name,
-            states.len(),
+            wrong.len(),
             expected.len(),
+            states.get(*key),
+            expected.get(*key),
             self.log()
-        );
+        ))
     }
 
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(mut self) -> ExitStatus {
-        let pid = self.child.as_ref().expect("it was started").id().to_string();
-        let status = Command::new("kill").args(["-TERM", &pid]).status();
-        assert!(status.unwrap().success());
+        self.signal("TERM");
         let mut ended = None;
         wait_until(&format!("{} stops at SIGTERM", self.name), STOPPED, || {
             ended = self.ended();
             ended.is_some()
         });
         ended.expect("it has ended")
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.as_ref().expect("it was started").id().to_string();
+        let status = Command::new("kill").args([&format!("-{name}"), &pid]).status();
+        assert!(
+            status.unwrap().success(),
+            "kill -{name}: {} has ended:\n{}",
+            self.name,
+            self.log()
+        );
     }
 
     fn ended(&mut self) -> Option<ExitStatus> {
@@ -239,9 +262,10 @@ impl Drop for Service {
 struct Lock(Child);
 
 impl Lock {
-    fn take(db: &Path) -> Self {
+    /// `None` if someone else writes just now.
+    fn take(db: &Path) -> Option<Self> {
         let script = "import sqlite3, sys\n\
-                      db = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)\n\
+                      db = sqlite3.connect(sys.argv[1], timeout=0.2, isolation_level=None)\n\
                       db.execute('BEGIN IMMEDIATE')\n\
                       print('locked', flush=True)\n\
                       sys.stdin.read()";
@@ -251,11 +275,10 @@ impl Lock {
             .arg(db)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
-        let mut child = command.spawn().expect("python3 starts");
-        let mut said = [0; 6];
-        let locked = child.stdout.as_mut().expect("it is piped").read_exact(&mut said);
-        locked.expect("a database that can be locked");
-        Self(child)
+        command.stderr(Stdio::null());
+        let mut lock = Self(command.spawn().expect("python3 starts"));
+        let said = lock.0.stdout.as_mut().expect("it is piped").read_exact(&mut [0; 6]);
+        said.is_ok().then_some(lock)
     }
 }
 

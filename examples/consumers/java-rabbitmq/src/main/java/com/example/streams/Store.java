@@ -23,20 +23,17 @@ final class Store implements AutoCloseable {
         config.setJournalMode(SQLiteConfig.JournalMode.WAL);
         // What is committed here is acknowledged to the broker next: it must survive a power cut.
         config.setSynchronous(SQLiteConfig.SynchronousMode.FULL);
-        // Another instance with the same file must not read a state that this one is about to replace.
-        config.setTransactionMode(SQLiteConfig.TransactionMode.IMMEDIATE);
         config.setBusyTimeout(30_000);
         connection = DriverManager.getConnection("jdbc:sqlite:" + path, config.toProperties());
-        connection.setAutoCommit(false);
-        try (Statement statement = connection.createStatement()) {
-            statement.execute("CREATE TABLE IF NOT EXISTS streams (key TEXT PRIMARY KEY, state TEXT NOT NULL)");
-        }
-        connection.commit();
+        execute("CREATE TABLE IF NOT EXISTS streams (key TEXT PRIMARY KEY, state TEXT NOT NULL)");
     }
 
     /** Applies events in one transaction, and returns the transitions once it is committed. */
     List<Map<String, String>> apply(List<Event> events) throws SQLException, JsonProcessingException {
         List<Map<String, String>> transitions = new ArrayList<>();
+        // Another instance with the same file must not read a state that this one is about to replace. With setAutoCommit(false)
+        // the driver would begin the next transaction, and lock the file, right after a commit.
+        execute("BEGIN IMMEDIATE");
         try (PreparedStatement select = connection.prepareStatement("SELECT state FROM streams WHERE key = ?");
                 PreparedStatement replace = connection.prepareStatement("INSERT OR REPLACE INTO streams VALUES (?, ?)")) {
             for (Event event : events) {
@@ -48,12 +45,18 @@ final class Store implements AutoCloseable {
                     replace.executeUpdate();
                 }
             }
-            connection.commit();
+            execute("COMMIT");
         } catch (SQLException | JsonProcessingException | RuntimeException error) {
-            connection.rollback();
+            execute("ROLLBACK");
             throw error;
         }
         return transitions;
+    }
+
+    private void execute(String sql) throws SQLException {
+        try (Statement statement = connection.createStatement()) {
+            statement.execute(sql);
+        }
     }
 
     private static StreamState load(PreparedStatement select, String key) throws SQLException, JsonProcessingException {

@@ -1,5 +1,7 @@
 //! The services of `examples/consumers`, with the vectors and with real brokers.
 
+mod replicas;
+
 use std::{
     collections::BTreeMap,
     path::Path,

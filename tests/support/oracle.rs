@@ -14,7 +14,7 @@ pub fn states(messages: &[impl Delivered]) -> BTreeMap<String, Value> {
         .filter_map(|message| StreamEvent::from_structured(message.body()).ok())
         .collect();
     let mut seen = HashSet::new();
-    events.retain(|event| seen.insert(event.id.clone()));
+    events.retain(|event| seen.insert((event.key.clone(), event.id.clone())));
     events.sort_by(|one, other| (one.time, &one.id).cmp(&(other.time, &other.id)));
     let mut streams = Streams::default();
     for event in &events {

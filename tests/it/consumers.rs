@@ -196,11 +196,7 @@ fn with_binary_routes(events: String, sink: &str, topic: &str) -> String {
 
 fn assert_all_stored(services: Vec<Service>, expected: &BTreeMap<String, Value>) {
     assert!(expected.len() >= 80, "only {} streams", expected.len());
-    let results = services
-        .iter()
-        .map(|service| service.wait_for_states(expected, CAUGHT_UP));
-    let wrong: Vec<String> = results.filter_map(Result::err).collect();
-    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    consumers::assert_states(&services, expected, CAUGHT_UP);
     for service in services {
         let log = service.log();
         assert!(

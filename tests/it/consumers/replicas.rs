@@ -96,13 +96,6 @@ fn count_late(messages: &[impl Delivered]) -> usize {
     late
 }
 
-fn assert_states(services: Vec<Service>, expected: &BTreeMap<String, Value>) {
-    for service in services {
-        service.wait_for_states(expected, CAUGHT_UP);
-        service.terminate();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn behind_two_replicas_every_consumer_of_kafka_ends_as_one_who_saw_the_true_order() {
     let brokers = kafka::shared();
@@ -115,7 +108,8 @@ async fn behind_two_replicas_every_consumer_of_kafka_ends_as_one_who_saw_the_tru
     let start = |consumer: &consumers::Consumer| consumer.start(&source);
     let services: Vec<Service> = consumers::of(Broker::Kafka).filter_map(start).collect();
     send_through_proxy(&replicas).await;
-    assert_states(services, &true_states(&read_to_end(&brokers, &topic)));
+    let expected = true_states(&read_to_end(&brokers, &topic));
+    consumers::assert_states(&services, &expected, CAUGHT_UP);
 }
 
 /// Queues of a consumer's own, so that each consumer gets everything. Returns their names.
@@ -142,5 +136,6 @@ async fn behind_two_replicas_every_consumer_of_rabbitmq_ends_as_one_who_saw_the_
     };
     let services: Vec<Service> = consumers::of(Broker::RabbitMq).filter_map(start).collect();
     send_through_proxy(&replicas).await;
-    assert_states(services, &true_states(&read_all(&vhost.uri(), &everything).await));
+    let expected = true_states(&read_all(&vhost.uri(), &everything).await);
+    consumers::assert_states(&services, &expected, CAUGHT_UP);
 }

@@ -99,6 +99,13 @@ impl Consumer {
     }
 }
 
+/// Every service stores exactly this, each within so long of the one before.
+pub fn assert_states(services: &[Service], expected: &BTreeMap<String, Value>, within: Duration) {
+    let results = services.iter().map(|service| service.wait_for_states(expected, within));
+    let wrong: Vec<String> = results.filter_map(Result::err).collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+}
+
 /// The consumer group in which the service of this name reads a topic.
 pub fn group(name: &str, topic: &str) -> String {
     format!("{name}-{topic}")
@@ -202,7 +209,7 @@ impl Service {
     }
 
     /// Waits until it has stored exactly this; after so long, what is wrong.
-    pub fn wait_for_states(&self, expected: &BTreeMap<String, Value>, within: Duration) -> Result<(), String> {
+    fn wait_for_states(&self, expected: &BTreeMap<String, Value>, within: Duration) -> Result<(), String> {
         let deadline = Instant::now() + within;
         let mut states = self.states();
         while states != *expected && Instant::now() < deadline {

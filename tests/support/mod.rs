@@ -16,3 +16,4 @@ pub mod schemas;
 pub mod sender;
 pub mod tls;
 pub mod topic;
+pub mod venv;

@@ -5,18 +5,18 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Broker, Consumer};
+use super::{super::venv, Broker, Consumer};
 
 pub const ALL: &[Consumer] = &[
     Consumer {
         name: "python",
         reads: Broker::Kafka,
-        build: |folder, _| python(folder, "confluent_kafka"),
+        build: |folder, _| python(folder),
     },
     Consumer {
         name: "python-rabbitmq",
         reads: Broker::RabbitMq,
-        build: |folder, _| python(folder, "pika"),
+        build: |folder, _| python(folder),
     },
     Consumer {
         name: "java",
@@ -56,16 +56,13 @@ pub fn runs(words: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// Python is not built. `tests/run.sh` installs the packages that its examples name, and sets `FOREBAY_TEST_PYTHON`.
-fn python(folder: &Path, package: &str) -> Result<Vec<String>, String> {
-    let given = std::env::var("FOREBAY_TEST_PYTHON").ok();
-    let python = given
-        .filter(|path| !path.is_empty())
-        .unwrap_or_else(|| "python3".into());
-    if !runs(&[&python, "-c", &format!("import {package}")]) {
-        return Err(format!("Python with {package}"));
+/// Python is not built.
+fn python(folder: &Path) -> Result<Vec<String>, String> {
+    if !runs(&["python3", "-c", "import venv, ensurepip"]) {
+        return Err("Python with venv".into());
     }
-    Ok(vec![python, folder.join("consumer.py").display().to_string()])
+    let program = folder.join("consumer.py").display().to_string();
+    Ok(vec![venv::python().display().to_string(), program])
 }
 
 fn java(folder: &Path) -> Result<Vec<String>, String> {

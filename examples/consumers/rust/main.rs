@@ -21,7 +21,7 @@ use forebay::order::{Stream, StreamEvent, Transition};
 use rdkafka::{
     ClientConfig, Message as _,
     consumer::{BaseConsumer, Consumer as _},
-    message::{BorrowedMessage, Headers as _},
+    message::BorrowedMessage,
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 use serde_json::{Value, json};
@@ -114,20 +114,9 @@ fn poll(consumer: &BaseConsumer) -> Vec<BorrowedMessage<'_>> {
     messages
 }
 
-/// The event in a message, structured or binary. What is none is told, and passed over.
+/// The event in a message. What is none is told, and passed over.
 fn event(message: &BorrowedMessage<'_>) -> Option<StreamEvent> {
-    let value = message.payload().unwrap_or_default();
-    let headers: Vec<(&str, &str)> = message.headers().map_or_else(Vec::new, |headers| {
-        let texts = headers.iter().filter_map(|header| Some((header.key, header.value?)));
-        texts
-            .filter_map(|(name, value)| Some((name, str::from_utf8(value).ok()?)))
-            .collect()
-    });
-    let event = if headers.iter().any(|(name, _)| *name == "ce_id") {
-        StreamEvent::from_binary(headers, value)
-    } else {
-        StreamEvent::from_structured(value)
-    };
+    let event = StreamEvent::from_structured(message.payload().unwrap_or_default());
     let place = || format!("{}/{}@{}", message.topic(), message.partition(), message.offset());
     event.inspect_err(|error| eprintln!("{}: {error}", place())).ok()
 }
@@ -148,17 +137,19 @@ fn store(db: &mut Connection, events: impl Iterator<Item = StreamEvent>) -> Resu
     let mut transitions = Vec::new();
     for event in events {
         let state: Option<String> = transaction
-            .prepare_cached("SELECT state FROM streams WHERE key = ?1")?
-            .query_row([&event.key], |row| row.get(0))
+            .query_row("SELECT state FROM streams WHERE key = ?1", [&event.key], |row| {
+                row.get(0)
+            })
             .optional()?;
         let before: Stream = state.map_or_else(|| Ok(Stream::default()), |state| serde_json::from_str(&state))?;
         let mut stream = before.clone();
         transitions.extend(stream.apply(&event));
         // A time can change without a transition.
         if stream != before {
-            transaction
-                .prepare_cached("INSERT OR REPLACE INTO streams (key, state) VALUES (?1, ?2)")?
-                .execute(params![event.key, serde_json::to_string(&stream)?])?;
+            transaction.execute(
+                "INSERT OR REPLACE INTO streams (key, state) VALUES (?1, ?2)",
+                params![event.key, serde_json::to_string(&stream)?],
+            )?;
         }
     }
     transaction.commit()?;

@@ -1,15 +1,22 @@
 //! The properties: an oracle for the state, and what transitions must agree with.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use proptest::{prelude::*, test_runner::TestCaseError};
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
 
 use super::{
     history::KEY,
     model::{Model, Wrong},
 };
-use crate::order::{Change, Stream, StreamEvent, Transition};
+use crate::{
+    event::Time,
+    order::{Change, Stream, StreamEvent, Transition},
+};
 
 /// Applies the `arrivals` of the history `events` to `model`.
 pub fn check(mut model: Model, events: &[StreamEvent], arrivals: &[StreamEvent]) -> Result<(), TestCaseError> {
@@ -177,32 +184,17 @@ fn oracle(events: &[StreamEvent]) -> Value {
             _ => {}
         }
     }
-    let phases = |of: &dyn Fn(&Change) -> Option<(String, Value, usize)>| {
-        let mut best: BTreeMap<String, (std::cmp::Reverse<usize>, String, Value)> = BTreeMap::new();
-        for event in events {
-            if let Some((id, phase, rank)) = of(&event.change) {
-                let candidate = (std::cmp::Reverse(rank), event.time.to_rfc3339(), phase);
-                let better = |known: &(_, String, Value)| (candidate.0, &candidate.1) < (known.0, &known.1);
-                if best.get(&id).is_none_or(better) {
-                    best.insert(id, candidate);
-                }
-            }
-        }
-        let states = best.into_iter();
-        let states = states.map(|(id, (_, at, phase))| (id, json!({ "phase": phase, "at": at })));
-        states.collect::<serde_json::Map<_, _>>()
-    };
-    let recordings = phases(&|change| match change {
-        Change::Recording { recording, phase } => Some((recording.clone(), json!(phase), *phase as usize)),
+    let recordings = highest(events.iter().filter_map(|event| match &event.change {
+        Change::Recording { recording, phase } => Some((recording, *phase, event.time)),
         _ => None,
-    });
-    let media = phases(&|change| match change {
-        Change::Media { media, phase } => Some((media.clone(), json!(phase), *phase as usize)),
+    }));
+    let media = highest(events.iter().filter_map(|event| match &event.change {
+        Change::Media { media, phase } => Some((media, *phase, event.time)),
         _ => None,
-    });
+    }));
     let mut by_time: Vec<&StreamEvent> = events.iter().collect();
     by_time.sort_by_key(|event| (event.time, event.id.clone()));
-    let mut transcoders = serde_json::Map::new();
+    let mut transcoders = Map::new();
     let mut viewers = Value::Null;
     for event in by_time {
         let latest = |status: Value| json!({ "status": status, "at": event.time.to_rfc3339(), "id": event.id });
@@ -229,6 +221,18 @@ fn oracle(events: &[StreamEvent]) -> Value {
     without_nulls(state)
 }
 
+/// Of each id the highest phase, and its earliest time.
+fn highest<'a, P: Copy + Ord + Serialize>(seen: impl Iterator<Item = (&'a String, P, Time)>) -> Map<String, Value> {
+    let mut highest: BTreeMap<&String, (P, Reverse<Time>)> = BTreeMap::new();
+    for (id, phase, time) in seen {
+        let known = highest.entry(id).or_insert((phase, Reverse(time)));
+        *known = (*known).max((phase, Reverse(time)));
+    }
+    let known = highest.into_iter();
+    let known = known.map(|(id, (phase, Reverse(at)))| (id.clone(), json!({ "phase": phase, "at": at.to_rfc3339() })));
+    known.collect()
+}
+
 /// Asking a `Value` for a member by index and mutably makes it.
 fn without_nulls(value: Value) -> Value {
     match value {
@@ -236,7 +240,7 @@ fn without_nulls(value: Value) -> Value {
             let members = members.into_iter().map(|(name, value)| (name, without_nulls(value)));
             members
                 .filter(|(_, value)| !value.is_null())
-                .collect::<serde_json::Map<_, _>>()
+                .collect::<Map<_, _>>()
                 .into()
         }
         other => other,

@@ -12,16 +12,27 @@
 //!
 //! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
 
+#[cfg(feature = "server")]
 pub mod admin;
+#[cfg(feature = "server")]
 pub mod app;
+#[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
 pub mod dispatch;
 pub mod event;
+#[cfg(feature = "server")]
 pub mod ingress;
+#[cfg(feature = "server")]
 pub mod lifecycle;
 pub mod order;
+#[cfg(feature = "server")]
 pub mod provider;
+#[cfg(feature = "server")]
 pub mod sink;
+#[cfg(feature = "server")]
 pub mod spool;
+#[cfg(feature = "server")]
 pub mod telemetry;

@@ -4,7 +4,7 @@
 
 mod cases;
 
-use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf};
+use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, process::Command};
 
 use forebay::order::{StreamEvent, Streams, Transition};
 use serde_json::{Value, json};
@@ -53,6 +53,22 @@ fn the_vectors_have_every_transition() {
     assert_eq!(types.len(), 14, "{types:?}");
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
     assert_eq!(names.len(), cases.len(), "two cases have the same name");
+}
+
+/// What a team would copy passes what it should.
+#[test]
+fn the_rust_consumer_passes_the_vectors() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let output = Command::new(env!("CARGO"))
+        .args(["run", "--release", "--locked", "--quiet", "--example", "consumer", "--"])
+        .args(["--vectors", "docs/ordering/vectors.json"])
+        .current_dir(root)
+        .output()
+        .unwrap();
+    let stdout = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    assert_eq!(stdout, format!("ok {}\n", cases::all().len()));
 }
 
 fn run(case: &Case) -> (Vec<Vec<Transition>>, Streams) {

@@ -1,5 +1,6 @@
 //! The services of `examples/consumers`, with the vectors and with real brokers.
 
+mod instances;
 mod replicas;
 
 use std::{
@@ -22,7 +23,7 @@ use crate::support::{
     forebay::{EXCHANGE, Forebay, SECRET, Setup, binary, kafka_route, rabbitmq_route, wait_until},
     kafka::{self, create_topic},
     oracle,
-    rabbitmq::{self, QUORUM, read_all},
+    rabbitmq::{self, QUORUM, Vhost, read_all},
     topic::read_to_end,
 };
 
@@ -105,26 +106,31 @@ fn the_files_that_two_consumers_of_a_language_share_are_the_same() {
     }
 }
 
-/// Sends webhooks of every kind, out of order and some twice, until `done`.
+/// Sends webhooks of every kind, out of order and some twice.
+fn send(url: &str, seed: u64) {
+    let mut command = Command::new(binary());
+    command.args(["send", "--url", url, "--secret", SECRET, "--seed", &seed.to_string()]);
+    command.args(["--count", &BATCH.to_string(), "--rate", &RATE.to_string()]);
+    // A stream's next event is as many webhooks away as there are streams.
+    command.args([
+        "--streams",
+        "40",
+        "--concurrency",
+        "40",
+        "--shuffle",
+        "400",
+        "--duplicates",
+        "10",
+    ]);
+    let output = command.stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Sends other webhooks again and again, until `done`.
 fn send_until(done: &AtomicBool, url: &str) {
     let began = Instant::now();
     for seed in 1.. {
-        let mut command = Command::new(binary());
-        command.args(["send", "--url", url, "--secret", SECRET, "--seed", &seed.to_string()]);
-        command.args(["--count", &BATCH.to_string(), "--rate", &RATE.to_string()]);
-        // A stream's next event is as many webhooks away as there are streams.
-        command.args([
-            "--streams",
-            "40",
-            "--concurrency",
-            "40",
-            "--shuffle",
-            "400",
-            "--duplicates",
-            "10",
-        ]);
-        let output = command.stdin(Stdio::null()).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        send(url, seed);
         if done.load(Ordering::Relaxed) {
             return;
         }
@@ -250,6 +256,17 @@ fn assert_committed(brokers: &str, topic: &str, group: &str) {
     }
 }
 
+/// Queues of a consumer's own, so that each consumer gets everything, one for each partition. Returns their names.
+fn queues_of(name: &str, vhost: &Vhost, partitions: usize) -> Vec<String> {
+    let bind = |n| {
+        let queue = format!("{name}.{n:02}");
+        vhost.declare_queue(&queue, QUORUM, &json!({"x-single-active-consumer": true}));
+        vhost.bind(EXCHANGE, &queue, &format!("{n:02}.#"));
+        queue
+    };
+    (0..partitions).map(bind).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_consumer_of_rabbitmq_ends_as_the_oracle_though_it_is_killed() {
     let vhost = rabbitmq::shared().vhost("consumers");
@@ -257,16 +274,11 @@ async fn every_consumer_of_rabbitmq_ends_as_the_oracle_though_it_is_killed() {
     let routes = with_binary_routes(rabbitmq_route("events", &vhost.uris(), 2), "rabbit", "");
     let setup = Setup::publishing(&routes);
     let forebay = setup.start();
-    let queues = |name: &str| -> Vec<String> { (0..2).map(|n| format!("{name}.{n:02}")).collect() };
     let mut services: Vec<Service> = consumers::of(Broker::RabbitMq)
         .filter_map(|consumer| {
-            for (n, queue) in queues(consumer.name).iter().enumerate() {
-                vhost.declare_queue(queue, QUORUM, &json!({"x-single-active-consumer": true}));
-                vhost.bind(EXCHANGE, queue, &format!("{n:02}.#"));
-            }
             consumer.start(&Source::RabbitMq {
                 uri: vhost.uri(),
-                queues: queues(consumer.name),
+                queues: queues_of(consumer.name, &vhost, 2),
             })
         })
         .collect();
@@ -276,7 +288,7 @@ async fn every_consumer_of_rabbitmq_ends_as_the_oracle_though_it_is_killed() {
     let names: Vec<&str> = services.iter().map(|service| service.name).collect();
     assert_all_stored(services, &expected);
     for name in names {
-        let left = read_all(&vhost.uri(), &queues(name)).await.len();
+        let left = read_all(&vhost.uri(), &queues_of(name, &vhost, 2)).await.len();
         assert_eq!(left, 0, "{name}: all is acknowledged");
     }
 }

@@ -63,6 +63,8 @@ fn main() -> Result<ExitCode> {
         .set("bootstrap.servers", arguments.brokers.context("--brokers is missing")?)
         .set("group.id", &arguments.group)
         .set("auto.offset.reset", "earliest")
+        // The partitions of an instance that was killed go to the next one after this long.
+        .set("session.timeout.ms", "10000")
         // Offsets are committed in the background, but only those that were stored: see below.
         .set("enable.auto.offset.store", "false")
         .create()?;
@@ -118,7 +120,9 @@ fn poll(consumer: &BaseConsumer) -> Vec<BorrowedMessage<'_>> {
 fn event(message: &BorrowedMessage<'_>) -> Option<StreamEvent> {
     let event = StreamEvent::from_structured(message.payload().unwrap_or_default());
     let place = || format!("{}/{}@{}", message.topic(), message.partition(), message.offset());
-    event.inspect_err(|error| eprintln!("{}: {error}", place())).ok()
+    event
+        .inspect_err(|error| eprintln!("skipped {}: {error}", place()))
+        .ok()
 }
 
 fn open(file: &Path) -> Result<Connection> {

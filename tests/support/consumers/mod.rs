@@ -128,6 +128,18 @@ impl Service {
         self.child = Some(spawn(command));
     }
 
+    /// Another instance of it: the same group or queues, the same database.
+    pub fn twin(&self) -> Self {
+        let mut twin = Self {
+            name: self.name,
+            command: self.command.clone(),
+            dir: tempfile::tempdir().unwrap(),
+            child: None,
+        };
+        twin.launch();
+        twin
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -161,7 +173,11 @@ impl Service {
 
     /// Waits until it has told `count` transitions more than it has now.
     pub fn wait_for_more(&mut self, count: usize) {
-        let goal = self.transitions().len() + count;
+        self.wait_for_transitions(self.transitions().len() + count);
+    }
+
+    /// Waits until it has told `goal` transitions since it was first started.
+    pub fn wait_for_transitions(&mut self, goal: usize) {
         let deadline = Instant::now() + STARTED;
         while self.transitions().len() < goal {
             if let Some(status) = self.ended() {

@@ -9,6 +9,11 @@ use super::{super::venv, Broker, Consumer};
 
 pub const ALL: &[Consumer] = &[
     Consumer {
+        name: "rust",
+        reads: Broker::Kafka,
+        build: |_, _| Ok(rust()),
+    },
+    Consumer {
         name: "python",
         reads: Broker::Kafka,
         build: |folder, _| python(folder),
@@ -54,6 +59,21 @@ pub fn runs(words: &[&str]) -> bool {
         .stdout(Stdio::null())
         .stderr(Stdio::null());
     command.status().is_ok_and(|status| status.success())
+}
+
+/// An example of this package, of the profile of the tests.
+fn rust() -> Vec<String> {
+    let tests = std::env::current_exe().unwrap();
+    // target/<profile>/deps/<tests>
+    let target = tests.ancestors().nth(2).expect("a profile's directory");
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--locked", "--example", "consumer"]);
+    if target.ends_with("release") {
+        command.arg("--release");
+    }
+    let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status();
+    assert!(status.unwrap().success(), "the consumer in Rust does not build");
+    vec![target.join("examples/consumer").display().to_string()]
 }
 
 /// Python is not built.

@@ -199,6 +199,7 @@ impl Service {
     pub fn kill_before_it_can_store(&mut self, pile_up: impl Fn()) {
         let db = self.path("streams.db");
         let deadline = Instant::now() + STARTED;
+        let mut pause = Duration::from_millis(20);
         let lock = loop {
             self.signal("STOP");
             // It may have been stopped while it was writing.
@@ -207,7 +208,9 @@ impl Service {
             }
             assert!(Instant::now() < deadline, "{}: its database stays locked", self.name);
             self.signal("CONT");
-            std::thread::sleep(Duration::from_millis(20));
+            // The longer it was stopped, the more it has to write before it has time to read again.
+            std::thread::sleep(pause);
+            pause = (2 * pause).min(Duration::from_secs(1));
         };
         pile_up();
         self.signal("CONT");

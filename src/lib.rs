@@ -8,18 +8,31 @@
 //! - [`dispatch`], one per route, follows the log and publishes through a [`sink`],
 //! - [`admin`] tells how all that is going.
 //!
+//! [`order`] is for whoever reads the events from the broker: it makes order of what comes out of order.
+//!
 //! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
 
+#[cfg(feature = "server")]
 pub mod admin;
+#[cfg(feature = "server")]
 pub mod app;
+#[cfg(feature = "server")]
 pub mod cli;
+#[cfg(feature = "server")]
 pub mod config;
+#[cfg(feature = "server")]
 pub mod dispatch;
 pub mod event;
+#[cfg(feature = "server")]
 pub mod ingress;
+#[cfg(feature = "server")]
 pub mod lifecycle;
-
+pub mod order;
+#[cfg(feature = "server")]
 pub mod provider;
+#[cfg(feature = "server")]
 pub mod sink;
+#[cfg(feature = "server")]
 pub mod spool;
+#[cfg(feature = "server")]
 pub mod telemetry;

@@ -54,7 +54,8 @@ needs="
 gcc:build-essential g++:build-essential make:make perl:perl pkg-config:pkg-config
 java:default-jre-headless javac:default-jdk-headless mvn:maven kcat:kcat openssl:openssl curl:curl
 strace:strace mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux flock:util-linux faketime:faketime
-python3:python3 git:git rabbitmq-server:rabbitmq-server ip:iproute2 nsenter:util-linux unshare:util-linux
+python3:python3 git:git go:golang-go node:nodejs npm:npm
+rabbitmq-server:rabbitmq-server ip:iproute2 nsenter:util-linux unshare:util-linux
 "
 
 missing_packages() {
@@ -102,16 +103,17 @@ get_tools() {
 }
 
 get_python() {
-    local python=$cache/venv/bin/python
-    if ! "$python" -c 'import confluent_kafka' >/dev/null 2>&1; then
-        rm -rf "$cache/venv"
-        python3 -m venv "$cache/venv"
-        "$python" -m pip install --quiet --disable-pip-version-check confluent-kafka
-    fi
-    export FOREBAY_TEST_PYTHON=$python
+    FOREBAY_TEST_PYTHON=$(tests/venv.sh)
+    export FOREBAY_TEST_PYTHON
 }
 
 get_kafka() { tests/jars.sh tests/kafka >/dev/null; }
+
+# The tests build the consumers that they run. Here Maven's first downloads would make one of them seem to hang.
+get_java() {
+    tests/package.sh examples/consumers/java
+    tests/package.sh examples/consumers/java-rabbitmq
+}
 
 build() { cargo test --release --locked --no-run --all-targets; }
 
@@ -182,8 +184,9 @@ start_servers() {
 run() { cargo test --release --locked "$@"; }
 
 stage "tools" get_tools
-stage "Python client" get_python
+stage "Python clients" get_python
 stage "Kafka" get_kafka
+stage "Java consumers" get_java
 stage "build" build
 stage "servers" start_servers
 stage "tests" run "$@"

@@ -34,7 +34,7 @@ impl Time {
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim_ascii();
         match text.as_bytes().first()? {
-            b'-' | b'0'..=b'9' => Self::parse_number(text).or_else(|| Self::parse_rfc3339(text)),
+            b'-' | b'0'..=b'9' => Self::parse_number(text).or_else(|| Self::from_rfc3339(text)),
             _ => None,
         }
     }
@@ -55,7 +55,8 @@ impl Time {
         }
     }
 
-    fn parse_rfc3339(text: &str) -> Option<Self> {
+    /// Reads RFC 3339, as an event's times are written. What is finer than a millisecond is rounded.
+    pub fn from_rfc3339(text: &str) -> Option<Self> {
         let rounded = text.parse::<Timestamp>().ok()?.round(jiff::Unit::Millisecond).ok()?;
         Self::checked(rounded.as_millisecond())
     }

@@ -2,17 +2,18 @@
 
 use std::{
     collections::BTreeSet,
-    env,
     io::{BufRead, BufReader},
-    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use serde_json::Value;
 
-use crate::support::forebay::{binary, wait_until};
+use crate::support::{
+    forebay::{binary, wait_until},
+    venv,
+};
 
 const SOON: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(5);
@@ -255,7 +256,7 @@ fn json_output_is_nothing_else_and_confluents_python_client_reads_the_same() {
     let count = TYPES.len().to_string();
     let brokers = text(&guide["brokers"]);
     let arguments = ["-c", READ, &brokers, &count, TOPICS[0], TOPICS[1]];
-    let read: BTreeSet<String> = output(Command::new(python()).args(arguments))
+    let read: BTreeSet<String> = output(Command::new(venv::python()).args(arguments))
         .lines()
         .map(|line| serde_json::from_str::<Value>(line).unwrap().to_string())
         .collect();
@@ -268,48 +269,4 @@ fn json_output_is_nothing_else_and_confluents_python_client_reads_the_same() {
             "{line}"
         );
     }
-}
-
-/// A Python that has Confluent's client: the one of the test script, the system's, else one of the tests' own.
-fn python() -> &'static Path {
-    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let given = env::var_os("FOREBAY_TEST_PYTHON").filter(|path| !path.is_empty());
-        given.map(PathBuf::from).unwrap_or_else(|| {
-            let system = PathBuf::from("python3");
-            if has_client(&system) { system } else { venv() }
-        })
-    })
-}
-
-fn has_client(python: &Path) -> bool {
-    let mut command = Command::new(python);
-    let output = command.args(["-c", "import confluent_kafka"]).output();
-    output.is_ok_and(|output| output.status.success())
-}
-
-fn venv() -> PathBuf {
-    let cache = env::var_os("FOREBAY_TEST_CACHE").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| {
-        let user = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
-        let user = user.unwrap_or_else(|| Path::new(&env::var_os("HOME").unwrap()).join(".cache"));
-        user.join("forebay-tests")
-    });
-    let python = cache.join("venv/bin/python");
-    if !has_client(&python) {
-        let run = |command: &mut Command| assert!(command.status().unwrap().success(), "{command:?}");
-        run(Command::new("python3")
-            .args(["-m", "venv", "--clear"])
-            .arg(cache.join("venv")));
-        let install = [
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "confluent-kafka",
-        ];
-        run(Command::new(&python).args(install));
-    }
-    python
 }

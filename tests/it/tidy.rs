@@ -6,7 +6,7 @@ mod documents;
 mod rules;
 mod source;
 
-use std::{fs, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use source::{Source, walk};
 
@@ -71,7 +71,7 @@ fn what_keeps_the_rules_is_let_through() {
 
 #[test]
 fn no_test_is_ignored() {
-    let findings: Vec<String> = ["src", "tests", "benches"]
+    let findings: Vec<String> = ["src", "tests", "benches", "examples"]
         .iter()
         .flat_map(|dir| every_file(dir))
         .filter(|(path, _)| path.ends_with(".rs"))
@@ -87,7 +87,7 @@ fn no_test_is_ignored() {
 
 #[test]
 fn whoever_leaves_something_to_do_signs_it() {
-    let findings: Vec<String> = ["src", "docs", "tests", "benches"]
+    let findings: Vec<String> = ["src", "docs", "tests", "benches", "examples"]
         .iter()
         .flat_map(|dir| every_file(dir))
         .filter(|(path, _)| !path.starts_with("tests/it/tidy"))
@@ -159,6 +159,7 @@ fn what_the_code_names_is_found_and_missed_in_a_document() {
 fn the_links_of_the_documents_lead_somewhere() {
     let exists = |path: &str| root().join(path.trim_start_matches('/')).exists();
     let mut documents = every_file("docs");
+    documents.extend(every_file("examples"));
     for path in [
         "README.md",
         "ARCHITECTURE.md",
@@ -262,6 +263,31 @@ fn there_is_one_crypto_stack() {
     for other in ["rustls", "ring", "aws-lc-sys", "boring-sys", "mbedtls"] {
         assert_eq!(count(other), 0, "{other} is in the tree beside OpenSSL");
     }
+}
+
+/// A consumer that uses the kit wants neither a web server nor a broker client, nor the minutes that they take to compile.
+#[test]
+fn without_the_server_there_is_no_server_and_no_broker_client() {
+    let crates = |arguments: &[&str]| -> BTreeSet<String> {
+        let tree = cargo_tree(&[&["--prefix", "none", "--format", "{p}"], arguments].concat());
+        let names = tree.lines().filter_map(|line| line.split(' ').next());
+        names.map(str::to_owned).collect()
+    };
+    let heavy = |name: &String| {
+        let begins = [
+            "actix", "clap", "hyper", "lapin", "openssl", "rdkafka", "reqwest", "tokio", "tracing",
+        ];
+        begins.iter().any(|begin| name.starts_with(begin))
+    };
+    let (with, without) = (crates(&[]), crates(&["--no-default-features"]));
+    assert!(with.iter().filter(|name| heavy(name)).count() >= 9, "{with:?}");
+    let found: Vec<&String> = without.iter().filter(|name| heavy(name)).collect();
+    assert!(found.is_empty(), "{found:?}");
+    assert!(
+        without.contains("serde_json") && without.len() < 50,
+        "{} crates: {without:?}",
+        without.len()
+    );
 }
 
 fn has_feature(tree: &str, name: &str, feature: &str) -> bool {

@@ -71,6 +71,7 @@ pub struct Setup {
     pub public: SocketAddr,
     pub admin: SocketAddr,
     spool: PathBuf,
+    replica: String,
     /// TOML: sinks and routes.
     routes: String,
     /// A program and its arguments that run the binary (strace, faketime).
@@ -96,6 +97,7 @@ impl Setup {
             public: local(free_port()),
             admin: local(free_port()),
             spool: dir.path().join("spool"),
+            replica: "replica-0".into(),
             dir,
             routes: routes.into(),
             wrapper: Vec::new(),
@@ -105,6 +107,12 @@ impl Setup {
     /// Keeps the spool there instead of in the temporary directory.
     pub fn spool_at(mut self, dir: &Path) -> Self {
         self.spool = dir.into();
+        self
+    }
+
+    /// Calls itself that instead of `replica-0`.
+    pub fn replica(mut self, name: &str) -> Self {
+        self.replica = name.into();
         self
     }
 
@@ -131,7 +139,7 @@ impl Setup {
             server.drain_delay = "100ms"
             admin.listen = "{}"
             spool.dir = "{}"
-            spool.replica = "replica-0"
+            spool.replica = "{}"
 
             [endpoints.acme]
             path = "{PATH}"
@@ -142,6 +150,7 @@ impl Setup {
             self.public,
             self.admin,
             self.spool.display(),
+            self.replica,
             self.routes
         );
         std::fs::write(&path, toml).expect("the configuration is written");

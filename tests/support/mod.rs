@@ -1,15 +1,19 @@
 //! What the tests stand on: real servers, the real binary, and what reads and judges its output.
 
 pub mod census;
+pub mod consumers;
 pub mod disk;
 pub mod forebay;
 pub mod http;
 pub mod jars;
 pub mod kafka;
+pub mod oracle;
 pub mod process;
+pub mod proxy;
 pub mod publisher;
 pub mod rabbitmq;
 pub mod schemas;
 pub mod sender;
 pub mod tls;
 pub mod topic;
+pub mod venv;

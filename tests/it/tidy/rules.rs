@@ -189,16 +189,17 @@ pub const SOUND: &[(&str, &str)] = &[
 const ARROWS: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("spool", &[]),
+    ("order", &["event"]),
     ("telemetry", &[]),
     ("lifecycle", &[]),
     ("provider", &["event"]),
     ("config", &["event", "provider", "spool", "sink"]),
     ("sink", &["event", "config", "telemetry"]),
     ("ingress", &["event", "provider", "spool", "config", "telemetry", "lifecycle"]),
-    ("dispatch", &["event", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
+    ("dispatch", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
     ("admin", &["ingress", "spool", "config", "telemetry", "lifecycle"]),
-    ("app", &["event", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin"]),
-    ("cli", &["event", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin", "app"]),
+    ("app", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin"]),
+    ("cli", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin", "app"]),
     ("main", &["cli", "telemetry"]),
 ];
 

@@ -87,9 +87,16 @@ pub fn walk(root: &Path, dir: &str) -> Vec<Source> {
     sources.into_iter().filter(|source| !only_test(&source.path)).collect()
 }
 
+/// What tools put beside the sources of an example.
+const NOT_OURS: &[&str] = &["node_modules", "dist", "target", "__pycache__"];
+
 pub fn list(root: &Path, dir: &str, paths: &mut Vec<String>) {
     for entry in fs::read_dir(root.join(dir)).into_iter().flatten().flatten() {
-        let path = format!("{dir}/{}", entry.file_name().to_string_lossy());
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let path = format!("{dir}/{name}");
+        if NOT_OURS.contains(&name.as_str()) {
+            continue;
+        }
         if entry.path().is_dir() {
             list(root, &path, paths);
         } else {

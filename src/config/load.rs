@@ -236,6 +236,9 @@ fn server(mut table: Table<'_>) -> Server {
         connections_max: table.take_or("connections_max", 10_000, |value| {
             values::whole(1..=1_000_000)(value).map(|connections| connections as usize)
         }),
+        streams_max: table.take_or("streams_max", 200_000, |value| {
+            values::whole(1..=100_000_000)(value).map(|streams| streams as usize)
+        }),
         drain_delay: table.take_or("drain_delay", Duration::from_secs(5), values::duration(seconds(0, 600))),
         shutdown_deadline: table.take_or(
             "shutdown_deadline",

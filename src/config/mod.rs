@@ -58,6 +58,8 @@ pub struct Server {
     pub bodies_bytes_max: u64,
     pub body_deadline: Duration,
     pub connections_max: usize,
+    /// How many streams' newest times are remembered.
+    pub streams_max: usize,
     pub drain_delay: Duration,
     pub shutdown_deadline: Duration,
     pub trusted_proxies: Vec<Network>,

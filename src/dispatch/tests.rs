@@ -158,6 +158,7 @@ fn event(index: u64, kind: &str) -> Event {
         time: Time(1_638_463_486_359),
         sent: None,
         recorded: Time(now_ms()),
+        late_by_ms: None,
         content: Content::Json,
         body: Bytes::from_static(b"{}"),
     }

@@ -1,13 +1,13 @@
 //! An event as the spool stores it.
 //!
 //! ```text
-//! version  u8         1
+//! version  u8         1 or 2
 //! length   u32, LE    of the header
-//! header              postcard of the attributes
+//! header              postcard of the attributes; version 2: followed by that of `late_by_ms`
 //! body                as it came, to the end
 //! ```
 //!
-//! A new attribute is a new version: this one is read for ever.
+//! An event that is not late is version 1, one that is late is version 2. A new attribute is a new version; all are read for ever.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -16,6 +16,7 @@ use uuid::Uuid;
 use super::{Content, Event, Provider, Time};
 
 const VERSION: u8 = 1;
+const VERSION_LATE: u8 = 2;
 const PREFIX_BYTES: usize = 5;
 /// What a header takes beside its texts, about.
 const HEADER_BYTES_FIXED: usize = 80;
@@ -38,7 +39,7 @@ pub struct Interest<'a> {
     pub endpoint: &'a str,
 }
 
-/// Version 1. The order of the fields is the format.
+/// What all versions have. The order of the fields is the format.
 #[derive(Serialize, Deserialize)]
 struct Header<'a> {
     id: [u8; 16],
@@ -95,8 +96,16 @@ impl Event {
         let texts = texts.into_iter().flatten().map(|text| text.len()).sum::<usize>();
         let header_bytes = HEADER_BYTES_FIXED + header.endpoint.len() + header.kind.len() + header.key.len() + texts;
         let mut record = Vec::with_capacity(PREFIX_BYTES + header_bytes + self.body.len());
-        record.extend_from_slice(&[VERSION, 0, 0, 0, 0]);
+        let version = if self.late_by_ms.is_some() {
+            VERSION_LATE
+        } else {
+            VERSION
+        };
+        record.extend_from_slice(&[version, 0, 0, 0, 0]);
         let mut record = postcard::to_extend(&header, record).expect("a header of plain values is always serialized");
+        if let Some(late_by_ms) = self.late_by_ms {
+            record = postcard::to_extend(&late_by_ms, record).expect("a number is always serialized");
+        }
         let length = u32::try_from(record.len() - PREFIX_BYTES).expect("attributes are far below 4 GiB");
         record[1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
         record.extend_from_slice(&self.body);
@@ -105,7 +114,7 @@ impl Event {
 
     /// Reads a record. The event's body shares the record's memory.
     pub fn decode(record: &Bytes) -> Result<Self, DecodeError> {
-        let (header, body_offset) = header(record)?;
+        let (header, late_by_ms, body_offset) = header(record)?;
         Ok(Event {
             id: Uuid::from_bytes(header.id),
             provider: match header.provider {
@@ -123,6 +132,7 @@ impl Event {
             time: Time(header.time),
             sent: header.sent.map(Time),
             recorded: Time(header.recorded),
+            late_by_ms,
             content: match (header.content, header.content_type) {
                 (0, None) => Content::Json,
                 (1, None) => Content::Jpeg,
@@ -135,7 +145,7 @@ impl Event {
 
     /// Reads only what routes match on.
     pub fn interest(record: &[u8]) -> Result<Interest<'_>, DecodeError> {
-        let (header, _) = header(record)?;
+        let (header, ..) = header(record)?;
         Ok(Interest {
             kind: header.kind,
             endpoint: header.endpoint,
@@ -143,18 +153,26 @@ impl Event {
     }
 }
 
-/// The header of a record, and where its body starts.
-fn header(record: &[u8]) -> Result<(Header<'_>, usize), DecodeError> {
-    match record.first() {
+/// The header of a record, by how much its event is late, and where its body starts.
+fn header(record: &[u8]) -> Result<(Header<'_>, Option<u64>, usize), DecodeError> {
+    let version = match record.first() {
         None => return Err(DecodeError::Truncated),
-        Some(&VERSION) => {}
+        Some(&version @ (VERSION | VERSION_LATE)) => version,
         Some(&version) => return Err(DecodeError::Version(version)),
-    }
+    };
     let length = record[1..].first_chunk::<4>().ok_or(DecodeError::Truncated)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| DecodeError::Truncated)?;
     let bytes = record[PREFIX_BYTES..].get(..length).ok_or(DecodeError::Truncated)?;
-    match postcard::take_from_bytes(bytes) {
-        Ok((header, [])) => Ok((header, PREFIX_BYTES + length)),
+    let (header, rest) = postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Header)?;
+    let (late_by_ms, rest) = match version {
+        VERSION_LATE => {
+            let (late_by_ms, rest) = postcard::take_from_bytes(rest).map_err(|_| DecodeError::Header)?;
+            (Some(late_by_ms), rest)
+        }
+        _ => (None, rest),
+    };
+    match rest {
+        [] => Ok((header, late_by_ms, PREFIX_BYTES + length)),
         _ => Err(DecodeError::Header),
     }
 }
@@ -189,6 +207,7 @@ mod tests {
                 any::<i64>(),
                 proptest::option::of(any::<i64>()),
                 any::<i64>(),
+                proptest::option::of(any::<u64>()),
                 content,
                 any::<Vec<u8>>(),
             ),
@@ -196,7 +215,7 @@ mod tests {
             .prop_map(
                 |(
                     (id, endpoint, kind, name, key, account, stream_name, feed_id, token_id),
-                    (time, sent, recorded, content, body),
+                    (time, sent, recorded, late_by_ms, content, body),
                 )| Event {
                     id: Uuid::from_bytes(id),
                     provider: Provider::Millicast,
@@ -211,6 +230,7 @@ mod tests {
                     time: Time(time),
                     sent: sent.map(Time),
                     recorded: Time(recorded),
+                    late_by_ms,
                     content,
                     body: body.into(),
                 },
@@ -229,10 +249,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_decode_panic(bytes: Vec<u8>, version_1: bool) {
+        fn no_bytes_make_decode_panic(bytes: Vec<u8>, version: Option<bool>) {
             let mut bytes = bytes;
-            if let (true, Some(first)) = (version_1, bytes.first_mut()) {
-                *first = VERSION;
+            if let (Some(late), Some(first)) = (version, bytes.first_mut()) {
+                *first = if late { VERSION_LATE } else { VERSION };
             }
             let _ = Event::decode(&bytes.into());
         }
@@ -249,12 +269,16 @@ mod tests {
     }
 
     #[test]
-    fn a_record_of_version_1_is_read_for_ever() {
-        let record = Bytes::from_static(
+    fn records_of_versions_1_and_2_are_read_for_ever() {
+        let version_1 = Bytes::from_static(
             b"\x01S\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
               \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plainbody",
         );
-        let event = Event {
+        let version_2 = Bytes::from_static(
+            b"\x02U\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
+              \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plain\xac\x02body",
+        );
+        let in_order = Event {
             id: Uuid::from_u128(1),
             provider: Provider::Millicast,
             endpoint: "acme".to_owned(),
@@ -268,18 +292,25 @@ mod tests {
             time: Time(1_638_463_486_359),
             sent: Some(Time(1_638_463_486_489)),
             recorded: Time(1_638_463_486_512),
+            late_by_ms: None,
             content: Content::Opaque("text/plain".to_owned()),
             body: Bytes::from_static(b"body"),
         };
-        assert_eq!(Event::decode(&record).as_ref(), Ok(&event));
-        assert_eq!(event.encode(), record);
+        let late = Event {
+            late_by_ms: Some(300),
+            ..in_order.clone()
+        };
+        for (record, event) in [(version_1, in_order), (version_2, late)] {
+            assert_eq!(Event::decode(&record).as_ref(), Ok(&event));
+            assert_eq!(event.encode(), record);
+        }
     }
 
     #[test]
     fn a_record_of_a_later_format_is_named_as_such() {
         assert_eq!(
-            Event::decode(&Bytes::from_static(&[2, 0, 0])),
-            Err(DecodeError::Version(2))
+            Event::decode(&Bytes::from_static(&[3, 0, 0])),
+            Err(DecodeError::Version(3))
         );
         assert_eq!(Event::decode(&Bytes::new()), Err(DecodeError::Truncated));
     }

@@ -68,6 +68,9 @@ pub struct Event {
     pub sent: Option<Time>,
     /// When this replica took it in.
     pub recorded: Time,
+    /// How far `time` lies behind the newest of the same stream that this replica had seen, in milliseconds. `None`: it does not,
+    /// or the replica remembered none.
+    pub late_by_ms: Option<u64>,
     pub content: Content,
     /// The body, byte for byte as it came.
     pub body: Bytes,

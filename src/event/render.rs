@@ -51,7 +51,7 @@ pub fn render(event: &Event, stamp: Stamp<'_>, mode: Mode, data: Data) -> Render
     let content_type = content_type(&event.content);
     if mode == Mode::Binary || event.content == Content::Jpeg {
         let (Data::Json(body) | Data::Binary(body)) = data;
-        let mut attributes = Vec::with_capacity(15);
+        let mut attributes = Vec::with_capacity(16);
         each_attribute(event, stamp, |name, value| attributes.push((name, value.into_owned())));
         return Rendered {
             content_type,
@@ -118,6 +118,9 @@ fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut attribute: impl Fn
         attribute("senttime", sent.to_rfc3339().into());
     }
     attribute("recordedtime", event.recorded.to_rfc3339().into());
+    if let Some(late_by_ms) = event.late_by_ms {
+        attribute("lateby", late_by_ms.to_string().into());
+    }
 }
 
 /// Appends `"name":"value",`.

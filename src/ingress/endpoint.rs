@@ -7,7 +7,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use prometheus::{Histogram, IntCounter};
+use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::answer::Refusal;
 use crate::{
@@ -34,13 +34,19 @@ pub(super) struct Served {
 pub(super) struct Told {
     endpoint: String,
     requests: [IntCounter; CODES.len()],
-    events: [IntCounter; KINDS.len()],
-    events_other: IntCounter,
+    events: ByKind,
+    late_events: ByKind,
     signature_missing: IntCounter,
     signature_malformed: IntCounter,
     signature_wrong: IntCounter,
     ack_seconds: Histogram,
     refusals: Mutex<Refusals>,
+}
+
+/// One counter for each kind.
+struct ByKind {
+    known: [IntCounter; KINDS.len()],
+    other: IntCounter,
 }
 
 #[derive(Default)]
@@ -57,12 +63,11 @@ impl Told {
 
     pub fn new(endpoint: &str, metrics: &Metrics) -> Self {
         let signature = |reason| metrics.signature_failures.with_label_values(&[endpoint, reason]);
-        let event = |kind| metrics.events.with_label_values(&[endpoint, kind]);
         Self {
             endpoint: endpoint.to_owned(),
             requests: CODES.map(|code| metrics.requests.with_label_values(&[endpoint, &code.to_string()])),
-            events: KINDS.map(event),
-            events_other: event(KIND_OTHER),
+            events: ByKind::new(endpoint, &metrics.events),
+            late_events: ByKind::new(endpoint, &metrics.late_events),
             signature_missing: signature("missing"),
             signature_malformed: signature("malformed"),
             signature_wrong: signature("wrong"),
@@ -79,10 +84,12 @@ impl Told {
 
     /// The counter of events of this kind that are on disk.
     pub fn event(&self, kind: &str) -> &IntCounter {
-        match KINDS.iter().position(|known| *known == kind) {
-            Some(index) => &self.events[index],
-            None => &self.events_other,
-        }
+        self.events.of(kind)
+    }
+
+    /// The counter of verified events of this kind that are late.
+    pub fn late(&self, kind: &str) -> &IntCounter {
+        self.late_events.of(kind)
     }
 
     /// A request was refused.
@@ -112,6 +119,23 @@ impl Told {
     fn count(&self, code: u16) {
         let index = CODES.iter().position(|known| *known == code);
         self.requests[index.expect("every answer's code is in the table")].inc();
+    }
+}
+
+impl ByKind {
+    fn new(endpoint: &str, counters: &IntCounterVec) -> Self {
+        let of = |kind| counters.with_label_values(&[endpoint, kind]);
+        Self {
+            known: KINDS.map(of),
+            other: of(KIND_OTHER),
+        }
+    }
+
+    fn of(&self, kind: &str) -> &IntCounter {
+        match KINDS.iter().position(|known| *known == kind) {
+            Some(index) => &self.known[index],
+            None => &self.other,
+        }
     }
 }
 

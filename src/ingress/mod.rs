@@ -22,11 +22,13 @@ mod appends;
 mod body;
 mod connections;
 mod endpoint;
+mod lateness;
 mod limits;
 mod peer;
 mod service;
 
 pub(crate) use answer::problem;
+pub use lateness::Lateness;
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 

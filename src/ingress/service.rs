@@ -26,6 +26,7 @@ use super::{
     body::{self, Budget, Limits},
     connections::Entry,
     endpoint::{Served, Told},
+    lateness::Lateness,
     peer,
 };
 use crate::{
@@ -47,6 +48,7 @@ pub(super) struct Service {
     no_endpoint: Told,
     limits: Limits,
     budget: Budget,
+    lateness: Lateness,
     trusted_proxies: Vec<config::Network>,
     lifecycle: Arc<Lifecycle>,
 }
@@ -71,6 +73,7 @@ impl Service {
                 deadline: config.body_deadline,
             },
             budget: Budget::new(config.bodies_bytes_max),
+            lateness: Lateness::new(config.streams_max, metrics.streams_remembered.clone()),
             trusted_proxies: config.trusted_proxies.clone(),
             lifecycle,
         }
@@ -119,7 +122,11 @@ impl Service {
             return Err(Refusal::Stopping);
         }
         let (body, _reservation) = body::read(request.headers(), payload, self.limits, &self.budget).await?;
-        let event = receive(served, request.headers(), body)?;
+        let mut event = receive(served, request.headers(), body)?;
+        event.late_by_ms = self.lateness.observe(&event.key, event.time, event.recorded);
+        if event.late_by_ms.is_some() {
+            served.told.late(&event.kind).inc();
+        }
         let durable = served.told.event(&event.kind);
         let append = appends.append(event.encode(), class(&event), durable);
         settled(append.map_err(Refusal::Spool)?, ACK_DEADLINE).await

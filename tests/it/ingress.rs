@@ -83,6 +83,7 @@ impl Server {
             bodies_bytes_max: 200_000,
             body_deadline: Duration::from_secs(8),
             connections_max: 64,
+            streams_max: 100,
             drain_delay: Duration::ZERO,
             shutdown_deadline: Duration::from_secs(5),
             trusted_proxies: Vec::new(),

@@ -238,6 +238,18 @@ impl Forebay {
             .map_or(0.0, |value| value.parse().expect("a metric's value is a number"))
     }
 
+    /// The sum over all label values of a metric.
+    pub fn metrics_sum(&self, name: &str) -> f64 {
+        let (_, body) = self.get("/metrics").expect("the admin server answers");
+        let values = body.lines().filter_map(|line| {
+            let labels = line.strip_prefix(name)?;
+            labels
+                .starts_with(['{', ' '])
+                .then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?
+        });
+        values.sum()
+    }
+
     /// Waits until every route has published everything.
     pub fn wait_until_drained(&self, deadline: Duration) {
         wait_until(&format!("an empty backlog: {}", self.status()), deadline, || {

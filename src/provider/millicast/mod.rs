@@ -170,6 +170,7 @@ impl Receiver {
             time: received,
             sent: None,
             recorded: received,
+            late_by_ms: None,
             content: Content::Json,
             body,
         }

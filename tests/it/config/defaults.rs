@@ -32,6 +32,7 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(config.server.bodies_bytes_max, 256 << 20);
     assert_eq!(config.server.body_deadline, Duration::from_secs(10));
     assert_eq!(config.server.connections_max, 10_000);
+    assert_eq!(config.server.streams_max, 200_000);
     assert_eq!(config.server.drain_delay, Duration::from_secs(5));
     assert_eq!(config.server.shutdown_deadline, Duration::from_secs(30));
     assert_eq!(config.server.trusted_proxies, []);

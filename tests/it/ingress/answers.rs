@@ -230,6 +230,24 @@ impl Write for LogWriter {
 }
 
 #[test]
+fn an_event_behind_the_newest_of_its_stream_says_by_how_much_and_is_counted() {
+    let server = Server::start();
+    let feeds = |event: &str, stream: &str, timestamp: u64| {
+        let data = format!(r#"{{"streamId":"A/{stream}","feedId":"f"}}"#);
+        let body = format!(r#"{{"type":"feeds","event":"{event}","timestamp":{timestamp},"data":{data}}}"#);
+        assert_eq!(server.answer(&signed(body.as_bytes())).status, 200);
+        server.newest_event().late_by_ms
+    };
+    assert_eq!(feeds("ended", "a", 1_638_463_486_500), None);
+    assert_eq!(feeds("started", "b", 1_638_463_486_100), None, "of another stream");
+    assert_eq!(feeds("started", "a", 1_638_463_486_200), Some(300));
+    assert_eq!(feeds("started", "a", 1_638_463_486_501), None);
+    assert_eq!(server.metrics.streams_remembered.get(), 2);
+    let late = |kind| server.metrics.late_events.with_label_values(&["acme", kind]).get();
+    assert_eq!((late("feeds"), late("media")), (1, 0));
+}
+
+#[test]
 fn no_secret_signature_or_body_is_logged() {
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter("info,forebay=trace")

@@ -121,6 +121,9 @@ struct Attributes {
     senttime: Option<Moment>,
     /// When it was taken in.
     recordedtime: Moment,
+    /// How many milliseconds `time` lies behind the newest of the same stream that this replica had seen. Absent when it does not.
+    #[schemars(regex(pattern = r"^[1-9][0-9]*$"))]
+    lateby: Option<String>,
 }
 
 /// An event of any kind.

@@ -38,7 +38,8 @@
 //! after that; what is repeated after a crash changes nothing. Events must carry normalised data
 //! (`payload = "normalized"`, the default of a route): recordings, media and transcoders are named there.
 //!
-//! `docs/ordering/vectors.json` has the same rules as inputs and results, for implementations in other languages.
+//! `docs/ordering.md` is the guide to all this; `docs/ordering/vectors.json` has the same rules as inputs and results, for
+//! implementations in other languages.
 
 mod dedupe;
 mod feeds;
@@ -61,6 +62,11 @@ pub use self::{
     streams::Streams,
     transition::Transition,
 };
+
+/// Compiles and runs what the guide has in Rust.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/ordering.md")]
+mod guide {}
 
 /// A time in the state: RFC 3339, in UTC, with milliseconds.
 mod rfc3339 {

@@ -10,7 +10,6 @@ use forebay::order::{StreamEvent, Streams, Transition};
 use serde_json::{Value, json};
 
 use crate::support::schemas::validate;
-use cases::Case;
 
 const DESCRIPTION: &str = "What a consumer makes of events, whatever their order: see docs/ordering.md. `events` are structured CloudEvents in the order of \
      arrival; `transitions` has a list for each of them, in order; `state` is what is known at the end, by `partitionkey`. Members that are empty are left out, \
@@ -46,13 +45,29 @@ fn the_events_of_the_vectors_obey_the_schemas() {
 #[test]
 fn the_vectors_have_every_transition() {
     let cases = cases::all();
-    let transitions = cases.iter().flat_map(|case| run(case).0).flatten();
+    let transitions = cases.iter().flat_map(|case| run(&case.events).0).flatten();
     let types: BTreeSet<String> = transitions
         .map(|transition| json!(transition)["type"].as_str().unwrap().to_owned())
         .collect();
     assert_eq!(types.len(), 14, "{types:?}");
     let names: BTreeSet<&str> = cases.iter().map(|case| case.name).collect();
     assert_eq!(names.len(), cases.len(), "two cases have the same name");
+}
+
+/// The page has the events as they arrive, and after them what the kit makes of them.
+#[test]
+fn the_worked_example_is_what_the_kit_does() {
+    let page = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/ordering.md")).unwrap();
+    let block = |name: &str| -> Vec<Value> {
+        let (_, after) = page.split_once(&format!("<!-- {name} -->\n\n```json\n")).unwrap();
+        let (json, _) = after.split_once("```").unwrap();
+        let values = serde_json::Deserializer::from_str(json).into_iter();
+        values.collect::<Result<_, _>>().unwrap()
+    };
+    let (transitions, streams) = run(&block("arrivals"));
+    let transitions: Vec<Value> = transitions.iter().map(|list| json!(list)).collect();
+    assert_eq!(transitions, block("transitions"));
+    assert_eq!(vec![json!(streams)], block("state"));
 }
 
 /// What a team would copy passes what it should.
@@ -71,9 +86,9 @@ fn the_rust_consumer_passes_the_vectors() {
     assert_eq!(stdout, format!("ok {}\n", cases::all().len()));
 }
 
-fn run(case: &Case) -> (Vec<Vec<Transition>>, Streams) {
+fn run(events: &[Value]) -> (Vec<Vec<Transition>>, Streams) {
     let mut streams = Streams::default();
-    let transitions = case.events.iter().map(|event| {
+    let transitions = events.iter().map(|event| {
         let event = StreamEvent::from_structured(event.to_string().as_bytes()).unwrap();
         streams.apply(&event)
     });
@@ -84,7 +99,7 @@ fn run(case: &Case) -> (Vec<Vec<Transition>>, Streams) {
 fn vectors() -> String {
     let mut text = format!("{{\n\"description\": {},\n\"cases\": [", json!(DESCRIPTION));
     for (at, case) in cases::all().iter().enumerate() {
-        let (transitions, streams) = run(case);
+        let (transitions, streams) = run(&case.events);
         let lines = |values: Vec<String>| values.join(",\n    ");
         let events = lines(case.events.iter().map(Value::to_string).collect());
         let transitions = lines(transitions.iter().map(|list| json!(list).to_string()).collect());

@@ -18,14 +18,14 @@ pub enum Wrong {
 }
 
 impl Wrong {
-    pub const ALL: [Self; 7] = [
+    /// Those that a single state shows, which never merges.
+    pub const OF_ONE_STATE: [Self; 6] = [
         Self::EndedFeedMayStartAgain,
         Self::LastEventWins,
         Self::NoDedupe,
         Self::OfflineWhenAnyFeedEnds,
         Self::LowerPhaseCounts,
         Self::OfEqualTimesTheLastWins,
-        Self::MergeKeepsItsOwn,
     ];
 }
 
@@ -54,7 +54,8 @@ impl Model {
             Some(Wrong::OfflineWhenAnyFeedEnds)
                 if matches!(transitions[..], [Transition::FeedEnded { .. }]) && self.stream.is_live() =>
             {
-                transitions.push(Transition::WentOffline { key: KEY.to_owned() });
+                let key = event.key.clone();
+                transitions.push(Transition::WentOffline { key });
             }
             _ => {}
         }

@@ -6,6 +6,7 @@
 mod support;
 
 mod admin;
+mod asyncapi;
 mod cli;
 mod clients;
 mod config;

@@ -2,7 +2,7 @@
 //!
 //! `FOREBAY_UPDATE_SCHEMAS=1` rewrites both.
 
-mod definitions;
+pub mod definitions;
 
 use std::{collections::HashMap, env, fs, path::PathBuf};
 
@@ -34,7 +34,7 @@ impl Headers for Given {
     }
 }
 
-fn receive(content_type: &str, headers: &[(&str, String)], body: &[u8]) -> Event {
+pub fn receive(content_type: &str, headers: &[(&str, String)], body: &[u8]) -> Event {
     let secret = Secret::from_base64("MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=").unwrap();
     let mut given: HashMap<_, _> = headers
         .iter()
@@ -52,7 +52,7 @@ fn receive(content_type: &str, headers: &[(&str, String)], body: &[u8]) -> Event
     receiver.event(receiver.verify(request).ok().unwrap())
 }
 
-fn receive_sample(kind: SampleKind) -> Event {
+pub fn receive_sample(kind: SampleKind) -> Event {
     let parameters = Parameters {
         account: "ZG6NWV",
         stream_name: "sample_stream",
@@ -70,7 +70,7 @@ fn receive_sample(kind: SampleKind) -> Event {
 }
 
 /// The event as a JSON text: structured, or where it is binary, its attributes.
-fn published(event: &Event) -> String {
+pub fn published(event: &Event) -> String {
     let stamp = Stamp {
         sequence: 42,
         replica: "forebay-0",
@@ -86,7 +86,7 @@ fn published(event: &Event) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(","))
 }
 
-fn parse(json: &str) -> Value {
+pub fn parse(json: &str) -> Value {
     serde_json::from_str(json).unwrap()
 }
 

@@ -19,7 +19,7 @@ use super::{
     forebay::wait_until,
     process::{mortal, spawn},
 };
-pub use services::{ALL, of};
+pub use services::{ALL, of, runs};
 
 /// How long a service may take from its start, or after a kill of the one before, until it stores something: a broker misses a
 /// consumer that was killed when its session is over.

@@ -17,6 +17,7 @@ mod end_to_end;
 mod ingress;
 mod kafka_sink;
 mod ordering;
+mod prometheus;
 mod rabbitmq_check;
 mod rabbitmq_sink;
 mod rabbitmq_tail;

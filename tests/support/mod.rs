@@ -9,6 +9,7 @@ pub mod jars;
 pub mod kafka;
 pub mod oracle;
 pub mod process;
+pub mod prometheus;
 pub mod proxy;
 pub mod publisher;
 pub mod rabbitmq;

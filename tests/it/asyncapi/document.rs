@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::schemas;
 use crate::schemas::{definitions, parse, published, receive_sample};
 
-const EXCHANGE_BINDING: &str = "0.3.0";
+const AMQP_BINDING: &str = "0.3.0";
 const KAFKA_BINDING: &str = "0.5.0";
 const PERSISTENT: u8 = 2;
 
@@ -37,7 +37,7 @@ pub fn document(kafka: &Config, rabbitmq: &Config) -> Value {
         "deliveryMode": PERSISTENT,
         "mandatory": true,
         "timestamp": true,
-        "bindingVersion": EXCHANGE_BINDING,
+        "bindingVersion": AMQP_BINDING,
     } });
     operations.insert("publishToExchange".into(), send("exchange", &published));
     channels.insert("exchange".into(), exchange(&sink.exchange));
@@ -106,7 +106,7 @@ fn exchange(exchange: &str) -> Value {
         "bindings": { "amqp": {
             "is": "routingKey",
             "exchange": { "name": exchange, "type": "topic", "durable": true, "autoDelete": false },
-            "bindingVersion": EXCHANGE_BINDING,
+            "bindingVersion": AMQP_BINDING,
         } },
     }))
 }
@@ -137,7 +137,7 @@ fn queue_binding(name: &str) -> Value {
     json!({
         "is": "queue",
         "queue": { "name": name, "durable": true, "exclusive": false, "autoDelete": false },
-        "bindingVersion": EXCHANGE_BINDING,
+        "bindingVersion": AMQP_BINDING,
     })
 }
 

@@ -182,11 +182,15 @@ fn the_queries_of_the_runbooks_are_right() {
 async fn every_metric_of_the_rules_and_runbooks_is_one_that_forebay_exposes() {
     let brokers = kafka::shared();
     let topic = create_topic(&brokers, "watched", 1, &[("max.message.bytes", "10000")]).await;
-    let setup = Setup::new(&brokers, &topic);
+    let away = "[sinks.away]\ntype = \"kafka\"\nbrokers = [\"127.0.0.1:1\"]\n[routes.away]\nsink = \"away\"\ntopic = \"away\"\n";
+    let setup = Setup::new(&brokers, &topic).with(away);
     let mut forebay = setup.start();
     send_too_large(&setup);
     wait_until("a dead letter", DEADLINE, || {
         forebay.metric("forebay_dead_letters_total{reason=\"kafka_too_large\",route=\"events\"}") > 0.0
+    });
+    wait_until("a blocked route", DEADLINE, || {
+        forebay.metric("forebay_route_blocked{reason=\"kafka_brokers_down\",route=\"away\"}") > 0.0
     });
     wait_until("librdkafka's statistics", DEADLINE, || {
         forebay

@@ -14,7 +14,6 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
-    forebay::wait_until,
     http,
     process::{Process, directory, free_port, mortal},
 };
@@ -83,13 +82,18 @@ impl Prometheus {
 
     /// The names of the alerts that fire now.
     pub fn firing(&self) -> BTreeSet<String> {
-        let answer = http::request(self.address, "GET", "/api/v1/alerts", "", "").expect("Prometheus answers");
-        let answer: Value = serde_json::from_str(&answer.body).expect("the answer is JSON");
-        let alerts = answer["data"]["alerts"].as_array().expect("a list of alerts");
-        let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
+        let alerts = self.alerts();
+        let alerts = alerts.as_array().expect("a list of alerts").iter();
+        let firing = alerts.filter(|alert| alert["state"] == "firing");
         firing
             .map(|alert| alert["labels"]["alertname"].as_str().expect("a name").to_owned())
             .collect()
+    }
+
+    fn alerts(&self) -> Value {
+        let answer = http::request(self.address, "GET", "/api/v1/alerts", "", "").expect("Prometheus answers");
+        let answer: Value = serde_json::from_str(&answer.body).expect("the answer is JSON");
+        answer["data"]["alerts"].clone()
     }
 
     /// Whether a query has a result.
@@ -104,17 +108,27 @@ impl Prometheus {
 
     /// Waits until each of `alerts` fires.
     pub fn wait_until_firing(&self, alerts: &[&str], deadline: Duration) {
-        wait_until(&format!("{alerts:?} fire: {}", self.log()), deadline, || {
-            let firing = self.firing();
-            alerts.iter().all(|alert| firing.contains(*alert))
-        });
+        self.wait_for(alerts, true, deadline);
     }
 
     /// Waits until none of `alerts` fires.
     pub fn wait_until_out(&self, alerts: &[&str], deadline: Duration) {
-        wait_until(&format!("{alerts:?} go out"), deadline, || {
+        self.wait_for(alerts, false, deadline);
+    }
+
+    fn wait_for(&self, alerts: &[&str], fires: bool, deadline: Duration) {
+        let start = Instant::now();
+        loop {
             let firing = self.firing();
-            alerts.iter().all(|alert| !firing.contains(*alert))
-        });
+            if alerts.iter().all(|alert| firing.contains(*alert) == fires) {
+                return;
+            }
+            assert!(
+                start.elapsed() < deadline,
+                "waited for {alerts:?} = {fires}: {}",
+                self.alerts()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
     }
 }

@@ -146,6 +146,8 @@ async fn each_cause_makes_its_alert_fire_and_the_alert_goes_out_with_it() {
     prometheus.wait_until_firing(&broker_gone, 2 * DEADLINE);
     cluster.restart(0);
     sender.stop();
+    forebay.wait_until_drained(DEADLINE);
+    std::thread::sleep(Duration::from_secs(8)); eprintln!("DBG {}", forebay.status());
     prometheus.wait_until_out(&broker_gone, 2 * DEADLINE);
 
     other.terminate(DEADLINE);

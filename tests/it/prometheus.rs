@@ -1,8 +1,7 @@
-//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is woken, and true of a
-//! real Forebay.
+//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is
+//! woken.
 
 mod files;
-mod live;
 
 use std::{fs, path::Path, time::Duration};
 

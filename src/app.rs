@@ -92,7 +92,7 @@ pub struct App {
     dead_letters: Spool,
     lifecycle: Arc<Lifecycle>,
     ingress: ingress::Bound,
-    admin: admin::Bound,
+    admin: ingress::Bound,
     routes: Vec<Dispatcher<AnySink>>,
     endpoints: Endpoints,
     signals: StopSignals,
@@ -178,65 +178,54 @@ impl App {
     /// # Errors
     ///
     /// The disk failed, a part ended by itself, or a second signal came.
-    pub async fn run(self) -> Result<(), RunError> {
-        let Self {
-            config,
-            spool,
-            dead_letters,
-            lifecycle,
-            ingress,
-            admin,
-            routes,
-            endpoints,
-            mut signals,
-        } = self;
+    pub async fn run(mut self) -> Result<(), RunError> {
         let (stop, stop_signal) = watch::channel(None);
         let mut publishing = JoinSet::new();
-        for route in routes {
+        for route in self.routes {
             publishing.spawn(route.run(stop_signal.clone()));
         }
-        let (ingress_handle, admin_handle) = (ingress.handle(), admin.handle());
+        let (ingress, admin) = (self.ingress.handle(), self.admin.handle());
         let mut servers = JoinSet::new();
-        servers.spawn(ingress.run());
-        servers.spawn(admin.run());
-        let keeping = tokio::spawn(endpoints.keep());
-        lifecycle.advance(Phase::Ready);
+        servers.spawn(self.ingress.run());
+        servers.spawn(self.admin.run());
+        let keeping = tokio::spawn(self.endpoints.keep());
+        self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");
 
         let told = tokio::select! {
             // The routes end with the spool: the disk is the reason, not they.
             biased;
-            name = signals.next() => name,
-            reason = spool.failed() => return Err(disk_failed(reason, &lifecycle, &ingress_handle).await),
-            reason = dead_letters.failed() => return Err(disk_failed(reason, &lifecycle, &ingress_handle).await),
+            name = self.signals.next() => name,
+            reason = self.spool.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
+            reason = self.dead_letters.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
             Some(_) = publishing.join_next() => return Err(RunError::Bug("a route")),
             Some(_) = servers.join_next() => return Err(RunError::Bug("a server")),
         };
 
         let orderly = async {
-            tracing::info!(signal = told, drain_delay = ?config.server.drain_delay, "stopping; accepting until the drain delay is over");
-            lifecycle.advance(Phase::Draining);
-            tokio::time::sleep(config.server.drain_delay).await;
-            lifecycle.advance(Phase::Stopping);
-            let deadline = Instant::now() + config.server.shutdown_deadline;
-            ingress_handle.stop(true).await;
+            tracing::info!(signal = told, drain_delay = ?self.config.server.drain_delay, "stopping; accepting until the drain delay is over");
+            self.lifecycle.advance(Phase::Draining);
+            tokio::time::sleep(self.config.server.drain_delay).await;
+            self.lifecycle.advance(Phase::Stopping);
+            let deadline = Instant::now() + self.config.server.shutdown_deadline;
+            ingress.stop().await;
             keeping.abort();
             stop.send_replace(Some(deadline));
             while publishing.join_next().await.is_some() {}
             let closed = async {
-                spool.close().await;
-                dead_letters.close().await;
+                self.spool.close().await;
+                self.dead_letters.close().await;
             };
             if timeout(SPOOL_CLOSE_DEADLINE, closed).await.is_err() {
                 tracing::warn!("the spool was not closed in time; the next start recovers it");
             }
-            admin_handle.stop().await;
+            admin.stop().await;
             tracing::info!("stopped");
         };
         tokio::select! {
             () = orderly => Ok(()),
-            reason = spool.failed() => Err(disk_failed(reason, &lifecycle, &ingress_handle).await),
-            _ = signals.next() => Err(RunError::StoppedAtOnce),
+            reason = self.spool.failed() => Err(disk_failed(reason, &self.lifecycle, &ingress).await),
+            _ = self.signals.next() => Err(RunError::StoppedAtOnce),
         }
     }
 }
@@ -244,7 +233,7 @@ impl App {
 /// Lets those who wait for the disk be answered before the process ends: the writer has told them all that it failed.
 async fn disk_failed(reason: String, lifecycle: &Lifecycle, ingress: &ingress::Handle) -> RunError {
     lifecycle.advance(Phase::Stopping);
-    if timeout(FAILED_ANSWERS_DEADLINE, ingress.stop(true)).await.is_err() {
+    if timeout(FAILED_ANSWERS_DEADLINE, ingress.stop()).await.is_err() {
         tracing::warn!("requests were open that did not end in time");
     }
     RunError::Disk(reason)

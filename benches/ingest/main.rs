@@ -36,6 +36,7 @@ use clap::{Parser, Subcommand};
 use load::Load;
 use report::{Fixed, Report, Sample};
 use servers::{Kind, Server};
+use support::arguments::Turns;
 
 /// Measures the way in, against a real Kafka.
 #[derive(Debug, Parser)]
@@ -45,9 +46,6 @@ struct Arguments {
     /// How often each server takes its turn; the median counts.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How long each load lasts.
-    #[arg(long, default_value_t = 8)]
-    seconds: u64,
     #[arg(long, value_delimiter = ',', default_values_t = [64, 512])]
     connections: Vec<usize>,
     /// Requests per second of the measurement at a fixed rate; 0 leaves it out.
@@ -58,12 +56,8 @@ struct Arguments {
     /// Where the spool is. Must be a disk of the kind that matters: a fsync to memory costs nothing.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: std::path::PathBuf,
-    /// Measure even while something else uses the processors. The numbers then say little.
-    #[arg(long)]
-    noisy: bool,
-    /// What `cargo bench` adds.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    turns: Turns,
 }
 
 /// The servers to compare with, in processes of their own.
@@ -116,9 +110,6 @@ fn measure(arguments: &Arguments) -> Result<()> {
     report.check()
 }
 
-/// How long a load waits for the machine to itself.
-const QUIET_DEADLINE: Duration = Duration::from_secs(120);
-
 struct Bench<'a> {
     arguments: &'a Arguments,
     brokers: String,
@@ -133,7 +124,7 @@ impl Bench<'_> {
         self.load.wrk(server.url(), connections, 1)?;
         server.drained()?;
         let before = server.usage()?;
-        let wrk = self.load.wrk(server.url(), connections, self.arguments.seconds)?;
+        let wrk = self.load.wrk(server.url(), connections, self.arguments.turns.seconds)?;
         let after = server.usage()?;
         let started = Instant::now();
         server.drained()?;
@@ -160,7 +151,7 @@ impl Bench<'_> {
         let before = server.usage()?;
         let vegeta = self
             .load
-            .vegeta(server.url(), self.arguments.rate, self.arguments.seconds)?;
+            .vegeta(server.url(), self.arguments.rate, self.arguments.turns.seconds)?;
         server.drained()?;
         let after = server.usage()?;
         Ok(Fixed {
@@ -170,9 +161,7 @@ impl Bench<'_> {
     }
 
     fn start(&self, kind: Kind, name: &str) -> Result<Server> {
-        if !self.arguments.noisy {
-            support::quiet::wait(QUIET_DEADLINE)?;
-        }
+        self.arguments.turns.wait_until_quiet()?;
         let topic = format!("bench-{name}");
         if kind != Kind::Bare {
             let create = kafka::create_topic_named(&self.brokers, &topic, 12, &[]);

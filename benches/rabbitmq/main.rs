@@ -41,13 +41,12 @@ use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use support::median;
+use support::{arguments::Turns, median};
 
 const EXCHANGE: &str = "bench";
 /// As many queues, and as many channels.
 const PARTITIONS: u32 = 8;
 const IN_FLIGHT: u64 = 10_000;
-const QUIET_DEADLINE: Duration = Duration::from_secs(120);
 /// What a program may take beside warming up and publishing.
 const END_DEADLINE: Duration = Duration::from_secs(90);
 const COUNT_DEADLINE: Duration = Duration::from_secs(30);
@@ -60,18 +59,11 @@ struct Arguments {
     /// How often each program takes its turn; the median counts.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// How long each publishes while it is measured.
-    #[arg(long, default_value_t = 8)]
-    seconds: u64,
     /// How long each publishes before: the compilers of Java and of RabbitMQ, the batches of Forebay.
     #[arg(long, default_value_t = 4)]
     warm_up_seconds: u64,
-    /// Measure even while something else uses the processors. The numbers then say little.
-    #[arg(long)]
-    noisy: bool,
-    /// What `cargo bench` adds.
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    turns: Turns,
 }
 
 #[derive(Debug, Subcommand)]
@@ -174,9 +166,7 @@ impl<'a> Bench<'a> {
         let vhost = self.cluster.vhost(&kind.to_string());
         let uri = vhost.uri();
         forebay::declare(&uri, EXCHANGE, PARTITIONS)?;
-        if !self.arguments.noisy {
-            support::quiet::wait(QUIET_DEADLINE)?;
-        }
+        self.arguments.turns.wait_until_quiet()?;
         let said = self.run(self.command(kind, &uri)?)?;
         let published: Published = serde_json::from_str(said.trim()).with_context(|| format!("it said {said:?}"))?;
         ensure!(published.during > 0, "nothing was confirmed");
@@ -207,7 +197,7 @@ impl<'a> Bench<'a> {
             PARTITIONS.into(),
             IN_FLIGHT,
             self.arguments.warm_up_seconds,
-            self.arguments.seconds,
+            self.arguments.turns.seconds,
         ];
         command.args(numbers.map(|number: u64| number.to_string()));
         Ok(command)
@@ -219,7 +209,7 @@ impl<'a> Bench<'a> {
         command.stdin(Stdio::null()).stdout(fs::File::create(&said)?);
         command.stderr(fs::File::create(&complained)?);
         let mut child = process::spawn(command);
-        let seconds = self.arguments.warm_up_seconds + self.arguments.seconds;
+        let seconds = self.arguments.warm_up_seconds + self.arguments.turns.seconds;
         let deadline = Instant::now() + Duration::from_secs(seconds) + END_DEADLINE;
         let status = loop {
             if let Some(status) = child.try_wait()? {

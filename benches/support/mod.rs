@@ -1,6 +1,7 @@
 //! What the benchmarks have in common.
 
-pub mod quiet;
+pub mod arguments;
+mod quiet;
 
 use std::{fs, process::Command, time::Duration};
 

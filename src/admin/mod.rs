@@ -7,7 +7,6 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
-    dev::{Server, ServerHandle},
     http::{
         Method, StatusCode,
         header::{self, HeaderValue},
@@ -18,6 +17,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config,
+    ingress::{self, Bound},
     lifecycle::{Lifecycle, Phase},
     spool::Spool,
     telemetry::Metrics,
@@ -48,29 +48,13 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// The server, listening.
-pub struct Bound {
-    server: Server,
-    addresses: Vec<SocketAddr>,
-}
-
-/// Stops a running server.
-#[derive(Clone)]
-pub struct Handle(ServerHandle);
-
-impl Handle {
-    pub async fn stop(&self) {
-        self.0.stop(true).await;
-    }
-}
-
 /// Listens on `config.listen`. Must be called within a tokio runtime.
 pub fn bind(config: &config::Admin, sources: Sources) -> Result<Bound, BindError> {
     let failed = |source| BindError {
         address: config.listen,
         source,
     };
-    let listener = crate::ingress::listen(config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
+    let listener = ingress::listen(config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
     let server = HttpServer::new(move || {
         let sources = sources.clone();
         App::new().default_service(web::to(move |request| {
@@ -85,30 +69,8 @@ pub fn bind(config: &config::Admin, sources: Sources) -> Result<Bound, BindError
     .listen(listener)
     .map_err(failed)?;
     let addresses = server.addrs();
-    Ok(Bound {
-        server: server.run(),
-        addresses,
-    })
-}
-
-impl Bound {
-    /// The addresses that were bound; where port 0 was asked for, with the port that it became.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    pub fn handle(&self) -> Handle {
-        Handle(self.server.handle())
-    }
-
-    /// Serves until it is stopped.
-    ///
-    /// # Errors
-    ///
-    /// The server's thread could not be started.
-    pub async fn run(self) -> io::Result<()> {
-        self.server.await
-    }
+    let server = server.run();
+    Ok(Bound::new(addresses, server.handle(), server))
 }
 
 impl Sources {
@@ -186,5 +148,5 @@ fn json_text(status: StatusCode, content_type: &'static str, document: &Value) -
 fn problem(status: StatusCode, code: &str, detail: &str) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("application/problem+json")
-        .body(crate::ingress::problem(status, code, detail))
+        .body(ingress::problem(status, code, detail))
 }

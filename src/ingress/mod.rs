@@ -20,6 +20,7 @@
 mod answer;
 mod appends;
 mod body;
+mod bound;
 mod connections;
 mod endpoint;
 mod lateness;
@@ -28,16 +29,13 @@ mod peer;
 mod service;
 
 pub(crate) use answer::problem;
+pub(crate) use bound::listen;
+pub use bound::{Bound, Handle};
 pub use lateness::Lateness;
 
 use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use actix_web::{
-    App, HttpServer,
-    dev::{Server, ServerHandle},
-    web,
-};
-use tokio::net::TcpSocket;
+use actix_web::{App, HttpServer, web};
 
 use crate::{config, lifecycle::Lifecycle, provider::millicast::Receiver, spool::Spool, telemetry::Metrics};
 use appends::Appends;
@@ -70,24 +68,6 @@ pub enum BindError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the process may open {allowed} files, too few for a single connection; raise its limit (ulimit -n)")]
     Files { allowed: u64 },
-}
-
-/// The server, listening; connections wait in the backlog until it runs.
-pub struct Bound {
-    server: Server,
-    addresses: Vec<SocketAddr>,
-    connections: Arc<Connections>,
-}
-
-/// Stops a running server.
-#[derive(Clone)]
-pub struct Handle(ServerHandle);
-
-impl Handle {
-    /// Closes the listener; `graceful`: lets requests that have begun finish, for at most `shutdown_deadline`.
-    pub async fn stop(&self, graceful: bool) {
-        self.0.stop(graceful).await;
-    }
 }
 
 /// Listens on `config.listen`. Must be called within a tokio runtime.
@@ -140,43 +120,11 @@ pub fn bind(
     })?;
 
     let addresses = server.addrs();
-    Ok(Bound {
-        server: server.run(),
-        addresses,
-        connections,
-    })
-}
-
-impl Bound {
-    /// The addresses that were bound; where port 0 was asked for, with the port that it became.
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
-    }
-
-    pub fn handle(&self) -> Handle {
-        Handle(self.server.handle())
-    }
-
-    /// Serves until it is stopped.
-    ///
-    /// # Errors
-    ///
-    /// The threads of the server could not be started.
-    pub async fn run(self) -> io::Result<()> {
+    let server = server.run();
+    Ok(Bound::new(addresses, server.handle(), async move {
         tokio::select! {
-            result = self.server => result,
-            () = self.connections.watch() => unreachable!("the guard of connections never ends"),
+            result = server => result,
+            () = connections.watch() => unreachable!("the guard of connections never ends"),
         }
-    }
-}
-
-/// Listens on `address`, at once again after a restart.
-pub(crate) fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
-    let socket = match address {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(backlog)?.into_std()
+    }))
 }

@@ -1,6 +1,6 @@
 //! What consumers' own clients read of what was sent: the same ids and keys.
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use forebay::{
     event::Time,
@@ -13,7 +13,7 @@ use forebay::{
 use crate::{
     cli::{Received, Server},
     support::{
-        forebay::{SECRET, Setup, binary},
+        forebay::{SECRET, Setup, send_command},
         kafka::{self, create_topic},
     },
 };
@@ -30,20 +30,9 @@ impl Headers for Sent<'_> {
 
 /// Sends the same webhooks each time.
 fn send(url: &str) {
-    let status = Command::new(binary())
-        .args(["send", "--url", url, "--secret", SECRET, "--seed", "11"])
-        // Recordings name no account: what they become depends on what came before them.
-        .args([
-            "--kind",
-            "feeds",
-            "--kind",
-            "media",
-            "--kind",
-            "viewerConnection",
-            "--kind",
-            "transcoder",
-        ])
-        .args(["--count", &COUNT.to_string(), "--streams", "9"])
+    // Recordings name no account: what they become depends on what came before them.
+    let status = send_command(url, &["feeds", "media", "viewerConnection", "transcoder"])
+        .args(["--seed", "11", "--count", &COUNT.to_string(), "--streams", "9"])
         .status();
     assert!(status.unwrap().success());
 }

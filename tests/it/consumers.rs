@@ -146,7 +146,7 @@ fn kill_twice(services: &mut [Service], setup: &Setup, forebay: &Forebay) {
     let done = AtomicBool::new(false);
     let finished = AtomicU64::new(0);
     let count = services.len() as u64;
-    let published = || forebay.metric("forebay_published_total{route=\"events\"}");
+    let published = || forebay.published();
     thread::scope(|scope| {
         scope.spawn(|| send_until(&done, &setup.url()));
         for service in services {

@@ -5,11 +5,11 @@ mod late;
 mod rabbitmq;
 mod rabbitmq_faults;
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use crate::support::{
     census::{Delivered, assert_delivered, assert_in_order},
-    forebay::{Forebay, SECRET, Setup, binary},
+    forebay::{Forebay, Setup, send_command, wait_until},
     kafka::{self, Cluster, Options, create_topic},
     sender::Sender,
     topic::read_to_end,
@@ -21,29 +21,9 @@ const STOPPED: Duration = Duration::from_secs(60);
 /// Sends a hundred thousand events of five thousand streams, out of order and with duplicates; returns how many there were with
 /// those. Each was answered 200.
 fn send_volume(setup: &Setup) -> usize {
-    let output = Command::new(binary())
-        .args([
-            "send",
-            "--url",
-            &setup.url(),
-            "--secret",
-            SECRET,
-            "--json",
-            "--seed",
-            "7",
-        ])
-        .args([
-            "--kind",
-            "feeds",
-            "--kind",
-            "media",
-            "--kind",
-            "viewerConnection",
-            "--kind",
-            "recordings",
-            "--kind",
-            "transcoder",
-        ])
+    let kinds = ["feeds", "media", "viewerConnection", "recordings", "transcoder"];
+    let output = send_command(&setup.url(), &kinds)
+        .args(["--json", "--seed", "7"])
         .args(["--count", "100000", "--streams", "5000", "--concurrency", "64"])
         .args(["--shuffle", "50", "--duplicates", "5"])
         .output()
@@ -70,8 +50,7 @@ fn assert_volume(records: &[impl Delivered], forebay: &Forebay, sent: usize) {
         forebay.log()
     );
     assert_eq!(census.repeats, 0);
-    let published = forebay.metric("forebay_published_total{route=\"events\"}");
-    assert_eq!(published, sent as f64, "each is counted");
+    assert_eq!(forebay.published(), sent as f64, "each is counted");
     assert_eq!(census.ids.len(), 100_000, "a duplicate has the id of its original");
     assert!(census.streams >= 5_000, "{} streams", census.streams);
     let (_, metrics) = forebay.get("/metrics").unwrap();
@@ -127,7 +106,7 @@ async fn a_broker_that_is_away_for_a_minute_is_never_noticed_by_the_sender() {
     cluster.kill(0);
     tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(forebay.get("/readyz").unwrap().0, 200, "a broker makes nothing unready");
-    let blocked = &forebay.status()["routes"][0]["blocked"];
+    let blocked = forebay.blocked();
     assert!(blocked["text"].is_string(), "the broker's absence is told: {blocked}");
     cluster.restart(0);
     let outcome = sender.stop();
@@ -135,10 +114,7 @@ async fn a_broker_that_is_away_for_a_minute_is_never_noticed_by_the_sender() {
     assert!(outcome.acknowledged.len() > 20_000);
     forebay.wait_until_drained(DRAINED);
     assert_delivered(&read_to_end(&cluster.bootstrap(), &topic), &outcome);
-    assert!(
-        forebay.status()["routes"][0]["blocked"].is_null(),
-        "and so is its return"
-    );
+    assert!(forebay.blocked().is_null(), "and so is its return");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -166,7 +142,7 @@ async fn sigterm_goes_on_accepting_then_publishes_what_is_in_flight_and_exits_0(
     let sender = Sender::start(setup.public, 4, 400, 50);
     tokio::time::sleep(Duration::from_secs(1)).await;
     forebay.signal("TERM");
-    crate::support::forebay::wait_until("not ready after SIGTERM", Duration::from_secs(1), || {
+    wait_until("not ready after SIGTERM", Duration::from_secs(1), || {
         !matches!(forebay.get("/readyz"), Some((200, _)))
     });
     let status = forebay.wait(STOPPED);

@@ -10,7 +10,7 @@ use rdkafka::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    forebay::{EXCHANGE, SECRET, Setup, binary},
+    forebay::{EXCHANGE, Setup, binary, send_command},
     kafka::{self, Read, create_topic},
     rabbitmq::{self, QUORUM, STREAM},
 };
@@ -34,10 +34,8 @@ pub fn verify(arguments: &[&str]) -> (Option<i32>, Value) {
 /// Sends events of every kind but pictures and recordings, and waits until they are published.
 fn send(setup: &Setup) {
     let forebay = setup.start();
-    let status = Command::new(binary())
-        .args(["send", "--url", &setup.url(), "--secret", SECRET, "--seed", "3"])
-        .args(["--kind", "feeds", "--kind", "media", "--kind", "transcoder"])
-        .args(["--count", &COUNT.to_string(), "--streams", "9"])
+    let status = send_command(&setup.url(), &["feeds", "media", "transcoder"])
+        .args(["--seed", "3", "--count", &COUNT.to_string(), "--streams", "9"])
         .status();
     assert!(status.unwrap().success());
     forebay.wait_until_drained(DRAINED);

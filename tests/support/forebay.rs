@@ -22,6 +22,16 @@ pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_forebay")
 }
 
+/// `forebay send` of webhooks of these kinds, signed with [`SECRET`].
+pub fn send_command(url: &str, kinds: &[&str]) -> Command {
+    let mut command = Command::new(binary());
+    command.args(["send", "--url", url, "--secret", SECRET]);
+    for kind in kinds {
+        command.args(["--kind", kind]);
+    }
+    command
+}
+
 /// Waits for a condition, or fails with what was waited for.
 pub fn wait_until(what: &str, deadline: Duration, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
@@ -248,6 +258,16 @@ impl Forebay {
                 .then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?
         });
         values.sum()
+    }
+
+    /// How many messages the route `events` has published.
+    pub fn published(&self) -> f64 {
+        self.metric("forebay_published_total{route=\"events\"}")
+    }
+
+    /// What `/status` says that the first route is blocked by; null when it is not.
+    pub fn blocked(&self) -> serde_json::Value {
+        self.status()["routes"][0]["blocked"].take()
     }
 
     /// Waits until every route has published everything.

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
-    process::{Command, Stdio},
+    process::Stdio,
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::support::{
     census::{Delivered, assert_in_order},
     consumers::{self, Broker, Service, Source},
-    forebay::{EXCHANGE, Forebay, PATH, SECRET, Setup, binary},
+    forebay::{EXCHANGE, Forebay, PATH, Setup, send_command},
     kafka::{self, create_topic},
     oracle,
     proxy::RoundRobin,
@@ -49,11 +49,8 @@ async fn send_through_proxy(replicas: &[(Setup, Forebay)]) {
 }
 
 fn send(to: SocketAddr) {
-    let mut command = Command::new(binary());
-    command.args(["send", "--url", &format!("http://{to}{PATH}"), "--secret", SECRET]);
-    for kind in ["feeds", "media", "viewerConnection", "recordings", "transcoder"] {
-        command.args(["--kind", kind]);
-    }
+    let kinds = ["feeds", "media", "viewerConnection", "recordings", "transcoder"];
+    let mut command = send_command(&format!("http://{to}{PATH}"), &kinds);
     command.args(["--count", &COUNT.to_string(), "--streams", &STREAMS.to_string()]);
     // A stream's next event is as many webhooks away as there are streams: only a longer shuffle changes their order.
     command.args(["--shuffle", &(4 * STREAMS).to_string(), "--duplicates", "5"]);

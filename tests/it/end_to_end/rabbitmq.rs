@@ -64,9 +64,8 @@ async fn a_queue_of_type_stream_takes_the_same() {
 
 /// Waits until the route is blocked for this reason, in `/status` and in the metrics alike.
 fn assert_told(forebay: &Forebay, reason: &str) {
-    let blocked = || forebay.status()["routes"][0]["blocked"].clone();
     wait_until(&format!("{reason} is told: {}", forebay.status()), TOLD, || {
-        blocked()["reason"] == reason
+        forebay.blocked()["reason"] == reason
     });
     let series = format!("forebay_route_blocked{{reason=\"{reason}\",route=\"events\"}}");
     wait_until(&format!("{series} is 1"), TOLD, || forebay.metric(&series) == 1.0);
@@ -127,22 +126,18 @@ async fn a_password_that_is_changed_at_the_broker_is_read_again_from_its_file() 
     let setup = Setup::rabbitmq(&[format!("file:{}", file.path().display())], 2);
     let forebay = setup.start();
     let sender = Sender::start(setup.public, 2, 200, 50);
-    wait_until("something is published", DRAINED, || published(&forebay) > 100.0);
+    wait_until("something is published", DRAINED, || forebay.published() > 100.0);
 
     vhost.admit(&vhost.name, "second-horse");
     close_connections(&vhost);
     assert_told(&forebay, "rabbitmq_authentication");
     std::fs::write(file.path(), uri("second-horse")).unwrap();
-    let before = published(&forebay);
-    wait_until("it goes on", DRAINED, || published(&forebay) > before);
+    let before = forebay.published();
+    wait_until("it goes on", DRAINED, || forebay.published() > before);
     let outcome = sender.stop();
     forebay.wait_until_drained(DRAINED);
     assert_delivered(&read_all(&vhost.uri(), &queues).await, &outcome);
-    assert!(forebay.status()["routes"][0]["blocked"].is_null());
-}
-
-fn published(forebay: &Forebay) -> f64 {
-    forebay.metric("forebay_published_total{route=\"events\"}")
+    assert!(forebay.blocked().is_null());
 }
 
 /// Closes every connection to the virtual host. The management API lists a connection some seconds after it is there.

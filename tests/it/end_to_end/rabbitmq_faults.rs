@@ -50,24 +50,19 @@ impl Run {
         run
     }
 
-    fn published(&self) -> f64 {
-        self.forebay.metric("forebay_published_total{route=\"events\"}")
-    }
-
     fn wait_until_publishing(&self, after: &str) {
-        let goal = self.published() + 500.0;
+        let goal = self.forebay.published() + 500.0;
         wait_until(
             &format!("publishing after {after}: {:#}", self.forebay.status()),
             DRAINED,
-            || self.published() >= goal,
+            || self.forebay.published() >= goal,
         );
     }
 
     /// Waits until `/status` says that the route is blocked, for one of these reasons.
     fn wait_until_told(&self, reasons: &[&str]) {
-        let blocked = || self.forebay.status()["routes"][0]["blocked"].clone();
         wait_until(&format!("one of {reasons:?} is told"), TOLD, || {
-            reasons.iter().any(|reason| blocked()["reason"] == *reason)
+            reasons.iter().any(|reason| self.forebay.blocked()["reason"] == *reason)
         });
     }
 
@@ -80,7 +75,7 @@ impl Run {
         assert_eq!(outcome.unanswered, 0);
         self.forebay.wait_until_drained(DRAINED);
         assert_delivered(&read_all(&self.uri, &self.queues).await, &outcome);
-        let blocked = self.forebay.status()["routes"][0]["blocked"].clone();
+        let blocked = self.forebay.blocked();
         assert!(blocked.is_null(), "it is over: {blocked}");
         assert_eq!(self.forebay.child.try_wait().unwrap(), None, "it ran through all of it");
     }
@@ -226,8 +221,9 @@ async fn a_full_queue_with_a_slow_consumer_gets_all_of_it_in_order() {
         sender.so_far().acknowledged.len() >= 100
     });
     let outcome = sender.stop();
-    let reason = || forebay.status()["routes"][0]["blocked"]["reason"].clone();
-    wait_until("the full queue is told", TOLD, || reason() == "rabbitmq_nacked");
+    wait_until("the full queue is told", TOLD, || {
+        forebay.blocked()["reason"] == "rabbitmq_nacked"
+    });
 
     let all = |records: &[Read]| {
         let sequences: HashSet<u64> = records.iter().map(Read::sequence).collect();

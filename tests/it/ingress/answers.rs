@@ -180,7 +180,7 @@ fn what_has_begun_is_finished_when_the_server_stops() {
     client.send(head(&[&length, &signature, "expect: 100-continue"]).as_bytes());
     assert_eq!(client.answer().status, 100, "the request is in hand");
     let handle = server.handle.clone();
-    let stopped = server.runtime.spawn(async move { handle.stop(true).await });
+    let stopped = server.runtime.spawn(async move { handle.stop().await });
     assert!(
         within(PATIENCE, || TcpStream::connect(server.address).is_err()),
         "nobody new"

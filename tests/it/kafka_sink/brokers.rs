@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use forebay::sink::{Remedy, Sink};
-use tokio::time::{Instant, sleep, timeout_at};
+use forebay::sink::Remedy;
+use tokio::time::sleep;
 
-use super::publisher::{DEADLINE, Publisher, assert_in_order, message, sink, sink_with, trouble_within};
+use super::publisher::{DEADLINE, Publisher, assert_goes_on, assert_in_order, message, sink, sink_with, trouble_with};
 use crate::support::kafka::{self as server, Cluster, Options};
 
 #[tokio::test]
@@ -61,9 +61,7 @@ async fn a_broker_that_is_not_there_is_told_and_found_when_it_comes() {
     let topic = server::create_topic(&broker, "absent", 1, &[]).await;
     cluster.stop(0);
     let mut sink = sink(&broker);
-    sink.reopen().await.expect("no broker is needed to open a session");
-    sink.enqueue(message(&topic, 1)).expect("nor to take a message");
-    let trouble = trouble_within(&sink, Duration::from_secs(10)).await;
+    let trouble = trouble_with(&mut sink, message(&topic, 1)).await;
     assert_eq!(
         (trouble.label, trouble.remedy),
         ("kafka_brokers_down", Remedy::Retry),
@@ -71,13 +69,7 @@ async fn a_broker_that_is_not_there_is_told_and_found_when_it_comes() {
     );
 
     cluster.restart(0);
-    let mut settled = Vec::new();
-    timeout_at(Instant::now() + DEADLINE, sink.settle(&mut settled))
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(settled[0].result.is_ok());
-    assert_eq!(sink.trouble(), None);
+    assert_goes_on(&mut sink).await;
 }
 
 #[tokio::test]

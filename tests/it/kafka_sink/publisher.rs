@@ -6,10 +6,11 @@ use bytes::Bytes;
 use forebay::{
     config,
     sink::{
-        Message,
+        Failure, Message, Sink,
         kafka::{KafkaMetrics, KafkaSink, Limits, Names},
     },
 };
+use tokio::time::timeout;
 use uuid::Uuid;
 
 pub use crate::support::publisher::{Publisher, assert_in_order, trouble_within};
@@ -55,4 +56,19 @@ pub fn message(topic: &str, sequence: u64) -> Message {
         attributes: Vec::new(),
         body: Bytes::from(format!("{{\"n\":{sequence}}}")),
     }
+}
+
+/// Gives a new sink a message, and returns what keeps it from publishing that.
+pub async fn trouble_with(sink: &mut KafkaSink, message: Message) -> Failure {
+    sink.reopen().await.expect("no broker is needed to open a session");
+    sink.enqueue(message).expect("nor to take a message");
+    trouble_within(sink, Duration::from_secs(10)).await
+}
+
+/// Waits until a sink that was in trouble publishes the message that it has, and tells of no trouble any more.
+pub async fn assert_goes_on(sink: &mut KafkaSink) {
+    let mut settled = Vec::new();
+    timeout(DEADLINE, sink.settle(&mut settled)).await.unwrap().unwrap();
+    assert!(settled[0].result.is_ok());
+    assert_eq!(sink.trouble(), None, "the trouble is over");
 }

@@ -1,11 +1,8 @@
 //! TLS and SASL, right and wrong.
 
-use std::time::Duration;
+use forebay::sink::Remedy;
 
-use forebay::sink::{Remedy, Sink};
-use tokio::time::{Instant, timeout_at};
-
-use super::publisher::{DEADLINE, Publisher, assert_in_order, message, sink_with, trouble_within};
+use super::publisher::{DEADLINE, Publisher, assert_goes_on, assert_in_order, message, sink_with, trouble_with};
 use crate::support::kafka::{self as server, Cluster, Listener, Options};
 
 #[tokio::test]
@@ -54,9 +51,7 @@ async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {
     ];
     for (listener, properties, label) in &bad {
         let mut sink = sink_with(&cluster.brokers(*listener), properties);
-        sink.reopen().await.unwrap();
-        sink.enqueue(message(&topic, 9)).unwrap();
-        let trouble = trouble_within(&sink, Duration::from_secs(10)).await;
+        let trouble = trouble_with(&mut sink, message(&topic, 9)).await;
         assert_eq!(
             (trouble.label, trouble.remedy),
             (*label, Remedy::Hold),
@@ -80,17 +75,9 @@ async fn a_password_that_is_put_right_at_the_broker_lets_the_route_go_on() {
         ("sasl.password", "a-new-one"),
     ];
     let mut sink = sink_with(&cluster.brokers(Listener::Scram), &properties);
-    sink.reopen().await.unwrap();
-    sink.enqueue(message(&topic, 1)).unwrap();
-    let trouble = trouble_within(&sink, Duration::from_secs(10)).await;
+    let trouble = trouble_with(&mut sink, message(&topic, 1)).await;
     assert_eq!(trouble.label, "kafka_authentication", "{trouble}");
 
     cluster.set_scram_password("a-new-one");
-    let mut settled = Vec::new();
-    timeout_at(Instant::now() + DEADLINE, sink.settle(&mut settled))
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(settled[0].result.is_ok());
-    assert_eq!(sink.trouble(), None, "and the trouble is over");
+    assert_goes_on(&mut sink).await;
 }

@@ -21,7 +21,7 @@ pub fn message_bytes_max(body_bytes_max: u64) -> u64 {
 const DEFAULTS: &[(&str, &str)] = &[
     ("client.id", "forebay"),
     // Larger batches cost broker and client much less, and nobody waits for one: the sender has its answer already.
-    ("linger.ms", "20"),
+    ("linger.ms", "50"),
     ("statistics.interval.ms", "10000"),
     // A topic that is not there is named within seconds, not after half a minute.
     ("topic.metadata.propagation.max.ms", "5000"),

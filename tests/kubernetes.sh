@@ -10,6 +10,10 @@ mkdir -p "$cache"
 exec 9>"$cache/kubernetes.lock"
 flock 9
 if [ ! -e "$tools/complete" ]; then
+    if ! go list -m >/dev/null 2>&1; then
+        echo "missing: Go, as new as tests/kubernetes/go.mod says (from 1.21 on it fetches a newer one itself)" >&2
+        exit 1
+    fi
     echo "building helm, helm-unittest and what checks manifests into $tools" >&2
     rm -rf "$tools"
     mkdir "$tools"

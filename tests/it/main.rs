@@ -16,6 +16,7 @@ mod disk;
 mod end_to_end;
 mod ingress;
 mod kafka_sink;
+mod kubernetes;
 mod ordering;
 mod prometheus;
 mod rabbitmq_check;

@@ -1,9 +1,9 @@
-// Command kubernetes judges manifests as a cluster would: each document must be of a kind that it knows, with no field that the
-// kind has not, and each pod must be one that the Pod Security level "restricted" allows.
+// Command kubernetes judges manifests as a cluster would.
 //
-//	kubernetes FILE...
-//
-// It prints a line for each pod, and exits with 1 when a document or a pod is refused.
+//	kubernetes check FILE...   each document must be of a kind that the chart may have, without a field that the kind has not, and
+//	                           each pod one that the Pod Security level "restricted" allows; a line for each pod. Exits with 1
+//	                           when something is refused.
+//	kubernetes json FILE...    prints each document as JSON, one a line.
 package main
 
 import (
@@ -29,43 +29,25 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// Of each kind that the chart has, an empty object.
-func empty(kind string) any {
-	switch kind {
-	case "v1/ConfigMap":
-		return &corev1.ConfigMap{}
-	case "v1/Namespace":
-		return &corev1.Namespace{}
-	case "v1/Pod":
-		return &corev1.Pod{}
-	case "v1/Secret":
-		return &corev1.Secret{}
-	case "v1/Service":
-		return &corev1.Service{}
-	case "v1/ServiceAccount":
-		return &corev1.ServiceAccount{}
-	case "apps/v1/StatefulSet":
-		return &appsv1.StatefulSet{}
-	case "batch/v1/Job":
-		return &batchv1.Job{}
-	case "networking.k8s.io/v1/Ingress":
-		return &networkingv1.Ingress{}
-	case "networking.k8s.io/v1/NetworkPolicy":
-		return &networkingv1.NetworkPolicy{}
-	case "policy/v1/PodDisruptionBudget":
-		return &policyv1.PodDisruptionBudget{}
-	case "gateway.networking.k8s.io/v1/HTTPRoute":
-		return &gateway.HTTPRoute{}
-	case "monitoring.coreos.com/v1/ServiceMonitor":
-		return &monitoring.ServiceMonitor{}
-	case "monitoring.coreos.com/v1/PrometheusRule":
-		return &monitoring.PrometheusRule{}
-	}
-	return nil
+// An empty object of each kind that the chart may have.
+var kinds = map[string]func() any{
+	"v1/ConfigMap":                            func() any { return &corev1.ConfigMap{} },
+	"v1/Namespace":                            func() any { return &corev1.Namespace{} },
+	"v1/Pod":                                  func() any { return &corev1.Pod{} },
+	"v1/Secret":                               func() any { return &corev1.Secret{} },
+	"v1/Service":                              func() any { return &corev1.Service{} },
+	"v1/ServiceAccount":                       func() any { return &corev1.ServiceAccount{} },
+	"apps/v1/StatefulSet":                     func() any { return &appsv1.StatefulSet{} },
+	"batch/v1/Job":                            func() any { return &batchv1.Job{} },
+	"networking.k8s.io/v1/Ingress":            func() any { return &networkingv1.Ingress{} },
+	"networking.k8s.io/v1/NetworkPolicy":      func() any { return &networkingv1.NetworkPolicy{} },
+	"policy/v1/PodDisruptionBudget":           func() any { return &policyv1.PodDisruptionBudget{} },
+	"gateway.networking.k8s.io/v1/HTTPRoute":  func() any { return &gateway.HTTPRoute{} },
+	"monitoring.coreos.com/v1/ServiceMonitor": func() any { return &monitoring.ServiceMonitor{} },
+	"monitoring.coreos.com/v1/PrometheusRule": func() any { return &monitoring.PrometheusRule{} },
+	// No module that can be fetched has its type: taken as it is.
+	"gateway.nginx.org/v1alpha1/ClientSettingsPolicy": func() any { return &map[string]any{} },
 }
-
-// Kinds whose types no module has that can be fetched.
-var unchecked = map[string]bool{"gateway.nginx.org/v1alpha1/ClientSettingsPolicy": true}
 
 // The pod that an object is or makes.
 func pod(object any) (*metav1.ObjectMeta, *corev1.PodSpec) {
@@ -80,40 +62,58 @@ func pod(object any) (*metav1.ObjectMeta, *corev1.PodSpec) {
 	return nil, nil
 }
 
+// Calls do with each document of a file that has more than comments.
+func documents(path string, do func(document []byte)) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	reader := utilyaml.NewYAMLReader(bufio.NewReader(file))
+	for {
+		document, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", path, err)
+		}
+		json, err := yaml.YAMLToJSON(document)
+		if err == nil && bytes.Equal(bytes.TrimSpace(json), []byte("null")) {
+			continue
+		}
+		do(document)
+	}
+}
+
 type judge struct {
 	evaluator policy.Evaluator
 	refused   bool
 }
 
-func (j *judge) refuse(where, text string) {
+func (j *judge) refuse(where string, reason any) {
 	j.refused = true
-	fmt.Printf("%s: refused: %s\n", where, text)
+	fmt.Printf("%s: refused: %v\n", where, reason)
 }
 
-func (j *judge) document(file string, document []byte) {
+func (j *judge) document(path string, document []byte) {
 	var head struct {
 		metav1.TypeMeta   `json:",inline"`
 		metav1.ObjectMeta `json:"metadata"`
 	}
 	if err := yaml.Unmarshal(document, &head); err != nil {
-		j.refuse(file, err.Error())
+		j.refuse(path, err)
 		return
 	}
-	if head.Kind == "" && len(bytes.TrimSpace(document)) == 0 {
+	where := fmt.Sprintf("%s: %s/%s", path, head.Kind, head.Name)
+	kind, found := kinds[head.APIVersion+"/"+head.Kind]
+	if !found {
+		j.refuse(where, "no such kind in "+head.APIVersion)
 		return
 	}
-	where := fmt.Sprintf("%s: %s/%s", file, head.Kind, head.Name)
-	kind := head.APIVersion + "/" + head.Kind
-	if unchecked[kind] {
-		return
-	}
-	object := empty(kind)
-	if object == nil {
-		j.refuse(where, "no such kind: "+kind)
-		return
-	}
+	object := kind()
 	if err := yaml.UnmarshalStrict(document, object); err != nil {
-		j.refuse(where, err.Error())
+		j.refuse(where, err)
 		return
 	}
 	metadata, spec := pod(object)
@@ -126,56 +126,52 @@ func (j *judge) document(file string, document []byte) {
 		j.refuse(where, result.ForbiddenDetail())
 		return
 	}
-	fmt.Printf("%s: restricted allows it\n", where)
+	fmt.Printf("%s: allowed\n", where)
 }
 
-func (j *judge) file(path string) error {
-	file, err := os.Open(path)
+func check(paths []string) error {
+	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
 	if err != nil {
 		return err
 	}
-	defer file.Close()
-	documents := utilyaml.NewYAMLReader(bufio.NewReader(file))
-	for {
-		document, err := documents.Read()
-		if errors.Is(err, io.EOF) {
-			return nil
+	j := judge{evaluator: evaluator}
+	for _, path := range paths {
+		if err := documents(path, func(document []byte) { j.document(path, document) }); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
-		// Comments alone are no document.
-		lines := strings.Split(string(document), "\n")
-		for i, line := range lines {
-			if strings.HasPrefix(line, "#") || line == "---" {
-				lines[i] = ""
-			}
-		}
-		j.document(path, []byte(strings.Join(lines, "\n")))
 	}
+	if j.refused {
+		os.Exit(1)
+	}
+	return nil
 }
 
-func run() (bool, error) {
-	evaluator, err := policy.NewEvaluator(policy.DefaultChecks(), nil)
-	if err != nil {
-		return false, err
-	}
-	j := judge{evaluator: evaluator}
-	for _, path := range os.Args[1:] {
-		if err := j.file(path); err != nil {
-			return false, err
+func json(paths []string) error {
+	for _, path := range paths {
+		var failed error
+		err := documents(path, func(document []byte) {
+			line, err := yaml.YAMLToJSONStrict(document)
+			if err != nil {
+				failed = fmt.Errorf("%s: %w", path, err)
+				return
+			}
+			fmt.Println(strings.TrimSpace(string(line)))
+		})
+		if err := errors.Join(err, failed); err != nil {
+			return err
 		}
 	}
-	return j.refused, nil
+	return nil
 }
 
 func main() {
-	refused, err := run()
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
+	commands := map[string]func([]string) error{"check": check, "json": json}
+	if len(os.Args) < 3 || commands[os.Args[1]] == nil {
+		fmt.Fprintln(os.Stderr, "usage: kubernetes check|json FILE...")
 		os.Exit(2)
 	}
-	if refused {
-		os.Exit(1)
+	if err := commands[os.Args[1]](os.Args[2:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
 	}
 }

@@ -5,6 +5,7 @@
 //! sender's proxy learns late; then no new request; then every route may settle what it has in flight; then the
 //! spool is closed. Each step has a deadline, so the sum of them bounds the stop.
 
+mod drain;
 mod kept_file;
 mod known_routes;
 mod observe;
@@ -34,6 +35,7 @@ use crate::{
     spool::{self, OpenError, Spool},
     telemetry::Metrics,
 };
+pub use drain::{Drain, DrainEnd};
 use known_routes::KnownRoutes;
 use observe::{Overview, SpoolMetrics};
 use secrets::{Endpoints, SecretError};
@@ -72,6 +74,8 @@ pub enum BuildError {
     Sink { sink: String, text: String },
     #[error("failed to listen for signals: {0}")]
     Signals(io::Error),
+    #[error("spool.dir: there is no spool in {0}: nothing was ever taken in there")]
+    NoSpool(PathBuf),
 }
 
 /// Why a running Forebay ended before it was told to, or not as it was told to.
@@ -108,20 +112,13 @@ impl App {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let metrics = Metrics::new();
         let lifecycle = Arc::new(Lifecycle::starting());
-        let (spool, dead_letters) = open_spools(&config, &metrics)?;
-        let dir = &config.spool.dir;
-        let replica: Arc<str> = replica::name(dir, config.spool.replica.as_deref())
-            .map_err(|source| BuildError::KeptFile {
-                path: dir.clone(),
-                source,
-            })?
-            .into();
-        match_cursors(&config, &spool)?;
-        let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
-        let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
-        let routes = dispatchers(&config, &known, &replica, &spool, &dead_letters, &metrics)?;
-        known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
-        let endpoints = Endpoints::open(&config.endpoints, dir)?;
+        let Stored {
+            spool,
+            dead_letters,
+            replica,
+            routes,
+        } = Stored::open(&config, &metrics)?;
+        let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir)?;
         let served = endpoints.served();
         let ingress = ingress::bind(
             &config.server,
@@ -212,13 +209,7 @@ impl App {
             keeping.abort();
             stop.send_replace(Some(deadline));
             while publishing.join_next().await.is_some() {}
-            let closed = async {
-                self.spool.close().await;
-                self.dead_letters.close().await;
-            };
-            if timeout(SPOOL_CLOSE_DEADLINE, closed).await.is_err() {
-                tracing::warn!("the spool was not closed in time; the next start recovers it");
-            }
+            close(&self.spool, &self.dead_letters).await;
             admin.stop().await;
             tracing::info!("stopped");
         };
@@ -227,6 +218,50 @@ impl App {
             reason = self.spool.failed() => Err(disk_failed(reason, &self.lifecycle, &ingress).await),
             _ = self.signals.next() => Err(RunError::StoppedAtOnce),
         }
+    }
+}
+
+/// What is on disk, and the routes that publish it.
+struct Stored {
+    spool: Spool,
+    dead_letters: Spool,
+    replica: Arc<str>,
+    routes: Vec<Dispatcher<AnySink>>,
+}
+
+impl Stored {
+    /// Recovers the spool and matches its cursors with the routes. Nothing is published yet.
+    fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, BuildError> {
+        let (spool, dead_letters) = open_spools(config, metrics)?;
+        let dir = &config.spool.dir;
+        let replica: Arc<str> = replica::name(dir, config.spool.replica.as_deref())
+            .map_err(|source| BuildError::KeptFile {
+                path: dir.clone(),
+                source,
+            })?
+            .into();
+        match_cursors(config, &spool)?;
+        let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
+        let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
+        let routes = dispatchers(config, &known, &replica, &spool, &dead_letters, metrics)?;
+        known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
+        Ok(Self {
+            spool,
+            dead_letters,
+            replica,
+            routes,
+        })
+    }
+}
+
+/// Makes the cursors durable and seals the logs.
+async fn close(spool: &Spool, dead_letters: &Spool) {
+    let closed = async {
+        spool.close().await;
+        dead_letters.close().await;
+    };
+    if timeout(SPOOL_CLOSE_DEADLINE, closed).await.is_err() {
+        tracing::warn!("the spool was not closed in time; the next start recovers it");
     }
 }
 

@@ -5,8 +5,7 @@ pub mod bare;
 
 use std::{
     fmt, fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -17,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::{
     load::{PATH, SECRET},
-    support::cpu,
+    support::{cpu, server},
 };
 
 /// How long Forebay may publish what was left of a load.
@@ -62,8 +61,8 @@ pub struct Usage {
 
 impl Server {
     pub fn start(kind: Kind, brokers: &str, topic: &str, dir: TempDir, within: Duration) -> Result<Self> {
-        let port = free_port()?;
-        let admin = (kind == Kind::Forebay).then(free_port).transpose()?;
+        let port = server::free_port()?;
+        let admin = (kind == Kind::Forebay).then(server::free_port).transpose()?;
         // Ends with this process, however this ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
@@ -127,20 +126,14 @@ impl Server {
 
     /// The sum of a metric over its labels. `None` for a server without metrics.
     fn metric(&self, name: &str) -> Result<Option<f64>> {
-        let Some(admin) = self.admin else { return Ok(None) };
-        let text = get(admin, "/metrics")?;
-        let values = text
-            .lines()
-            .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
-            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
-        Ok(Some(values.sum()))
+        self.admin.map(|admin| server::metric(admin, name)).transpose()
     }
 
     fn wait(&mut self, port: u16, within: Duration) -> Result<()> {
         let deadline = Instant::now() + within;
         loop {
             let ready = match self.admin {
-                Some(admin) => get(admin, "/readyz").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")),
+                Some(admin) => server::is_ready(admin),
                 None => TcpStream::connect(("127.0.0.1", port)).is_ok(),
             };
             if ready {
@@ -189,21 +182,4 @@ sink = "main"
 topic = "{topic}"
 "#
     )
-}
-
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
-}
-
-/// The answer, head and body.
-fn get(port: u16, path: &str) -> Result<String> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    write!(
-        stream,
-        "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    Ok(answer)
 }

@@ -2,6 +2,7 @@
 
 pub mod arguments;
 mod quiet;
+pub mod server;
 
 use std::{fs, process::Command, time::Duration};
 

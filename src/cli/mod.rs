@@ -4,6 +4,7 @@
 
 mod check;
 mod dev;
+mod drain;
 mod exit;
 mod scripts;
 mod secret;
@@ -62,6 +63,8 @@ pub enum Command {
     Tail(TailArgs),
     /// Read topics or queues to their end, and name what is missing, out of order or malformed
     Verify(VerifyArgs),
+    /// Publish what is in the spool, take nothing in, and end when every route is empty
+    Drain(DrainArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page
@@ -86,6 +89,19 @@ Examples:
 SIGTERM and Ctrl-C stop in order: not ready, still accepting for server.drain_delay, then everything
 that was accepted is on disk. A second one stops at once.")]
 pub struct ServeArgs {
+    #[command(flatten)]
+    pub config: ConfigArg,
+}
+
+#[derive(Args)]
+#[command(after_help = "\
+Examples:
+  forebay drain --config forebay.toml
+  forebay drain --config forebay.toml && rm -r /var/lib/forebay
+
+It needs the spool to itself: no `forebay serve` may run on it. A route that is blocked is waited for; SIGTERM and Ctrl-C stop
+in order, with exit code 1, and leave what is not published in the spool. Dead letters stay where they are, and are counted.")]
+pub struct DrainArgs {
     #[command(flatten)]
     pub config: ConfigArg,
 }
@@ -136,6 +152,7 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Send(args) => send::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Drain(args) => drain::run(&args.config),
         Command::Completions(args) => scripts::completions(&args),
         Command::Man => scripts::man(),
     }

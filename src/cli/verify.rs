@@ -65,6 +65,9 @@ pub struct VerifyArgs {
     /// The data is the body as it came (payload = "original"), which no schema describes
     #[arg(long, conflicts_with = "config")]
     pub original: bool,
+    /// The route has a reorder window: `sequence` may step back where `time` does not
+    #[arg(long, conflicts_with = "config")]
+    pub reordered: bool,
     /// So many missing records are known: forebay_dead_letters_total
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub dead_letters: u64,
@@ -109,7 +112,7 @@ async fn read(part: &Part, mut reading: Reading, messages: u64, schemas: &Schema
     let progress = ProgressBar::new(messages)
         .with_style(style)
         .with_prefix(part.name.clone());
-    let mut census = Census::new(part.name.clone(), part.is_original);
+    let mut census = Census::new(part);
     while let Some((place, message)) = reading.next().await? {
         census.take(&place, &message, schemas);
         progress.inc(1);

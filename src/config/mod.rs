@@ -194,6 +194,11 @@ pub struct Route {
     pub start: Start,
     pub in_flight_records_max: usize,
     pub in_flight_bytes_max: usize,
+    /// How long an event is held back at most, for those of its stream that happened before it; `None`: not at all.
+    pub reorder_window: Option<Duration>,
+    /// Events held back: over it, the one that waits longest goes out.
+    pub reorder_records_max: usize,
+    pub reorder_bytes_max: usize,
 }
 
 /// Which events a route wants: all of these conditions, each of which is met when it is empty.

@@ -1,5 +1,7 @@
 //! `[routes.<name>]`, and the two that are there when the configuration has none.
 
+use std::time::Duration;
+
 use config::Value;
 
 use super::{
@@ -18,6 +20,9 @@ use crate::{
 const MIB: u64 = 1024 * 1024;
 const IN_FLIGHT_RECORDS_MAX: u64 = 10_000;
 const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
+const REORDER_WINDOW_MAX: Duration = Duration::from_secs(60);
+const REORDER_RECORDS_MAX: u64 = 10_000;
+const REORDER_BYTES_MAX: u64 = 64 * MIB;
 
 impl Loader<'_> {
     pub(super) fn routes(
@@ -50,6 +55,12 @@ impl Loader<'_> {
             let in_flight_records_max = table.take_or("in_flight_records_max", IN_FLIGHT_RECORDS_MAX, records);
             let bytes = values::size(1024..=1024 * MIB);
             let in_flight_bytes_max = table.take_or("in_flight_bytes_max", IN_FLIGHT_BYTES_MAX, bytes);
+            let window = values::duration(Duration::ZERO..=REORDER_WINDOW_MAX);
+            let reorder_window = table.take_or("reorder_window", Duration::ZERO, window);
+            let records = values::whole(1..=1_000_000);
+            let reorder_records_max = table.take_or("reorder_records_max", REORDER_RECORDS_MAX, records);
+            let bytes = values::size(1024..=1024 * MIB);
+            let reorder_bytes_max = table.take_or("reorder_bytes_max", REORDER_BYTES_MAX, bytes);
             table.finish();
             Some(Route {
                 name: name.to_owned(),
@@ -61,6 +72,9 @@ impl Loader<'_> {
                 start,
                 in_flight_records_max: in_flight_records_max as usize,
                 in_flight_bytes_max: in_flight_bytes_max as usize,
+                reorder_window: (!reorder_window.is_zero()).then_some(reorder_window),
+                reorder_records_max: reorder_records_max as usize,
+                reorder_bytes_max: reorder_bytes_max as usize,
             })
         });
         self.warnings.extend(warnings);
@@ -200,6 +214,9 @@ fn defaults(sink: &str, broker: Option<Broker>) -> Vec<Route> {
         start: Start::Head,
         in_flight_records_max: IN_FLIGHT_RECORDS_MAX as usize,
         in_flight_bytes_max: IN_FLIGHT_BYTES_MAX as usize,
+        reorder_window: None,
+        reorder_records_max: REORDER_RECORDS_MAX as usize,
+        reorder_bytes_max: REORDER_BYTES_MAX as usize,
     };
     let events = Match {
         not_kinds: thumbnail(),

@@ -16,6 +16,9 @@
 //!   messages in flight until the refused one is alone; that one goes to the dead letters, and its neighbours pass.
 //! - `SetAside` blames one message for certain: it goes to the dead letters, and the session goes on.
 //!
+//! A route with a reorder window holds each event back for a moment, and so hands those of a stream over in the order of their times
+//! (`reordering.rs`). What is held is not settled, so the cursor stays before it, and a crash finds it in the spool.
+//!
 //! # The cursor
 //!
 //! The cursor follows the lowest record that is not settled. A record is settled when the broker has confirmed it, when it
@@ -26,6 +29,7 @@ mod backoff;
 mod dead_letter;
 mod plan;
 mod refused;
+mod reordering;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -55,6 +59,7 @@ use crate::{
 };
 use backoff::Backoff;
 use plan::Plan;
+use reordering::{Reordering, Waiting};
 use status::now_ms;
 use window::Window;
 
@@ -89,8 +94,10 @@ pub struct Dispatcher<S> {
     metrics: RouteMetrics,
     limits: Limits,
     backoff: Backoff,
-    /// Read, in order, and not yet handed to the sink.
+    /// Read, in order, and not yet looked at.
     ahead: VecDeque<Record>,
+    /// The events that wait for what should go before them, where the route has a reorder window.
+    reordering: Option<Reordering>,
     /// Rendered, and refused by a full sink.
     offered: Option<Offered>,
     /// To be dead-lettered when the replay meets it.
@@ -151,6 +158,7 @@ impl<S: Sink> Dispatcher<S> {
         metrics: Arc<Metrics>,
     ) -> Self {
         let position = cursor.position();
+        let reordering = Reordering::new(route, &metrics);
         Self {
             route: route.name.clone(),
             plan: Plan::new(route, replica),
@@ -174,6 +182,7 @@ impl<S: Sink> Dispatcher<S> {
             },
             backoff: Backoff::default(),
             ahead: VecDeque::new(),
+            reordering,
             offered: None,
             condemned: None,
             set_aside: BTreeSet::new(),
@@ -219,6 +228,7 @@ impl<S: Sink> Dispatcher<S> {
         loop {
             self.fill().await?;
             let wants_more = self.ahead.is_empty() && self.offered.is_none() && self.has_room();
+            let release_at = if wants_more { self.release_at() } else { None };
             let over = tokio::select! {
                 biased;
                 _ = stop.wait_for(Option::is_some) => break,
@@ -234,6 +244,10 @@ impl<S: Sink> Dispatcher<S> {
                     self.ahead.extend(read.drain(..));
                     continue;
                 }
+                () = sleep_until(release_at.unwrap_or_else(Instant::now)), if release_at.is_some() => {
+                    self.reordering.iter_mut().for_each(Reordering::pass_time);
+                    continue;
+                }
                 _ = tick.tick() => {
                     self.watch();
                     continue;
@@ -245,10 +259,16 @@ impl<S: Sink> Dispatcher<S> {
         Err(End::Stopped)
     }
 
-    /// Waits for what is in flight, until the deadline of the stop.
+    /// Waits for what is in flight, and was held back, until the deadline of the stop.
     async fn finish(&mut self, stop: &StopSignal) -> Result<(), End> {
         let deadline = stop.borrow().unwrap_or_else(Instant::now);
-        while self.window.in_flight_records() > 0 {
+        self.ahead.clear();
+        self.reordering.iter_mut().for_each(Reordering::end);
+        loop {
+            self.fill().await?;
+            if self.window.in_flight_records() == 0 {
+                break;
+            }
             tokio::select! {
                 over = self.sink.settle(&mut self.settled) => self.settle(over).await?,
                 () = sleep_until(deadline) => break,
@@ -261,6 +281,7 @@ impl<S: Sink> Dispatcher<S> {
         self.window.rewind();
         self.reader.seek(self.window.position() + 1);
         self.ahead.clear();
+        self.reordering.iter_mut().for_each(Reordering::rewind);
         self.offered = None;
         self.settled.clear();
         self.publish_progress();
@@ -292,7 +313,7 @@ impl<S: Sink> Dispatcher<S> {
     async fn fill(&mut self) -> Result<(), Failure> {
         let position_before = self.window.position();
         while self.has_room() {
-            if let Some(offered) = self.offered.take() {
+            if let Some(offered) = self.offered.take().or_else(|| self.release()) {
                 let sequence = offered.message.sequence;
                 let taken = self.offer(offered).inspect_err(|failure| {
                     if failure.remedy == Remedy::DeadLetter {
@@ -333,18 +354,41 @@ impl<S: Sink> Dispatcher<S> {
                 return self.dead_letter(record, failure).await;
             }
         };
+        self.reordering.iter_mut().for_each(|held| held.observe(event.recorded));
         if !self.plan.wants(&event) {
             self.window.pass(record.sequence);
             return Ok(());
         }
-        let offered = Offered {
-            message: self.plan.message(&event, record.sequence),
-            bytes: record.bytes.len(),
-            recorded_ms: event.recorded.0,
-        };
-        match self.offer(offered) {
+        let (sequence, bytes) = (record.sequence, record.bytes.len());
+        let waiting = Waiting { sequence, bytes, event };
+        if let Some(reordering) = &mut self.reordering {
+            self.window.hold(sequence, bytes, waiting.event.recorded.0);
+            reordering.hold(waiting);
+            return Ok(());
+        }
+        match self.offer(self.render(&waiting)) {
             Err(failure) if failure.remedy == Remedy::DeadLetter => self.dead_letter(record, failure).await,
             other => other.map(|_| ()),
+        }
+    }
+
+    /// The next event of those that were held back, if its turn has come.
+    fn release(&mut self) -> Option<Offered> {
+        let waiting = self.reordering.as_mut()?.release()?;
+        Some(self.render(&waiting))
+    }
+
+    /// When the next event that is held back goes out, if all that the spool has was read.
+    fn release_at(&self) -> Option<Instant> {
+        let reordering = self.reordering.as_ref().filter(|_| self.reader.is_at_head())?;
+        reordering.release_at()
+    }
+
+    fn render(&self, waiting: &Waiting) -> Offered {
+        Offered {
+            message: self.plan.message(&waiting.event, waiting.sequence),
+            bytes: waiting.bytes,
+            recorded_ms: waiting.event.recorded.0,
         }
     }
 

@@ -19,6 +19,8 @@ use crate::{
     spool::{self, Class, Observer, Start},
 };
 
+mod reorder;
+
 struct Quiet;
 
 impl Observer for Quiet {
@@ -180,6 +182,9 @@ fn route() -> Route {
         start: Start::Oldest,
         in_flight_records_max: 64,
         in_flight_bytes_max: 1 << 20,
+        reorder_window: None,
+        reorder_records_max: 1000,
+        reorder_bytes_max: 1 << 20,
     }
 }
 
@@ -224,23 +229,31 @@ impl Bench {
         }
     }
 
-    /// Runs the dispatcher until its cursor has reached the head.
-    async fn publish_all(&self) {
+    fn dispatcher(&self, route: &Route) -> Dispatcher<ScriptedSink> {
         let cursor = self.spool.cursor("events", Start::Oldest).unwrap();
         let sink = ScriptedSink {
             broker: self.broker.clone(),
             queue: Vec::new(),
             capacity: 40,
         };
-        let dispatcher = Dispatcher::new(
-            &route(),
+        Dispatcher::new(
+            route,
             "replica-0".into(),
             sink,
             cursor,
             self.spool.clone(),
             self.dead_letters.clone(),
             self.metrics.clone(),
-        );
+        )
+    }
+
+    /// Runs the dispatcher until its cursor has reached the head.
+    async fn publish_all(&self) {
+        self.publish_all_of(&route()).await;
+    }
+
+    async fn publish_all_of(&self, route: &Route) {
+        let dispatcher = self.dispatcher(route);
         let status = dispatcher.status();
         let (stop, signal) = watch::channel(None);
         let running = tokio::spawn(dispatcher.run(signal));

@@ -2,13 +2,21 @@
 
 use std::collections::VecDeque;
 
-/// A record that was handed to the sink and is not settled, or waits behind one that is not.
+/// A record that is not settled, or waits behind one that is not.
 #[derive(Debug)]
 struct Entry {
     sequence: u64,
     bytes: usize,
     recorded_ms: i64,
-    settled: bool,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Read, and not handed to the sink yet: others go before it.
+    Held,
+    InFlight,
+    Settled,
 }
 
 /// The records between a route's cursor and the newest one that it has read.
@@ -39,34 +47,51 @@ impl Window {
         self.read = sequence;
     }
 
-    /// A record that was handed to the sink.
+    /// A record that was read and is handed to the sink later, perhaps behind younger ones.
+    pub(super) fn hold(&mut self, sequence: u64, bytes: usize, recorded_ms: i64) {
+        self.add(sequence, bytes, recorded_ms, Stage::Held);
+    }
+
+    /// A record that was handed to the sink, held before or not.
     pub(super) fn push(&mut self, sequence: u64, bytes: usize, recorded_ms: i64) {
-        self.pass(sequence);
         self.in_flight_records += 1;
         self.in_flight_bytes += bytes;
+        if sequence > self.read {
+            return self.add(sequence, bytes, recorded_ms, Stage::InFlight);
+        }
+        let index = self.index(sequence).expect("what was read and is not settled is held");
+        debug_assert_eq!(self.entries[index].stage, Stage::Held);
+        self.entries[index].stage = Stage::InFlight;
+    }
+
+    fn add(&mut self, sequence: u64, bytes: usize, recorded_ms: i64, stage: Stage) {
+        self.pass(sequence);
         self.entries.push_back(Entry {
             sequence,
             bytes,
             recorded_ms,
-            settled: false,
+            stage,
         });
+    }
+
+    fn index(&self, sequence: u64) -> Option<usize> {
+        self.entries
+            .binary_search_by_key(&sequence, |entry| entry.sequence)
+            .ok()
     }
 
     /// Settles a record and returns when it was accepted; `None` when it is not in flight.
     pub(super) fn settle(&mut self, sequence: u64) -> Option<i64> {
-        let index = self
-            .entries
-            .binary_search_by_key(&sequence, |entry| entry.sequence)
-            .ok()?;
+        let index = self.index(sequence)?;
         let entry = &mut self.entries[index];
-        if entry.settled {
+        if entry.stage != Stage::InFlight {
             return None;
         }
-        entry.settled = true;
+        entry.stage = Stage::Settled;
         let recorded_ms = entry.recorded_ms;
         self.in_flight_records -= 1;
         self.in_flight_bytes -= entry.bytes;
-        while self.entries.front().is_some_and(|entry| entry.settled) {
+        while self.entries.front().is_some_and(|entry| entry.stage == Stage::Settled) {
             self.entries.pop_front();
         }
         Some(recorded_ms)
@@ -133,6 +158,23 @@ mod tests {
         assert_eq!(window.settle(2), None);
         assert_eq!(window.settle(3), None);
         assert_eq!(window.in_flight_records(), 1);
+    }
+
+    #[test]
+    fn what_is_held_keeps_the_position_and_is_not_in_flight() {
+        let mut window = Window::new(0);
+        window.hold(1, 5, 41);
+        window.hold(2, 7, 42);
+        assert_eq!((window.position(), window.read()), (0, 2));
+        assert_eq!((window.in_flight_records(), window.in_flight_bytes()), (0, 0));
+        assert_eq!(window.settle(1), None, "it was not handed over");
+        window.push(2, 7, 42);
+        assert_eq!((window.in_flight_records(), window.in_flight_bytes()), (1, 7));
+        assert_eq!(window.settle(2), Some(42));
+        assert_eq!((window.position(), window.oldest_recorded_ms()), (0, Some(41)));
+        window.push(1, 5, 41);
+        assert_eq!(window.settle(1), Some(41));
+        assert_eq!(window.position(), 2);
     }
 
     #[test]

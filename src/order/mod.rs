@@ -46,6 +46,7 @@ mod feeds;
 mod input;
 mod latest;
 mod phase;
+mod reorder;
 mod stream;
 mod streams;
 #[cfg(test)]
@@ -58,6 +59,7 @@ pub use self::{
     input::{Change, ParseError, StreamEvent},
     latest::{Latest, TranscoderStatus, ViewersStatus},
     phase::{MediaPhase, Progress, RecordingPhase},
+    reorder::Reorder,
     stream::Stream,
     streams::Streams,
     transition::Transition,

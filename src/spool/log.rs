@@ -11,7 +11,7 @@ use std::{
 
 pub(super) use self::append::{Request, seal_file};
 use super::{
-    Observer, OpenError, Options, Start,
+    Observer, OpenError, Options, SEGMENTS_DIR, Start,
     cursors::{self, CursorState, Cursors, PathError},
     file_system::{File, FileSystem, is_full},
     quarantine::Quarantine,
@@ -76,7 +76,7 @@ impl Log {
         observer: Arc<dyn Observer>,
     ) -> Result<Self, OpenError> {
         let limits = Limits::new(options);
-        let segments_dir = options.dir.join("segments");
+        let segments_dir = options.dir.join(SEGMENTS_DIR);
         let cursors_dir = options.dir.join("cursors");
         let quarantine_dir = options.dir.join("quarantine");
         for dir in [&segments_dir, &cursors_dir, &quarantine_dir] {

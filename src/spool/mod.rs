@@ -89,7 +89,7 @@ mod writer;
 
 use std::{
     future::Future,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -109,6 +109,9 @@ pub use self::{
     desk::{Answer, Desk},
     reader::{ReadError, Reader},
 };
+
+/// Where the segments are in a spool's directory.
+const SEGMENTS_DIR: &str = "segments";
 
 /// How a spool is laid out and limited.
 #[derive(Debug, Clone)]
@@ -213,6 +216,11 @@ impl Drop for Handle {
 }
 
 impl Spool {
+    /// Whether a spool was ever opened in `dir`.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(SEGMENTS_DIR).is_dir()
+    }
+
     /// Takes the directory for this process and recovers what is in it.
     pub fn open(options: Options, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
         Self::open_named(options, observer, "forebay-spool")

@@ -93,6 +93,11 @@ impl Reader {
         self.stale = true;
     }
 
+    /// Whether all that is durable was handed out.
+    pub fn is_at_head(&self) -> bool {
+        self.buffered.is_empty() && self.reading.is_none() && self.next > *self.head.borrow()
+    }
+
     fn take_buffered(&mut self, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) -> bool {
         let (mut taken, mut bytes) = (0, 0);
         while taken < records_max.max(1) {

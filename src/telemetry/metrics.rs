@@ -43,6 +43,9 @@ pub struct Metrics {
     pub route_oldest_seconds: IntGaugeVec,
     pub route_blocked: IntGaugeVec,
     pub in_flight_records: IntGaugeVec,
+    pub reorder_records: IntGaugeVec,
+    pub reordered: IntCounterVec,
+    pub reorder_cut_short: IntCounterVec,
     pub published: IntCounterVec,
     pub publish_errors: IntCounterVec,
     pub publish_seconds: HistogramVec,
@@ -155,6 +158,21 @@ impl Metrics {
             in_flight_records: r.gauges(
                 "in_flight_records",
                 "Messages handed to the broker and not yet confirmed.",
+                &["route"],
+            ),
+            reorder_records: r.gauges(
+                "reorder_records",
+                "Events that the route's reorder window holds back.",
+                &["route"],
+            ),
+            reordered: r.counters(
+                "reordered_total",
+                "Events that the reorder window let out before an earlier one of their stream.",
+                &["route"],
+            ),
+            reorder_cut_short: r.counters(
+                "reorder_cut_short_total",
+                "Events that left the reorder window early, because it was full.",
                 &["route"],
             ),
             published: r.counters("published_total", "Messages confirmed by the broker.", &["route"]),

@@ -16,6 +16,8 @@ use forebay::{
     sink::kafka::embedded::EmbeddedKafka,
 };
 
+use crate::support::forebay::{Setup, send_command};
+
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 fn forebay(args: &[&str]) -> Output {
@@ -420,4 +422,35 @@ fn completions_and_the_man_page_know_every_subcommand() {
     for name in ["SERVE", "CHECK", "DEV", "SEND", "TAIL"] {
         assert!(page.contains(&format!("FOREBAY {name}")), "{name}");
     }
+}
+
+#[test]
+fn send_holds_its_answers_against_the_receivers_own_count() {
+    let (setup, other) = (
+        Setup::new("127.0.0.1:1", "nowhere"),
+        Setup::new("127.0.0.1:1", "nowhere"),
+    );
+    let (_forebay, _other) = (setup.start(), other.start());
+    let send = |metrics: &str| {
+        let output = send_command(&setup.url(), &["feeds"])
+            .args(["--count", "5", "--duplicates", "40", "--metrics", metrics])
+            .output()
+            .unwrap();
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let metrics = |of: &Setup| format!("http://{}/metrics", of.admin);
+    for _ in 0..2 {
+        assert_eq!(send(&metrics(&setup)), (Some(0), String::new()));
+    }
+    let (code, stderr) = send(&metrics(&other));
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(
+        stderr.contains("7 were answered 2xx, and forebay_events_total at"),
+        "{stderr}"
+    );
+    let (code, stderr) = send("http://127.0.0.1:1/metrics");
+    assert_eq!(code, Some(69), "{stderr}");
 }

@@ -4,6 +4,8 @@ mod both;
 mod late;
 mod rabbitmq;
 mod rabbitmq_faults;
+mod reorder;
+mod rolls;
 
 use std::time::Duration;
 

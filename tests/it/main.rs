@@ -13,6 +13,7 @@ mod config;
 mod consumers;
 mod dev;
 mod disk;
+mod drain;
 mod end_to_end;
 mod ingress;
 mod kafka_sink;

@@ -3,13 +3,14 @@
 //! [`plan`] says which webhooks go out, [`load`] sends them, [`report`] tells what came of it. A stream's webhooks go
 //! one after the other, each after the answer to the one before; streams go side by side.
 
+mod accepted;
 mod load;
 mod plan;
 mod report;
 
 use clap::Args;
 
-use self::plan::Plan;
+use self::{accepted::Accepted, plan::Plan};
 use super::{Exit, Failure, SecretText};
 use crate::{
     event::Time,
@@ -22,6 +23,7 @@ Examples:
   forebay send --url http://localhost:8080/millicast/acme --secret env:ACME_SECRET
   forebay send --url $URL --secret file:secret --kind feeds --kind media.completed --count 1000
   forebay send --url $URL --secret $SECRET --count 60000 --rate 2000 --streams 500 --concurrency 64
+  forebay send --url $URL --secret $SECRET --count 1 --metrics http://localhost:9464/metrics
   forebay send --url $URL --secret $SECRET --count 5000 --shuffle 20 --duplicates 5 --seed 1 --json
 
 With --rate, latency counts from the moment at which a webhook was due, not from when it got its turn.
@@ -57,6 +59,9 @@ pub struct SendArgs {
     /// The same seed makes the same webhooks, byte for byte [default: new ones, of now]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Afterwards read this Forebay's metrics, and fail unless they have all that was answered 2xx
+    #[arg(long, value_name = "URL")]
+    pub metrics: Option<String>,
     /// Print the summary as one JSON object on stdout
     #[arg(long)]
     pub json: bool,
@@ -123,7 +128,18 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
         lanes: args.concurrency.min(args.streams) as usize,
         rate: args.rate,
     };
-    let report = super::runtime()?.block_on(load::send(target, plan, pace))?;
+    let (report, counted) = super::runtime()?.block_on(async {
+        let accepted = match &args.metrics {
+            Some(url) => Some(Accepted::now(url).await?),
+            None => None,
+        };
+        let report = load::send(target, plan, pace).await?;
+        let counted = match &accepted {
+            Some(accepted) => accepted.has_grown_by(report.accepted()).await,
+            None => Ok(()),
+        };
+        Ok::<_, Failure>((report, counted))
+    })?;
     // Whoever closed the pipe does not want to know.
     let _ = match args.json {
         true => super::out(format_args!("{}\n", report.json())),
@@ -135,7 +151,7 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
             args.url,
             report.failures()
         ))),
-        true if report.is_right() => Ok(Exit::Ok),
+        true if report.is_right() => counted.map(|()| Exit::Ok),
         true => Ok(Exit::NotRight),
     }
 }

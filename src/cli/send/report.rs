@@ -88,6 +88,12 @@ impl Report {
         })
     }
 
+    /// How many were answered 2xx.
+    pub fn accepted(&self) -> u64 {
+        let accepted = |(status, count): (&u16, &u64)| (200..300).contains(status).then_some(*count);
+        self.tally.answers.iter().filter_map(accepted).sum()
+    }
+
     fn sent(&self) -> u64 {
         self.tally.answers.values().chain(self.tally.failures.values()).sum()
     }

@@ -1,15 +1,15 @@
 //! What is wrong with the events of one route, found while they are read.
 //!
 //! Memory: of every event its id (16 bytes) and, until its neighbours were read, its number; of every stream its key, its place
-//! and a number for each replica. About 100 bytes an event.
+//! and two numbers and a time for each replica. About 100 bytes an event.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{numbers::Numbers, schemas::Schemas};
-use crate::cli::tail::Message;
+use super::{Part, numbers::Numbers, schemas::Schemas};
+use crate::{cli::tail::Message, event::Time};
 
 /// How many of a kind of mistake are shown.
 const SHOWN_MAX: usize = 5;
@@ -36,6 +36,8 @@ pub struct Census {
     pub name: String,
     /// The data is the body as it came: no schema says what is in it.
     pub is_original: bool,
+    /// A reorder window put the events of a stream in the order of their times.
+    pub is_reordered: bool,
     pub events: u64,
     /// Of a record of the spool that was there before.
     pub repeats: u64,
@@ -43,6 +45,8 @@ pub struct Census {
     pub duplicates: u64,
     pub late: u64,
     pub late_ms_max: u64,
+    /// Steps back of the sequence that the events' times explain.
+    pub reordered: u64,
     pub several_partitions: Mistakes,
     pub steps_back: Mistakes,
     pub clashes: Mistakes,
@@ -66,8 +70,16 @@ struct Replica {
 struct Stream {
     place: u32,
     is_in_several: bool,
-    /// By replica and place.
-    newest: Vec<(u32, u32, u64)>,
+    tracks: Vec<Track>,
+}
+
+/// What a stream has of a replica in a place.
+#[derive(Debug)]
+struct Track {
+    replica: u32,
+    place: u32,
+    newest: u64,
+    last: (Time, u64),
 }
 
 /// A place where the broker keeps order: a partition, a queue.
@@ -79,10 +91,11 @@ pub struct Place {
 }
 
 impl Census {
-    pub fn new(name: String, is_original: bool) -> Self {
+    pub fn new(part: &Part) -> Self {
         Self {
-            name,
-            is_original,
+            name: part.name.clone(),
+            is_original: part.is_original,
+            is_reordered: part.is_reordered,
             ..Self::default()
         }
     }
@@ -129,8 +142,9 @@ impl Census {
         let text = |name: &str| event[name].as_str();
         let id = text("id").and_then(|id| Uuid::try_parse(id).ok());
         let sequence = text("sequence").and_then(|digits| digits.parse::<u64>().ok());
-        let (Some(id), Some(sequence), Some(replica), Some(key)) =
-            (id, sequence, text("replica"), text("partitionkey"))
+        let time = text("time").and_then(Time::from_rfc3339);
+        let (Some(id), Some(sequence), Some(replica), Some(key), Some(time)) =
+            (id, sequence, text("replica"), text("partitionkey"), time)
         else {
             return self.no_events.note(at);
         };
@@ -166,26 +180,34 @@ impl Census {
         let stream = self.streams.entry(key.to_owned()).or_insert_with(|| Stream {
             place: place_number,
             is_in_several: false,
-            newest: Vec::with_capacity(1),
+            tracks: Vec::with_capacity(1),
         });
         if stream.place != place_number && !stream.is_in_several {
             stream.is_in_several = true;
             self.several_partitions.note(|| format!("{key:?}, also at {}", at()));
         }
-        let here = stream
-            .newest
-            .iter_mut()
-            .find(|(r, p, _)| (*r, *p) == (replica_number, place_number));
-        match here {
-            None => stream.newest.push((replica_number, place_number, sequence)),
-            Some((_, _, newest)) if sequence > *newest => *newest = sequence,
-            Some((_, _, newest)) if !is_repeat => {
-                let newest = *newest;
+        let mut tracks = stream.tracks.iter_mut();
+        let known = tracks.find(|track| (track.replica, track.place) == (replica_number, place_number));
+        let this = (time, sequence);
+        let Some(track) = known else {
+            return stream.tracks.push(Track {
+                replica: replica_number,
+                place: place_number,
+                newest: sequence,
+                last: this,
+            });
+        };
+        if sequence < track.newest && !is_repeat {
+            if self.is_reordered && this > track.last {
+                self.reordered += 1;
+            } else {
+                let newest = track.newest;
                 self.steps_back
                     .note(|| format!("{}: {key:?} of replica {replica} has {sequence} after {newest}", at()));
             }
-            Some(_) => {}
         }
+        track.newest = track.newest.max(sequence);
+        track.last = this;
     }
 
     /// The numbers of each replica, and from where on none of them can have left these places: `None` when that is not known.

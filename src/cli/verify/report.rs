@@ -113,6 +113,7 @@ fn route(census: &Census) -> Value {
         "streams": census.streams(),
         "repeats": census.repeats,
         "duplicates": census.duplicates,
+        "reordered": census.reordered,
         "late": { "count": census.late, "ms_max": census.late_ms_max },
         "mistakes": mistakes,
     })
@@ -165,6 +166,9 @@ impl fmt::Display for Report {
             writeln!(f, "  {} repeats, {} duplicates", census.repeats, census.duplicates)?;
             if census.late > 0 {
                 writeln!(f, "  {} late, by up to {} ms", census.late, census.late_ms_max)?;
+            }
+            if census.reordered > 0 {
+                writeln!(f, "  {} behind younger ones by a reorder window", census.reordered)?;
             }
             for (_, what, found) in census.mistakes().into_iter().filter(|(_, _, found)| found.count > 0) {
                 writeln!(f, "  WRONG: {} {what}", found.count)?;

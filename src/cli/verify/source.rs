@@ -27,6 +27,8 @@ pub struct Part {
     /// The route, the routes, or what was named.
     pub name: String,
     pub is_original: bool,
+    /// `sequence` may step back where `time` does not.
+    pub is_reordered: bool,
     source: Source,
 }
 
@@ -63,11 +65,11 @@ impl Plan {
     }
 
     fn named(args: &VerifyArgs, source: Source, name: String) -> Self {
-        let is_original = args.original;
         Self {
             parts: vec![Part {
                 name,
-                is_original,
+                is_original: args.original,
+                is_reordered: args.reordered,
                 source,
             }],
             is_whole: false,
@@ -124,12 +126,14 @@ fn configured(args: &VerifyArgs, config: &Config) -> Result<Plan, Failure> {
     for route in config.routes.iter().filter(wanted) {
         let topic = route.topic.as_ref().map(ToString::to_string);
         let is_original = route.payload == Payload::Original;
+        let is_reordered = route.reorder_window.is_some();
         let shared = parts
             .iter_mut()
             .find(|(sink, known, _)| *sink == route.sink && *known == topic);
         if let Some((_, _, part)) = shared {
             part.name = format!("{}, {}", part.name, route.name);
             part.is_original |= is_original;
+            part.is_reordered |= is_reordered;
             continue;
         }
         let sink = config.sinks.iter().find(|sink| sink.name == route.sink);
@@ -144,6 +148,7 @@ fn configured(args: &VerifyArgs, config: &Config) -> Result<Plan, Failure> {
             Part {
                 name,
                 is_original,
+                is_reordered,
                 source,
             },
         ));

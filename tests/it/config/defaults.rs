@@ -68,6 +68,14 @@ fn the_defaults_are_what_the_documentation_says() {
         (events.in_flight_records_max, events.in_flight_bytes_max),
         (10_000, 64 << 20)
     );
+    assert_eq!(
+        (
+            events.reorder_window,
+            events.reorder_records_max,
+            events.reorder_bytes_max
+        ),
+        (None, 10_000, 64 << 20)
+    );
     assert_eq!(thumbnails.topic.as_ref().unwrap().to_string(), "millicast.thumbnails");
     assert_eq!(
         thumbnails.matches,

@@ -224,6 +224,10 @@ fn each_mistake_is_reported_with_its_file_and_key() {
             "forebay.toml: routes.a.in_flight_bytes_max: below server.body_bytes_max: a large body would never fit",
         ),
         (
+            "[routes.a]\ntopic = \"t\"\nreorder_window = \"2m\"\nreorder_records_max = 0",
+            "forebay.toml: routes.a.reorder_window: 2m is not between 0s and 1m\nforebay.toml: routes.a.reorder_records_max: expected a whole number between 1 and 1000000",
+        ),
+        (
             "[routes.a]\ntopic = \"t\"\nmatch = { endpoints = [\"amce\"] }",
             r#"forebay.toml: routes.a.match.endpoints: there is no endpoint "amce"; did you mean "acme""#,
         ),

@@ -1,0 +1,110 @@
+//! Publishes what a spool holds and takes nothing in: for a volume whose replica is gone.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet, time::Instant};
+
+use super::{BuildError, RunError, Stored, close, stop::StopSignals};
+use crate::{
+    config::Config,
+    dispatch::{Dispatcher, RouteStatus, Snapshot},
+    spool::Spool,
+    telemetry::Metrics,
+};
+
+/// How often it looks whether the routes are empty.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// A spool that is to be emptied.
+pub struct Drain {
+    stored: Stored,
+    metrics: Arc<Metrics>,
+    shutdown_deadline: Duration,
+    signals: StopSignals,
+}
+
+/// How it came out.
+#[derive(Debug)]
+pub struct DrainEnd {
+    /// Every route, as it was left.
+    pub routes: Vec<Snapshot>,
+    /// Messages that a broker confirmed.
+    pub published: u64,
+    /// Records among the dead letters, also from before.
+    pub dead_letters: u64,
+}
+
+impl Drain {
+    /// Opens the spool and prepares the routes. Nothing is published yet.
+    ///
+    /// # Errors
+    ///
+    /// There is no spool, another process holds it, or its routes are not those of the configuration.
+    pub fn open(config: &Config) -> Result<Self, BuildError> {
+        // A wrong directory must not pass for an empty one.
+        if !Spool::exists(&config.spool.dir) {
+            return Err(BuildError::NoSpool(config.spool.dir.clone()));
+        }
+        let signals = StopSignals::listen().map_err(BuildError::Signals)?;
+        let metrics = Metrics::new();
+        Ok(Self {
+            stored: Stored::open(config, &metrics)?,
+            metrics,
+            shutdown_deadline: config.server.shutdown_deadline,
+            signals,
+        })
+    }
+
+    /// Publishes until every route is empty, or SIGTERM or Ctrl-C; then stops in order. `progress` is told how far the routes are, several times a second.
+    ///
+    /// # Errors
+    ///
+    /// The disk failed, a route ended by itself, or a second signal came.
+    pub async fn run(mut self, mut progress: impl FnMut(&[Snapshot])) -> Result<DrainEnd, RunError> {
+        let Stored {
+            spool,
+            dead_letters,
+            routes,
+            ..
+        } = self.stored;
+        let statuses: Vec<RouteStatus> = routes.iter().map(Dispatcher::status).collect();
+        let snapshots = || -> Vec<Snapshot> { statuses.iter().map(|status| status.snapshot(&spool)).collect() };
+        let (stop, stop_signal) = watch::channel(None);
+        let mut publishing = JoinSet::new();
+        for route in routes {
+            publishing.spawn(route.run(stop_signal.clone()));
+        }
+        loop {
+            let routes = snapshots();
+            progress(&routes);
+            if routes.iter().all(|route| route.backlog_records == 0) {
+                break;
+            }
+            tokio::select! {
+                biased;
+                _ = self.signals.next() => break,
+                reason = spool.failed() => return Err(RunError::Disk(reason)),
+                reason = dead_letters.failed() => return Err(RunError::Disk(reason)),
+                Some(_) = publishing.join_next() => return Err(RunError::Bug("a route")),
+                () = tokio::time::sleep(LOOK_INTERVAL) => {}
+            }
+        }
+        let orderly = async {
+            stop.send_replace(Some(Instant::now() + self.shutdown_deadline));
+            while publishing.join_next().await.is_some() {}
+            close(&spool, &dead_letters).await;
+        };
+        tokio::select! {
+            () = orderly => {}
+            reason = spool.failed() => return Err(RunError::Disk(reason)),
+            _ = self.signals.next() => return Err(RunError::StoppedAtOnce),
+        }
+        let published = |route: &Snapshot| self.metrics.published.with_label_values(&[&route.name]).get();
+        let routes = snapshots();
+        Ok(DrainEnd {
+            published: routes.iter().map(published).sum(),
+            dead_letters: dead_letters.state().records,
+            routes,
+        })
+    }
+}

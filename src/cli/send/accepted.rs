@@ -1,0 +1,84 @@
+//! What the receiver itself says that it has accepted.
+
+use std::time::Duration;
+
+use reqwest::{Client, Url};
+use tokio::time::{Instant, sleep};
+
+use crate::cli::Failure;
+
+const METRIC: &str = "forebay_events_total";
+/// An event is counted right after its answer.
+const COUNTED_DEADLINE: Duration = Duration::from_secs(5);
+const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A Forebay's `/metrics`, and what it had accepted at the beginning.
+pub struct Accepted {
+    client: Client,
+    url: Url,
+    before: f64,
+}
+
+impl Accepted {
+    pub async fn now(url: &str) -> Result<Self, Failure> {
+        let parsed: Result<Url, _> = url.parse();
+        let url = parsed.map_err(|error| Failure::usage(format!("--metrics {url}: {error}")))?;
+        let client = Client::builder().timeout(ANSWER_DEADLINE).no_proxy().build();
+        let client = client.map_err(|error| Failure::unavailable(format!("failed to set up HTTP: {error}")))?;
+        let mut accepted = Self {
+            client,
+            url,
+            before: 0.0,
+        };
+        accepted.before = accepted.read().await?;
+        Ok(accepted)
+    }
+
+    /// Waits until `count` more are accepted.
+    pub async fn has_grown_by(&self, count: u64) -> Result<(), Failure> {
+        let deadline = Instant::now() + COUNTED_DEADLINE;
+        loop {
+            let grown = self.read().await? - self.before;
+            if grown >= count as f64 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Failure::not_right(format!(
+                    "{count} were answered 2xx, and {METRIC} at {} grew by {grown}: another replica took them, or it is not a Forebay's",
+                    self.url
+                )));
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn read(&self) -> Result<f64, Failure> {
+        let fail = |error: reqwest::Error| Failure::unavailable(format!("--metrics {}: {error}", self.url));
+        let answer = self.client.get(self.url.clone()).send().await.map_err(fail)?;
+        let text = answer.error_for_status().map_err(fail)?.text().await.map_err(fail)?;
+        Ok(sum(&text))
+    }
+}
+
+fn sum(metrics: &str) -> f64 {
+    let of_metric = |line: &str| {
+        let labels = line.strip_prefix(METRIC)?;
+        labels
+            .starts_with(['{', ' '])
+            .then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?
+    };
+    metrics.lines().filter_map(of_metric).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_summed_over_its_labels() {
+        let text = "# TYPE forebay_events_total counter\nforebay_events_total{endpoint=\"a b\",kind=\"feeds\"} 3\n\
+            forebay_events_total{endpoint=\"c\",kind=\"media\"} 4\nforebay_events_total_x 9\n";
+        assert_eq!(sum(text), 7.0);
+        assert_eq!(sum(""), 0.0);
+    }
+}

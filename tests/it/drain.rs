@@ -1,0 +1,134 @@
+//! `forebay drain`: a spool whose replica is gone is emptied into a real Kafka.
+
+use std::{
+    net::TcpStream,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use crate::support::{
+    census::assert_in_order,
+    forebay::{Setup, binary, send_command, wait_until},
+    kafka::{self, create_topic_named},
+    topic::read_to_end,
+};
+
+const COUNT: usize = 400;
+const DRAINED: Duration = Duration::from_secs(60);
+
+/// A spool with so many events of a topic that does not exist yet, and nobody who runs on it.
+fn stranded(topic: &str) -> Setup {
+    let setup = Setup::new(&kafka::shared(), topic);
+    let mut forebay = setup.start();
+    let status = send_command(&setup.url(), &["feeds", "media"])
+        .args(["--count", &COUNT.to_string(), "--streams", "20"])
+        .status();
+    assert!(status.unwrap().success());
+    forebay.kill();
+    setup
+}
+
+fn command(config: &Path) -> Command {
+    let mut command = Command::new(binary());
+    command.arg("drain").arg("--config").arg(config).stdin(Stdio::null());
+    command
+}
+
+fn drain(config: &Path) -> (Option<i32>, String, String) {
+    let output = command(config).output().unwrap();
+    said(&output)
+}
+
+fn said(output: &Output) -> (Option<i32>, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+fn start(config: &Path) -> Child {
+    let mut command = command(config);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn terminate(child: Child) -> (Option<i32>, String, String) {
+    let status = Command::new("kill").arg(child.id().to_string()).status();
+    assert!(status.unwrap().success());
+    let began = Instant::now();
+    let output = child.wait_with_output().unwrap();
+    assert!(began.elapsed() < DRAINED, "it stopped after {:?}", began.elapsed());
+    said(&output)
+}
+
+fn topic(name: &str) -> String {
+    format!("{name}-{}", std::process::id())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_spool_holds_is_published_and_nothing_is_taken_in() {
+    let topic = topic("drained");
+    let setup = stranded(&topic);
+    let config = setup.config();
+    // Its topic is not there: it waits, takes nothing in, and a stop loses nothing.
+    let waiting = start(&config);
+    wait_until("it holds the spool", DRAINED, || {
+        drain(&config).2.contains("is held by another process")
+    });
+    assert!(TcpStream::connect(setup.public).is_err(), "it takes nothing in");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let (code, stdout, stderr) = terminate(waiting);
+    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    assert!(
+        stdout.contains(&format!("route events: {COUNT} records left")),
+        "{stdout}"
+    );
+    assert!(stderr.contains("stopped before every route was empty"), "{stderr}");
+    assert!(stderr.contains("kafka_unknown_topic"), "why it waits: {stderr}");
+
+    create_topic_named(&kafka::shared(), &topic, 3, &[]).await;
+    let (code, stdout, stderr) = drain(&config);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert_eq!(stdout, format!("route events: empty\n{COUNT} messages published\n"));
+    assert!(stderr.contains("draining"), "progress is told: {stderr}");
+    let census = assert_in_order(&read_to_end(&kafka::shared(), &topic));
+    assert_eq!((census.messages, census.repeats), (COUNT, 0));
+
+    let (code, stdout, _) = drain(&config);
+    assert_eq!(
+        (code, stdout.as_str()),
+        (Some(0), "route events: empty\n0 messages published\n")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dead_letters_stay_and_are_counted() {
+    let topic = topic("too-large");
+    let setup = stranded(&topic);
+    create_topic_named(&kafka::shared(), &topic, 3, &[("max.message.bytes", "600")]).await;
+    let (code, stdout, stderr) = drain(&setup.config());
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    let published = read_to_end(&kafka::shared(), &topic).len();
+    let dead = COUNT - published;
+    assert!(dead > 0, "some of them are too large");
+    assert!(
+        stdout.contains(&format!("{published} messages published\n{dead} dead letters stay in ")),
+        "{stdout}"
+    );
+}
+
+#[test]
+fn what_is_no_spool_is_not_taken_for_an_empty_one() {
+    let setup = Setup::new("127.0.0.1:1", "nowhere");
+    let (code, stdout, stderr) = drain(&setup.config());
+    assert_eq!((code, stdout.as_str()), (Some(64), ""), "{stderr}");
+    assert!(stderr.contains("there is no spool in"), "{stderr}");
+    assert!(!setup.spool().exists(), "and none is made");
+}
+
+#[test]
+fn a_spool_in_use_is_left_alone() {
+    let setup = Setup::new("127.0.0.1:1", "nowhere");
+    let forebay = setup.start();
+    let (code, _, stderr) = drain(&setup.config());
+    assert_eq!(code, Some(74), "{stderr}");
+    assert!(stderr.contains(&format!("pid {}", forebay.pid())), "{stderr}");
+}

@@ -1,6 +1,7 @@
 //! The Helm chart and the plain manifests: rendered by Helm itself, judged by the schemas of Kubernetes, the policy of Pod
 //! Security, the types of the operators' own modules, and by Forebay, which must take the configuration that comes out.
 
+mod life;
 mod pod;
 mod sources;
 
@@ -19,7 +20,7 @@ use crate::support::{
     chart::{CHART, documents, documents_of, helm, render, root, run, tool},
     prometheus::promtool,
 };
-use pod::{Node, container, of_kind, seconds};
+use pod::{Node, container, of_kind, seconds, spec};
 
 /// Values that are complete: a broker of each kind, and those of the plain manifests.
 const COMPLETE: [&str; 3] = [
@@ -294,7 +295,7 @@ fn forebay_takes_every_configuration_that_the_chart_renders() {
         for more in [None].into_iter().chain(REPLICAS.into_iter().chain(MORE).map(Some)) {
             let files: Vec<&str> = [complete].into_iter().chain(more).collect();
             let manifests = documents(&render(CHART, &files, &[]).unwrap());
-            let node = Node::new(&manifests);
+            let node = Node::first(&manifests);
             let output = node.run(container(&manifests, "StatefulSet", "check"));
             assert_eq!(output.code, 0, "{files:?}: {output:?}");
             assert!(!output.text.contains("warning"), "{files:?}: {output:?}");
@@ -312,7 +313,7 @@ fn a_pod_whose_secret_is_missing_does_not_start() {
         )
         .unwrap(),
     );
-    let output = Node::new(&manifests).run(container(&manifests, "StatefulSet", "check"));
+    let output = Node::first(&manifests).run(container(&manifests, "StatefulSet", "check"));
     assert_eq!(output.code, 64, "{output:?}");
     assert!(output.text.contains("endpoints.acme.secrets"), "{output:?}");
 }
@@ -320,7 +321,7 @@ fn a_pod_whose_secret_is_missing_does_not_start() {
 #[test]
 fn the_charts_defaults_are_forebays() {
     let manifests = documents(&render(CHART, &[COMPLETE[0]], &[]).unwrap());
-    let of_chart = Node::new(&manifests).config();
+    let of_chart = Node::first(&manifests).config(container(&manifests, "StatefulSet", "check"));
     let dir = TempDir::new().unwrap();
     let least = dir.path().join("least.toml");
     let text = "[endpoints.acme]\npath = \"/millicast/acme\"\nsecrets = [\"base64:MDEy\"]\n[sinks.main]\ntype = \"kafka\"\nbrokers = [\"kafka\"]\n";
@@ -347,8 +348,10 @@ fn a_pod_has_the_time_for_all_that_its_stop_may_take() {
         .chain([(&fullest()[0], &[longer][..])])
     {
         let manifests = documents(&render(CHART, files, more).unwrap());
-        let server = Node::new(&manifests).config().server;
-        let pod = &of_kind(&manifests, "StatefulSet")["spec"]["template"]["spec"];
+        let server = Node::first(&manifests)
+            .config(container(&manifests, "StatefulSet", "check"))
+            .server;
+        let pod = spec(&manifests, "StatefulSet");
         let serving = container(&manifests, "StatefulSet", "forebay");
         let pre_stop = seconds(&serving["lifecycle"]["preStop"]["sleep"]["seconds"]);
         let grace = seconds(&pod["terminationGracePeriodSeconds"]);
@@ -375,6 +378,8 @@ fn the_limits_that_the_chart_knows_are_those_of_the_code() {
         ),
         ("src/app.rs", "DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;"),
         ("src/app.rs", "HOT_BYTES_MAX: usize = 64 << 20;"),
+        ("src/config/routes.rs", "IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;"),
+        ("src/config/routes.rs", "REORDER_BYTES_MAX: u64 = 64 * MIB;"),
         (
             "src/ingress/service.rs",
             "ACK_DEADLINE: Duration = Duration::from_millis(2500);",

@@ -47,10 +47,13 @@ persistence.size: {{ $values.persistence.size }} has no room for config.spool.by
 {{- $memory := add 201326592 (include "forebay.bytes" $server.bodies_bytes_max | int64) }}
 {{- range $config.routes | default (dict "events" dict "thumbnails" dict) }}
 {{- $memory = add $memory (include "forebay.bytes" (default "64MiB" .in_flight_bytes_max) | int64) }}
+{{- if include "forebay.seconds" (default "0s" .reorder_window) | int }}
+{{- $memory = add $memory (include "forebay.bytes" (default "64MiB" .reorder_bytes_max) | int64) }}
+{{- end }}
 {{- end }}
 {{- with ($values.resources.limits | default dict).memory }}
 {{- if lt (include "forebay.bytes" . | int64) $memory }}
-resources.limits.memory: {{ . }} has no room for bodies_bytes_max, in_flight_bytes_max of each route and what else it takes; at least {{ div (add $memory 1048575) 1048576 }}Mi
+resources.limits.memory: {{ . }} has no room for bodies_bytes_max, in_flight_bytes_max and reorder_bytes_max of each route, and what else it takes; at least {{ div (add $memory 1048575) 1048576 }}Mi
 {{- end }}
 {{- end }}
 

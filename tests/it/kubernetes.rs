@@ -248,7 +248,7 @@ fn every_manifest_is_one_that_kubernetes_and_the_operators_know() {
     for version in VERSIONS {
         let said = validate(version, &files).unwrap();
         let passed = said.lines().filter(|line| line.starts_with("INFO ")).count();
-        assert!(passed > 50, "{version}: {said}");
+        assert!(passed > 40, "{version}: {said}");
         let unchecked = said.lines().filter(|line| !line.starts_with("INFO "));
         for line in unchecked {
             let kind = line

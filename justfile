@@ -45,6 +45,10 @@ bench *ARGS:
 bench-rabbitmq *ARGS:
     cargo bench --locked --bench rabbitmq -- {{ ARGS }}
 
+# What is derived from the Helm chart: its README, its copies of rules and dashboard, the plain manifests.
+chart:
+    deploy/helm/update.sh
+
 # A Kafka on localhost:9092 for trials.
 kafka:
     docker compose up --wait

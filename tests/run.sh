@@ -115,6 +115,11 @@ get_java() {
     tests/package.sh examples/consumers/java-rabbitmq
 }
 
+get_kubernetes() {
+    FOREBAY_TEST_KUBERNETES=$(tests/kubernetes.sh)
+    export FOREBAY_TEST_KUBERNETES
+}
+
 build() { cargo test --release --locked --no-run --all-targets; }
 
 answers() { kcat -b "$1" -L -m 2 >/dev/null 2>&1; }
@@ -187,6 +192,7 @@ stage "tools" get_tools
 stage "Python clients" get_python
 stage "Kafka" get_kafka
 stage "Java consumers" get_java
+stage "Helm, and what judges manifests" get_kubernetes
 stage "build" build
 stage "servers" start_servers
 stage "tests" run "$@"

@@ -17,6 +17,7 @@ mod drain;
 mod end_to_end;
 mod ingress;
 mod kafka_sink;
+mod kubernetes;
 mod ordering;
 mod prometheus;
 mod rabbitmq_check;

@@ -45,6 +45,11 @@ bench *ARGS:
 bench-rabbitmq *ARGS:
     cargo bench --locked --bench rabbitmq -- {{ ARGS }}
 
+# The dashboard, from its script, and its picture in docs/.
+dashboard:
+    deploy/grafana/dashboard.py
+    FOREBAY_DASHBOARD_PICTURE={{ justfile_directory() }}/docs/dashboard.png tests/run.sh --test it every_query_of_the_dashboard
+
 # A Kafka on localhost:9092 for trials.
 kafka:
     docker compose up --wait

@@ -1,6 +1,7 @@
-//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is
-//! woken.
+//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is woken, and true of a
+//! real Forebay. And the dashboard.
 
+mod dashboard;
 mod files;
 
 use std::{fs, path::Path, time::Duration};

@@ -3,6 +3,7 @@
 
 mod dashboard;
 mod files;
+mod live;
 
 use std::{fs, path::Path, time::Duration};
 

@@ -49,6 +49,11 @@ bench-rabbitmq *ARGS:
 chart:
     deploy/helm/update.sh
 
+# The dashboard, from its script, and its picture in docs/.
+dashboard:
+    deploy/grafana/dashboard.py
+    FOREBAY_DASHBOARD_PICTURE={{ justfile_directory() }}/docs/dashboard.png tests/run.sh --test it every_query_of_the_dashboard
+
 # A Kafka on localhost:9092 for trials.
 kafka:
     docker compose up --wait

@@ -28,7 +28,7 @@ use crate::{
     ingress,
     lifecycle::{Lifecycle, Phase},
     sink::{
-        AnySink,
+        AnySink, Certificates,
         kafka::{self, KafkaMetrics, KafkaSink},
         rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
     },
@@ -44,6 +44,8 @@ use stop::StopSignals;
 /// Dead letters may take this much of the disk beside `spool.bytes_max`.
 const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
 const DEAD_LETTERS_SEGMENT_BYTES: u64 = 64 << 20;
+/// Of metrics.
+const ONCE: &str = "each metric is registered once";
 /// Newest records kept in memory for the routes.
 const HOT_BYTES_MAX: usize = 64 << 20;
 /// Closing the spool takes one fsync; a disk that takes longer is given up.
@@ -99,6 +101,7 @@ pub struct App {
     admin: ingress::Bound,
     routes: Vec<Dispatcher<AnySink>>,
     endpoints: Endpoints,
+    certificates: Certificates,
     signals: StopSignals,
 }
 
@@ -118,6 +121,7 @@ impl App {
             replica,
             routes,
         } = Stored::open(&config, &metrics)?;
+        let certificates = Certificates::register(&metrics.registry, &config.sinks).expect(ONCE);
         let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir)?;
         let served = endpoints.served();
         let ingress = ingress::bind(
@@ -156,6 +160,7 @@ impl App {
             admin,
             routes,
             endpoints,
+            certificates,
             signals,
         })
     }
@@ -186,6 +191,7 @@ impl App {
         servers.spawn(self.ingress.run());
         servers.spawn(self.admin.run());
         let keeping = tokio::spawn(self.endpoints.keep());
+        let watching = tokio::spawn(self.certificates.keep());
         self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");
 
@@ -207,6 +213,7 @@ impl App {
             let deadline = Instant::now() + self.config.server.shutdown_deadline;
             ingress.stop().await;
             keeping.abort();
+            watching.abort();
             stop.send_replace(Some(deadline));
             while publishing.join_next().await.is_some() {}
             close(&self.spool, &self.dead_letters).await;
@@ -289,7 +296,7 @@ fn open_spools(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool)
         segment_bytes: DEAD_LETTERS_SEGMENT_BYTES,
         hot_bytes_max: 0,
     };
-    let observer = || Arc::new(SpoolMetrics(metrics.clone()));
+    let observer = || Arc::new(SpoolMetrics::new(metrics.clone()));
     let spool = Spool::open(options, observer())?;
     Ok((spool, Spool::open_named(dead_letters, observer(), "forebay-dead")?))
 }
@@ -354,7 +361,6 @@ struct SinkMetrics {
 
 impl SinkMetrics {
     fn register(metrics: &Metrics) -> Self {
-        const ONCE: &str = "each metric is registered once";
         Self {
             kafka: Arc::new(KafkaMetrics::register(&metrics.registry).expect(ONCE)),
             rabbitmq: Arc::new(RabbitMqMetrics::register(&metrics.registry).expect(ONCE)),

@@ -14,6 +14,7 @@
 # FOREBAY_TEST_NO_ROOT=1            leaves out, and names, the tests that mount disks or make networks, where that is not allowed;
 #                                   without it they fail.
 # FOREBAY_TEST_CACHE=DIR            where downloads are kept (default: ~/.cache/forebay-tests)
+# FOREBAY_DASHBOARD_PICTURE=FILE    keeps the picture of the dashboard there, of a longer run (just dashboard)
 set -euo pipefail
 
 cd "$(dirname "$0")/.."

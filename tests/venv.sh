@@ -1,8 +1,9 @@
 #!/bin/sh
-# Prints the Python that has the packages of the consumers in Python, having made an environment with them if it is not there.
+# Prints the Python that has the packages of the consumers in Python, and what draws the dashboard, having made an environment with them if
+# it is not there.
 set -eu
-cd "$(dirname "$0")/../examples/consumers"
-locks="python/requirements.txt python-rabbitmq/requirements.txt"
+cd "$(dirname "$0")/.."
+locks="examples/consumers/python/requirements.txt examples/consumers/python-rabbitmq/requirements.txt tests/dashboard/requirements.txt"
 cache=${FOREBAY_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/forebay-tests}
 # Changed locks are another environment.
 venv=$cache/venv-$(cat $locks | cksum | cut -d' ' -f1)
@@ -10,7 +11,7 @@ mkdir -p "$cache"
 exec 9>"$cache/venv.lock"
 flock 9
 if [ ! -e "$venv/complete" ]; then
-    echo "installing the packages of the consumers in Python into $venv" >&2
+    echo "installing Python packages into $venv" >&2
     rm -rf "$venv"
     python3 -m venv "$venv"
     for lock in $locks; do

@@ -4,12 +4,21 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     dispatch::{RouteStatus, Snapshot},
-    spool::{Observer, Spool, State},
+    spool::{Observer, Spool, State, damage_kinds},
     telemetry::Metrics,
 };
 
 /// Counts what the spool's writer does.
-pub(super) struct SpoolMetrics(pub(super) Arc<Metrics>);
+pub(super) struct SpoolMetrics(Arc<Metrics>);
+
+impl SpoolMetrics {
+    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+        for kind in damage_kinds() {
+            metrics.spool_damage.with_label_values(&[kind]).inc_by(0);
+        }
+        Self(metrics)
+    }
+}
 
 impl Observer for SpoolMetrics {
     fn synced(&self, records: usize, took: Duration) {

@@ -27,6 +27,7 @@
 
 mod backoff;
 mod dead_letter;
+mod metrics;
 mod plan;
 mod refused;
 mod reordering;
@@ -41,7 +42,6 @@ use std::{
     time::Duration,
 };
 
-use prometheus::{Histogram, IntCounter};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
@@ -58,6 +58,7 @@ use crate::{
     telemetry::Metrics,
 };
 use backoff::Backoff;
+use metrics::RouteMetrics;
 use plan::Plan;
 use reordering::{Reordering, Waiting};
 use status::now_ms;
@@ -128,12 +129,6 @@ struct Limits {
     search_until: u64,
 }
 
-struct RouteMetrics {
-    all: Arc<Metrics>,
-    published: IntCounter,
-    publish_seconds: Histogram,
-}
-
 /// Why a session ended.
 enum End {
     Stopped,
@@ -162,18 +157,14 @@ impl<S: Sink> Dispatcher<S> {
         Self {
             route: route.name.clone(),
             plan: Plan::new(route, replica),
-            sink,
             reader: spool.reader(position + 1),
             spool,
             dead_letters,
             cursor,
             window: Window::new(position),
             status: RouteStatus::new(&route.name, &route.sink, position, metrics.clone()),
-            metrics: RouteMetrics {
-                published: metrics.published.with_label_values(&[&route.name]),
-                publish_seconds: metrics.publish_seconds.with_label_values(&[&route.name]),
-                all: metrics,
-            },
+            metrics: RouteMetrics::new(&route.name, sink.labels(), metrics),
+            sink,
             limits: Limits {
                 records_max: route.in_flight_records_max,
                 bytes_max: route.in_flight_bytes_max,

@@ -16,6 +16,7 @@ use crate::{
     config::{Match, Part, Route, Template},
     event::{Content, Provider, Time, render::Mode},
     provider::Payload,
+    sink::Labels,
     spool::{self, Class, Observer, Start},
 };
 
@@ -65,6 +66,13 @@ fn failure(remedy: Remedy) -> Failure {
 }
 
 impl Sink for ScriptedSink {
+    fn labels(&self) -> Labels {
+        Labels {
+            failures: &["scripted"],
+            dead_letters: &["scripted"],
+        }
+    }
+
     async fn reopen(&mut self) -> Result<(), Failure> {
         self.queue.clear();
         let mut broker = self.broker.lock();

@@ -1,6 +1,6 @@
 //! One type for a route's sink, whichever broker it talks to.
 
-use super::{EnqueueError, Failure, Message, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
+use super::{EnqueueError, Failure, Labels, Message, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
 
 /// A sink of either broker.
 pub enum AnySink {
@@ -34,6 +34,13 @@ impl Sink for AnySink {
         match self {
             Self::Kafka(sink) => sink.trouble(),
             Self::RabbitMq(sink) => sink.trouble(),
+        }
+    }
+
+    fn labels(&self) -> Labels {
+        match self {
+            Self::Kafka(sink) => sink.labels(),
+            Self::RabbitMq(sink) => sink.labels(),
         }
     }
 }

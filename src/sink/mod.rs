@@ -6,6 +6,7 @@
 //! is dispatch's: it ends the session, opens a new one and replays from the lowest unsettled record.
 
 mod any;
+mod certificates;
 mod check;
 pub mod kafka;
 pub mod partition;
@@ -17,6 +18,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 pub use any::AnySink;
+pub use certificates::Certificates;
 pub use check::{Finding, Level};
 
 /// What a broker takes: an event rendered for a route.
@@ -55,6 +57,17 @@ pub trait Sink: Send + 'static {
     /// What keeps the broker from confirming anything just now, if the session knows (a wrong password, no broker to reach).
     /// `None` when all is well.
     fn trouble(&self) -> Option<Failure>;
+
+    /// The labels that its failures carry.
+    fn labels(&self) -> Labels;
+}
+
+/// The closed sets of a sink's labels: what is counted by them stands at 0 before the first failure.
+#[derive(Debug, Clone, Copy)]
+pub struct Labels {
+    pub failures: &'static [&'static str],
+    /// Those of the failures that are a message's own fault.
+    pub dead_letters: &'static [&'static str],
 }
 
 /// Why a message was not taken.

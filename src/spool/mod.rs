@@ -183,8 +183,13 @@ pub struct State {
 /// Told of what the spool does, for metrics. Called on the writer thread, or by [`Spool::open`]: must not block.
 pub trait Observer: Send + Sync {
     fn synced(&self, records: usize, took: Duration);
-    /// `kind` is one of `segment_header`, `seal`, `record`, `segment_missing`, `cursor`.
+    /// `kind` is one of [`damage_kinds`].
     fn damage(&self, kind: &'static str);
+}
+
+/// The kinds of damage: a closed set.
+pub fn damage_kinds() -> [&'static str; 5] {
+    shared::DamageKind::ALL.map(shared::DamageKind::label)
 }
 
 /// Why a spool could not be opened.

@@ -71,6 +71,14 @@ pub(super) enum DamageKind {
 }
 
 impl DamageKind {
+    pub(super) const ALL: [Self; 5] = [
+        Self::SegmentHeader,
+        Self::Seal,
+        Self::Record,
+        Self::SegmentMissing,
+        Self::Cursor,
+    ];
+
     pub(super) fn label(self) -> &'static str {
         match self {
             DamageKind::SegmentHeader => "segment_header",

@@ -1,7 +1,9 @@
-//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is
-//! woken.
+//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is woken, and true of a
+//! real Forebay. And the dashboard.
 
+mod dashboard;
 mod files;
+mod live;
 
 use std::{fs, path::Path, time::Duration};
 
@@ -15,6 +17,7 @@ use crate::support::{
     kafka::{self, create_topic},
     prometheus::promtool,
     sender::{sign, webhook},
+    tls,
 };
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -181,10 +184,22 @@ fn the_queries_of_the_runbooks_are_right() {
 async fn every_metric_of_the_rules_and_runbooks_is_one_that_forebay_exposes() {
     let brokers = kafka::shared();
     let topic = create_topic(&brokers, "watched", 1, &[("max.message.bytes", "10000")]).await;
-    let away = "[sinks.away]\ntype = \"kafka\"\nbrokers = [\"127.0.0.1:1\"]\n[routes.away]\nsink = \"away\"\ntopic = \"away\"\n";
-    let setup = Setup::new(&brokers, &topic).with(away);
+    let setup = Setup::new(&brokers, &topic);
+    let certificate = tls::self_signed(setup.dir.path(), "ca", 1);
+    let away = format!(
+        r#"
+        [sinks.away]
+        type = "kafka"
+        brokers = ["127.0.0.1:1"]
+        properties = {{ "ssl.ca.location" = {certificate:?} }}
+        [routes.away]
+        sink = "away"
+        topic = "away"
+        "#
+    );
+    let setup = setup.with(&away);
     let mut forebay = setup.start();
-    send_too_large(&setup);
+    send_too_large(&setup, 20_000);
     wait_until("a dead letter", DEADLINE, || {
         forebay.metric("forebay_dead_letters_total{reason=\"kafka_too_large\",route=\"events\"}") > 0.0
     });
@@ -216,8 +231,8 @@ async fn every_metric_of_the_rules_and_runbooks_is_one_that_forebay_exposes() {
 }
 
 /// An event that is larger than the topic takes.
-fn send_too_large(setup: &Setup) {
-    let body = webhook(0, &"f".repeat(20_000));
+fn send_too_large(setup: &Setup, bytes: usize) {
+    let body = webhook(0, &"f".repeat(bytes));
     let headers = format!("X-Millicast-Signature: {}\r\n", sign(body.as_bytes()));
     let answer = http::request(setup.public, "POST", PATH, &headers, &body).unwrap();
     assert_eq!(answer.code, 200, "{answer:?}");

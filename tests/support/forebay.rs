@@ -132,6 +132,14 @@ impl Setup {
         self
     }
 
+    /// Sets configuration by the environment, as in `FOREBAY__SPOOL__BYTES_MAX=16MiB`.
+    pub fn environment(mut self, variables: &[&str]) -> Self {
+        self.wrapper.push("env".into());
+        self.wrapper
+            .extend(variables.iter().map(|variable| (*variable).to_owned()));
+        self
+    }
+
     pub fn spool(&self) -> &Path {
         &self.spool
     }
@@ -176,7 +184,12 @@ impl Setup {
 
     /// Starts `forebay serve`.
     pub fn launch(&self) -> Forebay {
-        let mut words = self.wrapper.clone();
+        self.launch_within(&[])
+    }
+
+    /// Starts `forebay serve` by a program and its arguments.
+    pub fn launch_within(&self, program: &[String]) -> Forebay {
+        let mut words = [program, &self.wrapper].concat();
         words.push(binary().into());
         let mut child = Command::new(&words[0])
             .args(&words[1..])

@@ -38,15 +38,28 @@ impl Certificates {
     }
 
     fn openssl(&self, arguments: &str) {
-        let output = Command::new("openssl")
-            .args(arguments.split(' '))
-            .current_dir(&self.dir)
-            .output()
-            .expect("openssl can be run");
-        assert!(
-            output.status.success(),
-            "openssl {arguments}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        openssl(&self.dir, arguments);
     }
+}
+
+/// A certificate of its own, good for so many days: writes `<name>.pem` and returns its path.
+pub fn self_signed(dir: &Path, name: &str, days: u32) -> PathBuf {
+    let path = dir.join(format!("{name}.pem"));
+    let arguments =
+        format!("req -x509 -newkey rsa:2048 -nodes -days {days} -subj /CN={name} -keyout {name}.key -out {name}.pem");
+    openssl(dir, &arguments);
+    path
+}
+
+fn openssl(dir: &Path, arguments: &str) {
+    let output = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(dir)
+        .output()
+        .expect("openssl can be run");
+    assert!(
+        output.status.success(),
+        "openssl {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
 }

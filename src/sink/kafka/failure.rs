@@ -37,6 +37,9 @@ pub const LABELS: &[&str] = &[
     UNKNOWN_TOPIC,
 ];
 
+/// Those of the failures that are a message's own fault.
+pub(super) const DEAD_LETTERS: &[&str] = &[INVALID_MESSAGE, TOO_LARGE];
+
 pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> Failure {
     Failure {
         remedy,

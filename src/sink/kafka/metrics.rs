@@ -52,6 +52,7 @@ pub struct KafkaMetrics {
     broker_up: IntGaugeVec,
     broker_round_trip_seconds: GaugeVec,
     topic_partitions: IntGaugeVec,
+    token_not_after: IntGaugeVec,
     sessions: IntCounterVec,
 }
 
@@ -59,7 +60,7 @@ impl KafkaMetrics {
     /// Registers `forebay_kafka_*`.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let gauge = |name: &str, help: &str, labels: &[&str]| -> prometheus::Result<IntGaugeVec> {
-            let gauge = IntGaugeVec::new(Opts::new(format!("forebay_kafka_{name}"), help), labels)?;
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
@@ -78,28 +79,52 @@ impl KafkaMetrics {
         registry.register(Box::new(sessions.clone()))?;
         Ok(Self {
             queue_records: gauge(
-                "queue_records",
+                "forebay_kafka_queue_records",
                 "Messages in the producer, waiting or sent and not confirmed.",
                 &["sink", "route"],
             )?,
-            queue_bytes: gauge("queue_bytes", "Bytes of those messages.", &["sink", "route"])?,
+            queue_bytes: gauge(
+                "forebay_kafka_queue_bytes",
+                "Bytes of those messages.",
+                &["sink", "route"],
+            )?,
             broker_up: gauge(
-                "broker_up",
+                "forebay_kafka_broker_up",
                 "1 while the producer is connected to the broker.",
                 &["sink", "route", "broker"],
             )?,
             broker_round_trip_seconds,
             topic_partitions: gauge(
-                "topic_partitions",
+                "forebay_kafka_topic_partitions",
                 "Partitions of a topic that the route names.",
                 &["sink", "route", "topic"],
+            )?,
+            token_not_after: gauge(
+                "forebay_kafka_token_not_after_timestamp_seconds",
+                "Until when the token of the identity provider is valid.",
+                &["sink", "route"],
             )?,
             sessions,
         })
     }
 
+    /// What is there before the first session stands at 0.
+    pub(super) fn born(&self, names: &Names) {
+        let labels = [&*names.sink, &*names.route];
+        self.queue_records.with_label_values(&labels).set(0);
+        self.queue_bytes.with_label_values(&labels).set(0);
+        self.sessions.with_label_values(&labels).inc_by(0);
+    }
+
     pub(super) fn opened(&self, names: &Names) {
         self.sessions.with_label_values(&[&*names.sink, &*names.route]).inc();
+    }
+
+    /// There is a new token, valid until then, in seconds since the Unix epoch.
+    pub(super) fn token(&self, names: &Names, not_after: i64) {
+        self.token_not_after
+            .with_label_values(&[&*names.sink, &*names.route])
+            .set(not_after);
     }
 
     pub(super) fn observe(&self, names: &Names, statistics: &Statistics) {

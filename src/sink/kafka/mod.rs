@@ -34,13 +34,14 @@ use tokio::{
 pub use check::connect_check;
 pub use failure::LABELS;
 pub use metrics::KafkaMetrics;
+pub(super) use properties::certificate_files;
 pub use properties::{check_properties, message_bytes_max};
 
 use self::{
     oauth::{Settings, Tokens},
     session::{Failed, SendError, Session},
 };
-use super::{EnqueueError, Failure, Message, Remedy, Settled, Sink};
+use super::{EnqueueError, Failure, Labels, Message, Remedy, Settled, Sink};
 use crate::config;
 
 /// How long a route's owner waits for an old producer to go, before it goes on without.
@@ -107,6 +108,7 @@ impl KafkaSink {
             message_bytes_max(limits.body_bytes_max),
             limits.in_flight_records_max.saturating_mul(2),
         );
+        metrics.born(&names);
         Ok(Self {
             client,
             oauth: Settings::of(&format!("sink '{}'", names.sink), config),
@@ -237,6 +239,13 @@ impl Sink for KafkaSink {
         let token = self.tokens.as_ref().and_then(Tokens::trouble);
         Some(token.unwrap_or(told))
     }
+
+    fn labels(&self) -> Labels {
+        Labels {
+            failures: LABELS,
+            dead_letters: failure::DEAD_LETTERS,
+        }
+    }
 }
 
 impl KafkaSink {
@@ -244,7 +253,10 @@ impl KafkaSink {
         let lease = match &self.oauth {
             None => None,
             Some(settings) => {
-                let tokens = self.tokens.get_or_insert_with(|| Tokens::fetch(settings.clone()));
+                let tokens = self.tokens.get_or_insert_with(|| {
+                    let (metrics, names) = (self.metrics.clone(), self.names.clone());
+                    Tokens::fetch_telling(settings.clone(), move |not_after| metrics.token(&names, not_after))
+                });
                 Some(tokens.lease().await?)
             }
         };

@@ -1,11 +1,14 @@
 //! librdkafka's properties: what Forebay sets, what it refuses, and what passes through.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::oauth;
-use crate::config;
+use crate::{
+    config,
+    sink::certificates::{CertificateFile, Holds},
+};
 
 /// Bytes beside the body that a message takes at most: an envelope, attributes, headers.
 const ENVELOPE_BYTES_MAX: u64 = 64 * 1024;
@@ -214,6 +217,25 @@ pub(super) fn client_config(config: &config::Kafka, message_bytes_max: u64, queu
     client
 }
 
+/// The files of certificates that the properties name: not a directory, nor what librdkafka looks for itself.
+pub(in crate::sink) fn certificate_files(config: &config::Kafka) -> Vec<CertificateFile> {
+    let property = |name: &str| config.properties.get(name).cloned();
+    let password = property("ssl.keystore.password").unwrap_or_default();
+    let named = [
+        ("ssl.certificate.location", Holds::Own),
+        ("ssl.keystore.location", Holds::OwnWithKey { password }),
+        ("ssl.ca.location", Holds::Authorities),
+        (oauth::CA, Holds::Authorities),
+    ];
+    let files = named
+        .into_iter()
+        .filter_map(|(name, holds)| Some((property(name)?, holds)));
+    files
+        .filter(|(path, _)| path != "probe" && !Path::new(path).is_dir())
+        .map(|(path, holds)| CertificateFile::new(path, holds))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +370,38 @@ mod tests {
         ] {
             assert_eq!(native.get(key).unwrap(), value, "{key}");
         }
+    }
+
+    #[test]
+    fn the_files_that_hold_certificates_are_found() {
+        let files = |properties: &[(&str, &str)]| {
+            certificate_files(&config::Kafka {
+                brokers: Vec::new(),
+                properties: properties
+                    .iter()
+                    .map(|(key, value)| (key.to_string(), value.to_string()))
+                    .collect(),
+                create_topics: None,
+            })
+        };
+        let password = "s3cret".to_owned();
+        assert_eq!(
+            files(&[
+                ("https.ca.location", "/id-ca.pem"),
+                ("ssl.ca.location", "/ca.pem"),
+                ("ssl.certificate.location", "/client.pem"),
+                ("ssl.key.location", "/client.key"),
+                ("ssl.keystore.location", "/client.p12"),
+                ("ssl.keystore.password", "s3cret"),
+            ]),
+            [
+                CertificateFile::new("/client.pem", Holds::Own),
+                CertificateFile::new("/client.p12", Holds::OwnWithKey { password }),
+                CertificateFile::new("/ca.pem", Holds::Authorities),
+                CertificateFile::new("/id-ca.pem", Holds::Authorities),
+            ]
+        );
+        assert_eq!(files(&[("ssl.ca.location", "probe"), ("https.ca.location", "/")]), []);
     }
 
     #[test]

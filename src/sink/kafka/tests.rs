@@ -160,7 +160,10 @@ async fn each_error_of_a_broker_has_its_remedy() {
         sink.enqueue(message(1)).unwrap();
         let (_, failure) = confirmed(&mut sink, 1).await.unwrap_err();
         assert_eq!((failure.remedy, failure.label), (remedy, label), "{code:?}: {failure}");
-        assert!(LABELS.contains(&failure.label));
+        let labels = sink.labels();
+        assert!(labels.failures.contains(&failure.label));
+        let of_a_message = labels.dead_letters.contains(&failure.label);
+        assert_eq!(of_a_message, remedy == Remedy::DeadLetter, "{failure}");
         assert!(failure.text.contains("events"), "{failure}");
     }
 }

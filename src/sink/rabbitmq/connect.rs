@@ -24,7 +24,13 @@ use super::{
     failure::{self, Stage},
     uri::{self, Node},
 };
-use crate::{config, sink::Failure};
+use crate::{
+    config,
+    sink::{
+        Failure,
+        certificates::{CertificateFile, Holds},
+    },
+};
 
 /// From the name's resolution to the open virtual host, for one node.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -270,6 +276,15 @@ async fn open(
         properties,
     )
     .await
+}
+
+/// The files of certificates that the configuration names.
+pub(in crate::sink) fn certificate_files(config: &config::RabbitMq) -> Vec<CertificateFile> {
+    let own = config.tls.certificate_file.iter();
+    let own = own.map(|path| CertificateFile::new(path, Holds::Own));
+    let authorities = config.tls.ca_file.iter();
+    own.chain(authorities.map(|path| CertificateFile::new(path, Holds::Authorities)))
+        .collect()
 }
 
 /// What is trusted, and the client's own certificate. `Err` names the file.

@@ -40,6 +40,9 @@ pub const LABELS: &[&str] = &[
     VHOST,
 ];
 
+/// Those of the failures that are a message's own fault.
+pub(super) const DEAD_LETTERS: &[&str] = &[TOO_LARGE, UNROUTABLE];
+
 /// AMQP's reply codes.
 mod code {
     pub const CONTENT_TOO_LARGE: u16 = 311;

@@ -19,23 +19,41 @@ impl RabbitMqMetrics {
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
         let labels = &["sink", "route"];
         let gauge = |name: &str, help: &str| -> prometheus::Result<IntGaugeVec> {
-            let gauge = IntGaugeVec::new(Opts::new(format!("forebay_rabbitmq_{name}"), help), labels)?;
+            let gauge = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(gauge.clone()))?;
             Ok(gauge)
         };
         let counter = |name: &str, help: &str| -> prometheus::Result<IntCounterVec> {
-            let counter = IntCounterVec::new(Opts::new(format!("forebay_rabbitmq_{name}"), help), labels)?;
+            let counter = IntCounterVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(counter.clone()))?;
             Ok(counter)
         };
         Ok(Self {
-            connected: gauge("connected", "1 while the route has a connection.")?,
-            blocked: gauge("blocked", "1 while RabbitMQ has blocked the connection.")?,
-            channels: gauge("channels", "Open channels, one for each partition in use.")?,
-            sessions: counter("sessions_total", "Connections made, the first included.")?,
-            returned: counter("returned_total", "Messages that no queue took.")?,
-            nacks: counter("nacks_total", "Times that a queue refused a message.")?,
+            connected: gauge("forebay_rabbitmq_connected", "1 while the route has a connection.")?,
+            blocked: gauge(
+                "forebay_rabbitmq_blocked",
+                "1 while RabbitMQ has blocked the connection.",
+            )?,
+            channels: gauge(
+                "forebay_rabbitmq_channels",
+                "Open channels, one for each partition in use.",
+            )?,
+            sessions: counter(
+                "forebay_rabbitmq_sessions_total",
+                "Connections made, the first included.",
+            )?,
+            returned: counter("forebay_rabbitmq_returned_total", "Messages that no queue took.")?,
+            nacks: counter("forebay_rabbitmq_nacks_total", "Times that a queue refused a message.")?,
         })
+    }
+
+    /// Everything stands at 0 before the first session.
+    pub(super) fn born(&self, names: &Names) {
+        self.session(names, false);
+        let labels = [&*names.sink, &*names.route];
+        for counter in [&self.sessions, &self.returned, &self.nacks] {
+            counter.with_label_values(&labels).inc_by(0);
+        }
     }
 
     /// A session begins or ends: what of it is told as it is now.

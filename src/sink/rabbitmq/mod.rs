@@ -47,13 +47,14 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::timeout;
 
 pub use check::connect_check;
+pub(super) use connect::certificate_files;
 pub use connect::{Link, connect};
 pub use failure::LABELS;
 pub use metrics::RabbitMqMetrics;
 pub use topology::prepare;
 
 use self::session::Session;
-use super::{EnqueueError, Failure, Message, Remedy, Settled, Sink, partition::partition_of};
+use super::{EnqueueError, Failure, Labels, Message, Remedy, Settled, Sink, partition::partition_of};
 use crate::config;
 
 /// Whose session it is.
@@ -78,6 +79,7 @@ pub struct RabbitMqSink {
 impl RabbitMqSink {
     /// A sink without a session yet: [`Sink::reopen`] opens it.
     pub fn new(config: &config::RabbitMq, names: Names, metrics: Arc<RabbitMqMetrics>) -> Self {
+        metrics.born(&names);
         Self {
             config: config.clone(),
             names,
@@ -172,6 +174,13 @@ impl Sink for RabbitMqSink {
 
     fn trouble(&self) -> Option<Failure> {
         self.session.as_ref()?.shared.trouble()
+    }
+
+    fn labels(&self) -> Labels {
+        Labels {
+            failures: LABELS,
+            dead_letters: failure::DEAD_LETTERS,
+        }
     }
 }
 

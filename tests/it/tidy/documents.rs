@@ -2,11 +2,17 @@
 
 use super::source::{Source, is_name, words};
 
-/// The metrics that are registered.
+/// The metrics that are registered: by their whole names, or by those that telemetry puts the prefix before.
 pub fn metrics(sources: &[Source]) -> Vec<String> {
+    const PREFIX: &str = "forebay_";
     let calls = ["counter", "counters", "gauge", "gauges", "histogram", "histograms"];
-    let names = first_arguments(sources, &calls);
-    sorted(names.into_iter().map(|name| format!("forebay_{name}")))
+    let whole = first_arguments(sources, &["new"]);
+    let whole = whole.into_iter().filter(|name| name.starts_with(PREFIX));
+    let names = first_arguments(sources, &calls).into_iter();
+    sorted(whole.chain(names.map(|name| {
+        let short = name.strip_prefix(PREFIX).unwrap_or(&name);
+        format!("{PREFIX}{short}")
+    })))
 }
 
 /// The labels that a sink's failures carry.

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 pub(super) use self::{
-    settings::{Settings, is_own, missing, problem},
+    settings::{CA, Settings, is_own, missing, problem},
     token::Token,
 };
 use super::failure;
@@ -65,11 +65,16 @@ impl Latest {
 impl Tokens {
     /// Begins to fetch, on the current runtime.
     pub fn fetch(settings: Settings) -> Self {
+        Self::fetch_telling(settings, |_| {})
+    }
+
+    /// The same, and tells of each token until when it is valid, in seconds since the Unix epoch.
+    pub fn fetch_telling(settings: Settings, told: impl Fn(i64) + Send + 'static) -> Self {
         let (sender, latest) = watch::channel(Latest::default());
         Self {
             owner: settings.owner.clone(),
             latest,
-            fetching: tokio::spawn(keep_fresh(settings, sender)),
+            fetching: tokio::spawn(keep_fresh(settings, sender, told)),
         }
     }
 
@@ -150,7 +155,7 @@ impl Lease {
 }
 
 /// Fetches tokens until nobody wants them any more.
-async fn keep_fresh(settings: Settings, latest: watch::Sender<Latest>) {
+async fn keep_fresh(settings: Settings, latest: watch::Sender<Latest>, told: impl Fn(i64)) {
     let mut retry = RETRY_MIN;
     while !latest.is_closed() {
         match fetch::fetch(&settings).await {
@@ -162,6 +167,7 @@ async fn keep_fresh(settings: Settings, latest: watch::Sender<Latest>) {
                     lifetime_s = token.lifetime.as_secs(),
                     "fetched a token"
                 );
+                told(token.expires_ms / 1000);
                 latest.send_modify(|latest| {
                     *latest = Latest {
                         token: Some(Arc::new(token)),

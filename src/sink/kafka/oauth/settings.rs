@@ -11,7 +11,8 @@ const METHOD: &str = "sasl.oauthbearer.method";
 const GRANT_TYPE: &str = "sasl.oauthbearer.grant.type";
 const SCOPE: &str = "sasl.oauthbearer.scope";
 const EXTENSIONS: &str = "sasl.oauthbearer.extensions";
-const CA: &str = "https.ca.location";
+/// The provider's, not the brokers'.
+pub(in crate::sink::kafka) const CA: &str = "https.ca.location";
 /// With the alias.
 const CLIENT_ID: [&str; 2] = [
     "sasl.oauthbearer.client.id",

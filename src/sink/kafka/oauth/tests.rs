@@ -106,8 +106,11 @@ async fn each_failure_of_a_provider_is_told_with_its_remedy_and_without_the_secr
 #[tokio::test]
 async fn a_token_is_renewed_and_a_failed_renewal_is_no_trouble_while_the_token_lives() {
     let refusal = ("503 Service Unavailable", "");
-    let mut tokens = Tokens::fetch(provider(&[refusal, GOOD, refusal, GOOD]));
+    let (sender, told) = std::sync::mpsc::channel();
+    let tell = move |not_after| sender.send(not_after).unwrap();
+    let mut tokens = Tokens::fetch_telling(provider(&[refusal, GOOD, refusal, GOOD]), tell);
     assert!(tokens.lease().await.is_err());
+    assert!(told.try_recv().is_err());
     assert!(tokens.trouble().is_some(), "there has been no token yet");
     let mut lease = tokens.lease().await.ok().unwrap();
     assert!(tokens.trouble().is_none());
@@ -119,6 +122,13 @@ async fn a_token_is_renewed_and_a_failed_renewal_is_no_trouble_while_the_token_l
     assert!(tokens.trouble().is_none(), "it still lives");
     assert!(lease.next().await.is_some());
     assert!(tokens.trouble().is_none());
+
+    let not_after: Vec<i64> = told.try_iter().collect();
+    let now = jiff::Timestamp::now().as_second();
+    assert!(
+        not_after.len() == 2 && not_after[0] < not_after[1] && (now..now + 6).contains(&not_after[1]),
+        "{not_after:?} at {now}"
+    );
 }
 
 #[tokio::test]

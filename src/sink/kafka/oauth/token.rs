@@ -26,7 +26,7 @@ pub(in crate::sink::kafka) struct Token {
     pub lifetime: Duration,
     expires: Instant,
     /// Milliseconds since the Unix epoch.
-    expires_ms: i64,
+    pub expires_ms: i64,
 }
 
 /// What a provider answers.

@@ -1,0 +1,256 @@
+//! When the certificates run out that the sinks' configurations name. They are read again and again: files rotate.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use openssl::{
+    asn1::{Asn1Time, Asn1TimeRef},
+    error::ErrorStack,
+    pkcs12::Pkcs12,
+    x509::{X509, X509Ref},
+};
+use prometheus::{IntGaugeVec, Opts, Registry};
+
+use super::{kafka, rabbitmq};
+use crate::config::{Sink, SinkKind};
+
+/// Between two reads.
+const INTERVAL: Duration = Duration::from_secs(10);
+const SECONDS_PER_DAY: i64 = 86_400;
+
+/// A file of a sink's configuration that holds certificates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct CertificateFile {
+    pub path: PathBuf,
+    pub holds: Holds,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Holds {
+    /// The client's own certificate and its chain, in PEM. It is good for as long as all of them are.
+    Own,
+    /// The same, with the key, in PKCS#12 under this password.
+    OwnWithKey { password: String },
+    /// Authorities to trust, in PEM. While one of them is replaced, the old one may run out beside the new one: something is trusted
+    /// for as long as any of them is good.
+    Authorities,
+}
+
+/// Watches the files of all sinks.
+pub struct Certificates {
+    not_after: IntGaugeVec,
+    watched: Vec<Watched>,
+}
+
+struct Watched {
+    sink: String,
+    file: CertificateFile,
+    /// What was told last of why it cannot be read.
+    told: Option<String>,
+}
+
+impl Certificates {
+    /// Registers the metric and reads every file once.
+    ///
+    /// # Errors
+    ///
+    /// The metric is registered already.
+    pub fn register(registry: &Registry, sinks: &[Sink]) -> prometheus::Result<Self> {
+        let not_after = IntGaugeVec::new(
+            Opts::new(
+                "forebay_certificate_not_after_timestamp_seconds",
+                "When the certificates in a file that a sink names run out, in seconds since the Unix epoch.",
+            ),
+            &["sink", "file"],
+        )?;
+        registry.register(Box::new(not_after.clone()))?;
+        // Of two uses of one file the first counts, which is the stricter one: the client's own before authorities.
+        let mut files = BTreeMap::new();
+        for sink in sinks {
+            let named = match &sink.kind {
+                SinkKind::Kafka(kafka) => kafka::certificate_files(kafka),
+                SinkKind::RabbitMq(rabbitmq) => rabbitmq::certificate_files(rabbitmq),
+            };
+            for file in named {
+                files.entry((sink.name.clone(), file.path.clone())).or_insert(file);
+            }
+        }
+        let watched = files
+            .into_iter()
+            .map(|((sink, _), file)| Watched { sink, file, told: None });
+        let mut certificates = Self {
+            not_after,
+            watched: watched.collect(),
+        };
+        certificates.read();
+        Ok(certificates)
+    }
+
+    /// Reads the files again and again. Never ends.
+    pub async fn keep(mut self) {
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let reading = tokio::task::spawn_blocking(move || {
+                self.read();
+                self
+            });
+            self = reading.await.expect("reading files does not panic");
+        }
+    }
+
+    fn read(&mut self) {
+        for watched in &mut self.watched {
+            let path = watched.file.path.display().to_string();
+            let labels = [watched.sink.as_str(), path.as_str()];
+            match watched.file.not_after() {
+                Ok(not_after) => {
+                    self.not_after.with_label_values(&labels).set(not_after);
+                    watched.told = None;
+                }
+                Err(reason) => {
+                    // Better no time than one that may be wrong. An error says that there was none.
+                    let _ = self.not_after.remove_label_values(&labels);
+                    if watched.told.as_ref() != Some(&reason) {
+                        tracing::warn!(
+                            sink = watched.sink,
+                            "{path}: when its certificates run out cannot be read: {reason}"
+                        );
+                        watched.told = Some(reason);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl CertificateFile {
+    pub fn new(path: impl AsRef<Path>, holds: Holds) -> Self {
+        Self {
+            path: path.as_ref().into(),
+            holds,
+        }
+    }
+
+    /// In seconds since the Unix epoch.
+    fn not_after(&self) -> Result<i64, String> {
+        let bytes = fs::read(&self.path).map_err(|error| error.to_string())?;
+        let times = match &self.holds {
+            Holds::Own | Holds::Authorities => X509::stack_from_pem(&bytes).and_then(|found| times(&found)),
+            Holds::OwnWithKey { password } => keystore(&bytes, password).and_then(|found| times(&found)),
+        };
+        let times = times.map_err(|error| error.to_string())?.into_iter();
+        let time = match self.holds {
+            Holds::Own | Holds::OwnWithKey { .. } => times.min(),
+            Holds::Authorities => times.max(),
+        };
+        time.ok_or_else(|| "it holds no certificate".to_owned())
+    }
+}
+
+fn keystore(bytes: &[u8], password: &str) -> Result<Vec<X509>, ErrorStack> {
+    let parsed = Pkcs12::from_der(bytes)?.parse2(password)?;
+    Ok(parsed.cert.into_iter().chain(parsed.ca.into_iter().flatten()).collect())
+}
+
+fn times(certificates: &[X509]) -> Result<Vec<i64>, ErrorStack> {
+    certificates
+        .iter()
+        .map(|one| X509Ref::not_after(one))
+        .map(unix_seconds)
+        .collect()
+}
+
+fn unix_seconds(time: &Asn1TimeRef) -> Result<i64, ErrorStack> {
+    let since = Asn1Time::from_unix(0)?.diff(time)?;
+    Ok(i64::from(since.days) * SECONDS_PER_DAY + i64::from(since.secs))
+}
+
+#[cfg(test)]
+mod tests {
+    use openssl::{
+        asn1::Asn1Integer,
+        bn::BigNum,
+        hash::MessageDigest,
+        pkey::{PKey, Private},
+        rsa::Rsa,
+        x509::X509Builder,
+    };
+
+    use super::*;
+
+    fn key() -> PKey<Private> {
+        PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap()
+    }
+
+    fn certificate(key: &PKey<Private>, not_after: i64) -> X509 {
+        let mut builder = X509Builder::new().unwrap();
+        let serial = BigNum::from_u32(1)
+            .and_then(|number| Asn1Integer::from_bn(&number))
+            .unwrap();
+        builder.set_serial_number(&serial).unwrap();
+        builder.set_pubkey(key).unwrap();
+        builder.set_not_before(&Asn1Time::from_unix(0).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::from_unix(not_after).unwrap()).unwrap();
+        builder.sign(key, MessageDigest::sha256()).unwrap();
+        builder.build()
+    }
+
+    #[test]
+    fn a_chain_is_as_good_as_its_first_to_run_out_and_authorities_as_the_last() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("chain.pem");
+        let key = key();
+        let (early, late) = (1_900_000_001, 4_102_444_800);
+        let mut pem = key.private_key_to_pem_pkcs8().unwrap();
+        for not_after in [late, early] {
+            pem.extend(certificate(&key, not_after).to_pem().unwrap());
+        }
+        fs::write(&path, pem).unwrap();
+        assert_eq!(CertificateFile::new(&path, Holds::Own).not_after(), Ok(early));
+        assert_eq!(CertificateFile::new(&path, Holds::Authorities).not_after(), Ok(late));
+
+        let path = dir.path().join("store.p12");
+        let mut builder = Pkcs12::builder();
+        let certificate = certificate(&key, early);
+        let store = builder.pkey(&key).cert(&certificate).build2("s3cret").unwrap();
+        fs::write(&path, store.to_der().unwrap()).unwrap();
+        let holds = |password: &str| Holds::OwnWithKey {
+            password: password.into(),
+        };
+        assert_eq!(CertificateFile::new(&path, holds("s3cret")).not_after(), Ok(early));
+        assert!(CertificateFile::new(&path, holds("wrong")).not_after().is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_no_time_and_has_one_again_when_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("client.pem");
+        let key = key();
+        let registry = Registry::new();
+        let mut certificates = Certificates::register(&registry, &[]).unwrap();
+        certificates.watched.push(Watched {
+            sink: "main".into(),
+            file: CertificateFile::new(&path, Holds::Own),
+            told: None,
+        });
+        let told = |certificates: &mut Certificates| {
+            certificates.read();
+            let families = registry.gather();
+            let values = families.iter().flat_map(|family| family.get_metric());
+            values.map(|metric| metric.get_gauge().get_value()).collect::<Vec<_>>()
+        };
+        assert!(told(&mut certificates).is_empty());
+        assert!(certificates.watched[0].told.is_some());
+        for not_after in [1_900_000_000, 2_000_000_000] {
+            fs::write(&path, certificate(&key, not_after).to_pem().unwrap()).unwrap();
+            assert_eq!(told(&mut certificates), [not_after as f64]);
+        }
+        fs::write(&path, "no certificate").unwrap();
+        assert!(told(&mut certificates).is_empty());
+        assert_eq!(certificates.watched[0].told.as_deref(), Some("it holds no certificate"));
+    }
+}

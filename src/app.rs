@@ -23,7 +23,7 @@ use tokio::{
 use crate::{
     admin,
     config::{self, Config, SinkKind},
-    dispatch::Dispatcher,
+    dispatch::{Broker, Dispatcher},
     ingress,
     lifecycle::{Lifecycle, Phase},
     sink::{
@@ -32,7 +32,10 @@ use crate::{
         rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
     },
     spool::{self, OpenError, Spool},
-    telemetry::Metrics,
+    telemetry::{
+        Metrics, Traces,
+        traces::{Exporter, SetupError},
+    },
 };
 use known_routes::KnownRoutes;
 use observe::{Overview, SpoolMetrics};
@@ -46,6 +49,9 @@ const DEAD_LETTERS_SEGMENT_BYTES: u64 = 64 << 20;
 const HOT_BYTES_MAX: usize = 64 << 20;
 /// Closing the spool takes one fsync; a disk that takes longer is given up.
 const SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// The collector gets the last spans within this, and within the deadline of the stop; while the spool is closed in any case.
+const SPANS_DEADLINE: Duration = Duration::from_secs(5);
+const SPANS_DEADLINE_MIN: Duration = Duration::from_secs(1);
 
 /// Once the disk has failed, those who wait for it may take this long to read their 503.
 const FAILED_ANSWERS_DEADLINE: Duration = Duration::from_secs(1);
@@ -70,6 +76,8 @@ pub enum BuildError {
     Admin(#[from] admin::BindError),
     #[error("failed to set up sink {sink:?}: {text}")]
     Sink { sink: String, text: String },
+    #[error("failed to set up tracing: {0}")]
+    Tracing(#[from] SetupError),
     #[error("failed to listen for signals: {0}")]
     Signals(io::Error),
 }
@@ -96,6 +104,7 @@ pub struct App {
     routes: Vec<Dispatcher<AnySink>>,
     endpoints: Endpoints,
     signals: StopSignals,
+    exporter: Option<Exporter>,
 }
 
 impl App {
@@ -116,10 +125,11 @@ impl App {
                 source,
             })?
             .into();
+        let (traces, exporter) = tracing(&config, &replica, &metrics)?;
         match_cursors(&config, &spool)?;
         let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
         let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
-        let routes = dispatchers(&config, &known, &replica, &spool, &dead_letters, &metrics)?;
+        let routes = dispatchers(&config, &known, &replica, &spool, &dead_letters, &metrics, &traces)?;
         known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
         let endpoints = Endpoints::open(&config.endpoints, dir)?;
         let served = endpoints.served();
@@ -129,6 +139,7 @@ impl App {
             spool.clone(),
             lifecycle.clone(),
             metrics.clone(),
+            traces,
         )?;
         let overview = Arc::new(Overview {
             replica,
@@ -160,6 +171,7 @@ impl App {
             routes,
             endpoints,
             signals,
+            exporter,
         })
     }
 
@@ -189,6 +201,7 @@ impl App {
         servers.spawn(self.ingress.run());
         servers.spawn(self.admin.run());
         let keeping = tokio::spawn(self.endpoints.keep());
+        let exporting = self.exporter.map(Exporter::start);
         self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");
 
@@ -216,7 +229,16 @@ impl App {
                 self.spool.close().await;
                 self.dead_letters.close().await;
             };
-            if timeout(SPOOL_CLOSE_DEADLINE, closed).await.is_err() {
+            let flushed = async {
+                if let Some(exporting) = exporting {
+                    let now = Instant::now();
+                    exporting
+                        .finish(deadline.min(now + SPANS_DEADLINE).max(now + SPANS_DEADLINE_MIN))
+                        .await;
+                }
+            };
+            let (closed, ()) = tokio::join!(timeout(SPOOL_CLOSE_DEADLINE, closed), flushed);
+            if closed.is_err() {
                 tracing::warn!("the spool was not closed in time; the next start recovers it");
             }
             admin.stop().await;
@@ -259,6 +281,15 @@ fn open_spools(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool)
     Ok((spool, Spool::open_named(dead_letters, observer(), "forebay-dead")?))
 }
 
+/// Off, unless there is somewhere to export to.
+fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces, Option<Exporter>), SetupError> {
+    let Some(tracing) = &config.tracing else {
+        return Ok((Traces::off(), None));
+    };
+    let (traces, exporter) = Traces::to(&tracing.endpoint, tracing.sample_ratio, replica, metrics)?;
+    Ok((traces, Some(exporter)))
+}
+
 /// Gives up the cursors that the configuration abandons, and stops at one that no route has.
 fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildError> {
     for name in spool.cursors() {
@@ -284,6 +315,7 @@ fn dispatchers(
     spool: &Spool,
     dead_letters: &Spool,
     metrics: &Arc<Metrics>,
+    traces: &Traces,
 ) -> Result<Vec<Dispatcher<AnySink>>, BuildError> {
     let sink_metrics = SinkMetrics::register(metrics);
     let mut dispatchers = Vec::new();
@@ -298,7 +330,7 @@ fn dispatchers(
         }
         let cursor = spool.cursor(&route.name, known.start(route))?;
         let sink = open_sink(config, route, &sink_metrics)?;
-        dispatchers.push(Dispatcher::new(
+        let dispatcher = Dispatcher::new(
             route,
             replica.clone(),
             sink,
@@ -306,7 +338,8 @@ fn dispatchers(
             spool.clone(),
             dead_letters.clone(),
             metrics.clone(),
-        ));
+        );
+        dispatchers.push(dispatcher.traced(traces.clone(), broker(config, route)));
     }
     Ok(dispatchers)
 }
@@ -327,12 +360,25 @@ impl SinkMetrics {
     }
 }
 
-fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> Result<AnySink, BuildError> {
-    let sink = config
-        .sinks
-        .iter()
+fn sink_of<'a>(config: &'a Config, route: &config::Route) -> &'a config::Sink {
+    let mut sinks = config.sinks.iter();
+    sinks
         .find(|sink| sink.name == route.sink)
-        .expect("a checked route names a sink that exists");
+        .expect("a checked route names a sink that exists")
+}
+
+fn broker(config: &Config, route: &config::Route) -> Broker {
+    match &sink_of(config, route).kind {
+        SinkKind::Kafka(_) => Broker::Kafka,
+        SinkKind::RabbitMq(rabbitmq) => Broker::RabbitMq {
+            exchange: rabbitmq.exchange.clone(),
+            partitions: rabbitmq.partitions,
+        },
+    }
+}
+
+fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> Result<AnySink, BuildError> {
+    let sink = sink_of(config, route);
     let (sink_name, route_name) = (sink.name.as_str().into(), route.name.as_str().into());
     match &sink.kind {
         SinkKind::Kafka(kafka) => {

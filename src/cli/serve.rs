@@ -29,9 +29,10 @@ impl From<BuildError> for Failure {
         let text = format!("failed to start: {error}");
         match error {
             BuildError::Spool(_) | BuildError::KeptFile { .. } => Self::disk(text),
-            BuildError::CursorWithoutRoute { .. } | BuildError::Secret { .. } | BuildError::Sink { .. } => {
-                Self::usage(text)
-            }
+            BuildError::CursorWithoutRoute { .. }
+            | BuildError::Secret { .. }
+            | BuildError::Sink { .. }
+            | BuildError::Tracing(_) => Self::usage(text),
             BuildError::Ingress(_) | BuildError::Admin(_) => Self::unavailable(text),
             BuildError::Signals(_) => Self::bug(text),
         }

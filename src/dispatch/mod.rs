@@ -26,6 +26,7 @@ mod backoff;
 mod dead_letter;
 mod plan;
 mod refused;
+mod spans;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -44,17 +45,19 @@ use tokio::{
 };
 
 pub use dead_letter::{DeadLetter, DecodeError};
+pub use spans::Broker;
 pub use status::{RouteStatus, Snapshot, Trouble};
 
 use crate::{
     config,
     event::Event,
     sink::{EnqueueError, Failure, Message, Remedy, Settled, Sink},
-    spool::{Cursor, ReadError, Reader, Record, Spool},
+    spool::{Cursor, Reader, Record, Spool},
     telemetry::Metrics,
 };
 use backoff::Backoff;
 use plan::Plan;
+use spans::Spans;
 use status::now_ms;
 use window::Window;
 
@@ -86,6 +89,7 @@ pub struct Dispatcher<S> {
     cursor: Cursor,
     window: Window,
     status: RouteStatus,
+    spans: Spans,
     metrics: RouteMetrics,
     limits: Limits,
     backoff: Backoff,
@@ -160,6 +164,7 @@ impl<S: Sink> Dispatcher<S> {
             dead_letters,
             cursor,
             window: Window::new(position),
+            spans: Spans::off(&route.name),
             status: RouteStatus::new(&route.name, &route.sink, position, metrics.clone()),
             metrics: RouteMetrics {
                 published: metrics.published.with_label_values(&[&route.name]),
@@ -192,7 +197,10 @@ impl<S: Sink> Dispatcher<S> {
     pub async fn run(mut self, mut stop: StopSignal) {
         loop {
             match self.session(&mut stop).await {
-                Err(End::Stopped) => return,
+                Err(End::Stopped) => {
+                    self.spans.unsettled("stopped");
+                    return;
+                }
                 Err(End::Failed(failure)) => self.note(&failure),
                 Ok(never) => match never {},
             }
@@ -228,7 +236,7 @@ impl<S: Sink> Dispatcher<S> {
                     continue;
                 }
                 more = self.reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read), if wants_more && gathering.is_none() => {
-                    more.map_err(read_failure)?;
+                    more?;
                     let fast = (GATHER_RECORDS_MIN..READ_RECORDS_MAX).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);
                     self.ahead.extend(read.drain(..));
@@ -272,10 +280,7 @@ impl<S: Sink> Dispatcher<S> {
             return Ok(());
         }
         let mut read = Vec::new();
-        self.reader
-            .next(1, READ_BYTES_MAX, &mut read)
-            .await
-            .map_err(read_failure)?;
+        self.reader.next(1, READ_BYTES_MAX, &mut read).await?;
         let oldest = read.first().and_then(|record| Event::decode(&record.bytes).ok());
         if let Some(event) = oldest {
             self.status.waiting_since(event.recorded.0);
@@ -337,13 +342,18 @@ impl<S: Sink> Dispatcher<S> {
             self.window.pass(record.sequence);
             return Ok(());
         }
+        let mut message = self.plan.message(&event, record.sequence);
+        self.spans.begin(&event, &mut message);
         let offered = Offered {
-            message: self.plan.message(&event, record.sequence),
+            message,
             bytes: record.bytes.len(),
             recorded_ms: event.recorded.0,
         };
         match self.offer(offered) {
-            Err(failure) if failure.remedy == Remedy::DeadLetter => self.dead_letter(record, failure).await,
+            Err(failure) if failure.remedy == Remedy::DeadLetter => {
+                self.spans.failed(record.sequence, failure.label);
+                self.dead_letter(record, failure).await
+            }
             other => other.map(|_| ()),
         }
     }
@@ -382,13 +392,17 @@ impl<S: Sink> Dispatcher<S> {
         for Settled { sequence, result } in self.settled.drain(..) {
             match result {
                 Ok(()) => {
+                    self.spans.confirmed(sequence);
                     if let Some(recorded_ms) = self.window.settle(sequence) {
                         confirmed += 1;
                         let seconds = now.saturating_sub(recorded_ms).max(0) as f64 / 1000.0;
                         self.metrics.publish_seconds.observe(seconds);
                     }
                 }
-                Err(failure) if failure.remedy == Remedy::SetAside => refused.push((sequence, failure)),
+                Err(failure) if failure.remedy == Remedy::SetAside => {
+                    self.spans.failed(sequence, failure.label);
+                    refused.push((sequence, failure));
+                }
                 Err(failure) if failed.is_none() => failed = Some((sequence, failure)),
                 Err(_) => {}
             }
@@ -464,6 +478,7 @@ impl<S: Sink> Dispatcher<S> {
     fn note(&mut self, failure: &Failure) {
         let labels = [self.route.as_str(), failure.label];
         self.metrics.all.publish_errors.with_label_values(&labels).inc();
+        self.spans.unsettled(failure.label);
         if failure.remedy == Remedy::Hold {
             self.status.block(failure);
         } else {
@@ -474,16 +489,5 @@ impl<S: Sink> Dispatcher<S> {
                 "publishing is tried again: {failure}"
             );
         }
-    }
-}
-
-fn read_failure(error: ReadError) -> End {
-    match error {
-        ReadError::Closed => End::Stopped,
-        ReadError::Io { .. } => End::Failed(Failure {
-            remedy: Remedy::Retry,
-            label: "spool_read",
-            text: error.to_string(),
-        }),
     }
 }

@@ -159,6 +159,7 @@ fn event(index: u64, kind: &str) -> Event {
         sent: None,
         recorded: Time(now_ms()),
         late_by_ms: None,
+        trace: None,
         content: Content::Json,
         body: Bytes::from_static(b"{}"),
     }

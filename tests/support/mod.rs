@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, the real binary, and what reads and judges its output.
 
 pub mod census;
+pub mod collector;
 pub mod consumers;
 pub mod disk;
 pub mod forebay;

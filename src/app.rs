@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     admin,
     config::{self, Config, SinkKind},
-    dispatch::Dispatcher,
+    dispatch::{Broker, Dispatcher},
     ingress,
     lifecycle::{Lifecycle, Phase},
     sink::{
@@ -33,7 +33,10 @@ use crate::{
         rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
     },
     spool::{self, OpenError, Spool},
-    telemetry::Metrics,
+    telemetry::{
+        Metrics, Traces,
+        traces::{Exporter, Exporting, SetupError},
+    },
 };
 pub use drain::{Drain, DrainEnd};
 use known_routes::KnownRoutes;
@@ -50,6 +53,9 @@ const ONCE: &str = "each metric is registered once";
 const HOT_BYTES_MAX: usize = 64 << 20;
 /// Closing the spool takes one fsync; a disk that takes longer is given up.
 const SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// The collector gets the last spans within this, and within the deadline of the stop; while the spool is closed in any case.
+const SPANS_DEADLINE: Duration = Duration::from_secs(5);
+const SPANS_DEADLINE_MIN: Duration = Duration::from_secs(1);
 
 /// Once the disk has failed, those who wait for it may take this long to read their 503.
 const FAILED_ANSWERS_DEADLINE: Duration = Duration::from_secs(1);
@@ -74,6 +80,8 @@ pub enum BuildError {
     Admin(#[from] admin::BindError),
     #[error("failed to set up sink {sink:?}: {text}")]
     Sink { sink: String, text: String },
+    #[error("failed to set up tracing: {0}")]
+    Tracing(#[from] SetupError),
     #[error("failed to listen for signals: {0}")]
     Signals(io::Error),
     #[error("spool.dir: there is no spool in {0}: nothing was ever taken in there")]
@@ -103,6 +111,7 @@ pub struct App {
     endpoints: Endpoints,
     certificates: Certificates,
     signals: StopSignals,
+    exporter: Option<Exporter>,
 }
 
 impl App {
@@ -120,6 +129,8 @@ impl App {
             dead_letters,
             replica,
             routes,
+            traces,
+            exporter,
         } = Stored::open(&config, &metrics)?;
         let certificates = Certificates::register(&metrics.registry, &config.sinks).expect(ONCE);
         let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir)?;
@@ -130,6 +141,7 @@ impl App {
             spool.clone(),
             lifecycle.clone(),
             metrics.clone(),
+            traces,
         )?;
         let overview = Arc::new(Overview {
             replica,
@@ -162,6 +174,7 @@ impl App {
             endpoints,
             certificates,
             signals,
+            exporter,
         })
     }
 
@@ -192,6 +205,7 @@ impl App {
         servers.spawn(self.admin.run());
         let keeping = tokio::spawn(self.endpoints.keep());
         let watching = tokio::spawn(self.certificates.keep());
+        let exporting = self.exporter.map(Exporter::start);
         self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");
 
@@ -216,7 +230,7 @@ impl App {
             watching.abort();
             stop.send_replace(Some(deadline));
             while publishing.join_next().await.is_some() {}
-            close(&self.spool, &self.dead_letters).await;
+            tokio::join!(close(&self.spool, &self.dead_letters), flush(exporting, deadline));
             admin.stop().await;
             tracing::info!("stopped");
         };
@@ -234,6 +248,8 @@ struct Stored {
     dead_letters: Spool,
     replica: Arc<str>,
     routes: Vec<Dispatcher<AnySink>>,
+    traces: Traces,
+    exporter: Option<Exporter>,
 }
 
 impl Stored {
@@ -247,17 +263,30 @@ impl Stored {
                 source,
             })?
             .into();
+        let (traces, exporter) = tracing(config, &replica, metrics)?;
         match_cursors(config, &spool)?;
         let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
         let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
-        let routes = dispatchers(config, &known, &replica, &spool, &dead_letters, metrics)?;
+        let routes = dispatchers(config, &known, &replica, &spool, &dead_letters, metrics, &traces)?;
         known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
         Ok(Self {
             spool,
             dead_letters,
             replica,
             routes,
+            traces,
+            exporter,
         })
+    }
+}
+
+/// Hands the last spans to the collector.
+async fn flush(exporting: Option<Exporting>, deadline: Instant) {
+    if let Some(exporting) = exporting {
+        let now = Instant::now();
+        exporting
+            .finish(deadline.min(now + SPANS_DEADLINE).max(now + SPANS_DEADLINE_MIN))
+            .await;
     }
 }
 
@@ -301,6 +330,15 @@ fn open_spools(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool)
     Ok((spool, Spool::open_named(dead_letters, observer(), "forebay-dead")?))
 }
 
+/// Off, unless there is somewhere to export to.
+fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces, Option<Exporter>), SetupError> {
+    let Some(tracing) = &config.tracing else {
+        return Ok((Traces::off(), None));
+    };
+    let (traces, exporter) = Traces::to(&tracing.endpoint, tracing.sample_ratio, replica, metrics)?;
+    Ok((traces, Some(exporter)))
+}
+
 /// Gives up the cursors that the configuration abandons, and stops at one that no route has.
 fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildError> {
     for name in spool.cursors() {
@@ -326,6 +364,7 @@ fn dispatchers(
     spool: &Spool,
     dead_letters: &Spool,
     metrics: &Arc<Metrics>,
+    traces: &Traces,
 ) -> Result<Vec<Dispatcher<AnySink>>, BuildError> {
     let sink_metrics = SinkMetrics::register(metrics);
     let mut dispatchers = Vec::new();
@@ -340,7 +379,7 @@ fn dispatchers(
         }
         let cursor = spool.cursor(&route.name, known.start(route))?;
         let sink = open_sink(config, route, &sink_metrics)?;
-        dispatchers.push(Dispatcher::new(
+        let dispatcher = Dispatcher::new(
             route,
             replica.clone(),
             sink,
@@ -348,7 +387,8 @@ fn dispatchers(
             spool.clone(),
             dead_letters.clone(),
             metrics.clone(),
-        ));
+        );
+        dispatchers.push(dispatcher.traced(traces.clone(), broker(config, route)));
     }
     Ok(dispatchers)
 }
@@ -368,12 +408,25 @@ impl SinkMetrics {
     }
 }
 
-fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> Result<AnySink, BuildError> {
-    let sink = config
-        .sinks
-        .iter()
+fn sink_of<'a>(config: &'a Config, route: &config::Route) -> &'a config::Sink {
+    let mut sinks = config.sinks.iter();
+    sinks
         .find(|sink| sink.name == route.sink)
-        .expect("a checked route names a sink that exists");
+        .expect("a checked route names a sink that exists")
+}
+
+fn broker(config: &Config, route: &config::Route) -> Broker {
+    match &sink_of(config, route).kind {
+        SinkKind::Kafka(_) => Broker::Kafka,
+        SinkKind::RabbitMq(rabbitmq) => Broker::RabbitMq {
+            exchange: rabbitmq.exchange.clone(),
+            partitions: rabbitmq.partitions,
+        },
+    }
+}
+
+fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> Result<AnySink, BuildError> {
+    let sink = sink_of(config, route);
     let (sink_name, route_name) = (sink.name.as_str().into(), route.name.as_str().into());
     match &sink.kind {
         SinkKind::Kafka(kafka) => {

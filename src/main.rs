@@ -13,13 +13,14 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(exit) => return exit.into(),
     };
-    if let Err(error) = logging::init(cli.log_format) {
-        return cli::tell(&cli::Failure::usage(error.to_string()));
+    let format = cli.log_format;
+    if let Err(error) = logging::init(format) {
+        return cli::tell(&cli::Failure::usage(error.to_string()), format);
     }
     // What a thread or task of its own panicked with is its owner's affair; this is for the rest.
     match panic::catch_unwind(|| cli::run(cli)) {
         Ok(Ok(exit)) => exit.into(),
-        Ok(Err(failure)) => cli::tell(&failure),
+        Ok(Err(failure)) => cli::tell(&failure, format),
         Err(_) => cli::Exit::Bug.into(),
     }
 }

@@ -187,7 +187,14 @@ start_servers() {
     say "shared RabbitMQ: $([ -n "${FOREBAY_TEST_AMQP:-}" ] && echo "given, or a container" || echo "started by the tests")"
 }
 
-run() { cargo test --release --locked "$@"; }
+# What the tests say, and what every Forebay says in them, is kept, and searched for the secrets that they use.
+export FOREBAY_TEST_OUTPUT=$work/output
+mkdir "$FOREBAY_TEST_OUTPUT"
+
+run() { cargo test --release --locked "$@" 2>&1 | tee "$FOREBAY_TEST_OUTPUT/tests"; }
+
+# Says which file and line tells what, and shows first that it can.
+search() { cargo test --release --locked --test it -- secrets::; }
 
 stage "tools" get_tools
 stage "Python clients" get_python
@@ -197,3 +204,5 @@ stage "Helm, and what judges manifests" get_kubernetes
 stage "build" build
 stage "servers" start_servers
 stage "tests" run "$@"
+say "$(find "$FOREBAY_TEST_OUTPUT" -type f | wc -l) outputs, $(du -sh "$FOREBAY_TEST_OUTPUT" | cut -f1)"
+stage "secrets" search

@@ -41,6 +41,7 @@ pub fn messages() -> Vec<Message> {
                 attributes: Vec::new(),
                 body: Bytes::from(body.to_string()),
                 time_ms: TIME_MS,
+                trace: None,
             }
         })
         .collect()

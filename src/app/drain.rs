@@ -4,12 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, task::JoinSet, time::Instant};
 
-use super::{BuildError, RunError, Stored, close, stop::StopSignals};
+use super::{BuildError, RunError, Stored, close, flush, stop::StopSignals};
 use crate::{
     config::Config,
     dispatch::{Dispatcher, RouteStatus, Snapshot},
     spool::Spool,
-    telemetry::Metrics,
+    telemetry::{Metrics, traces::Exporter},
 };
 
 /// How often it looks whether the routes are empty.
@@ -65,8 +65,10 @@ impl Drain {
             spool,
             dead_letters,
             routes,
+            exporter,
             ..
         } = self.stored;
+        let exporting = exporter.map(Exporter::start);
         let statuses: Vec<RouteStatus> = routes.iter().map(Dispatcher::status).collect();
         let snapshots = || -> Vec<Snapshot> { statuses.iter().map(|status| status.snapshot(&spool)).collect() };
         let (stop, stop_signal) = watch::channel(None);
@@ -90,9 +92,10 @@ impl Drain {
             }
         }
         let orderly = async {
-            stop.send_replace(Some(Instant::now() + self.shutdown_deadline));
+            let deadline = Instant::now() + self.shutdown_deadline;
+            stop.send_replace(Some(deadline));
             while publishing.join_next().await.is_some() {}
-            close(&spool, &dead_letters).await;
+            tokio::join!(close(&spool, &dead_letters), flush(exporting, deadline));
         };
         tokio::select! {
             () = orderly => {}

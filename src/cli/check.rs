@@ -83,6 +83,12 @@ fn summary(config: &Config) -> String {
             size(config.spool.bytes_max)
         ),
     ];
+    if let Some(tracing) = &config.tracing {
+        lines.push(format!(
+            "traces    to {}, {} of those that begin here",
+            tracing.endpoint, tracing.sample_ratio
+        ));
+    }
     lines.extend(config.endpoints.iter().map(|endpoint| {
         let secrets = match endpoint.secrets.len() {
             1 => "1 secret".to_owned(),

@@ -26,7 +26,7 @@ pub use self::{
     tail::TailArgs,
     verify::VerifyArgs,
 };
-use crate::telemetry::logging::Format;
+use crate::telemetry::logging::{self, Format};
 
 /// Takes webhooks in, makes them durable, and lets them out to a message broker in order.
 #[derive(Parser)]
@@ -158,10 +158,14 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-/// Tells people of a failure, on stderr, and returns its exit code.
-pub fn tell(failure: &Failure) -> ExitCode {
+/// Tells of a failure, on stderr, and returns its exit code.
+pub fn tell(failure: &Failure, format: Format) -> ExitCode {
+    let line = match format {
+        Format::Human => format!("forebay: {failure}"),
+        Format::Json => logging::last_line(&failure.to_string(), failure.exit as u8),
+    };
     // There is nobody left to tell when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "forebay: {failure}");
+    let _ = writeln!(std::io::stderr(), "{line}");
     failure.exit.into()
 }
 

@@ -32,7 +32,8 @@ impl From<BuildError> for Failure {
             BuildError::CursorWithoutRoute { .. }
             | BuildError::Secret { .. }
             | BuildError::Sink { .. }
-            | BuildError::NoSpool(_) => Self::usage(text),
+            | BuildError::NoSpool(_)
+            | BuildError::Tracing(_) => Self::usage(text),
             BuildError::Ingress(_) | BuildError::Admin(_) => Self::unavailable(text),
             BuildError::Signals(_) => Self::bug(text),
         }

@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use config::Value;
 
 use super::{
-    Admin, Config, Endpoint, Problems, SecretSource, Server, Spool, problems::Found, source, table::Table, values,
+    Admin, Config, Endpoint, Problems, SecretSource, Server, Spool, Tracing, problems::Found, source, table::Table,
+    values,
 };
 use crate::event::Provider;
 
@@ -15,6 +16,9 @@ const GIB: u64 = 1024 * MIB;
 
 /// What a record has beyond the body: names, keys and times of the event.
 const RECORD_BYTES_EXTRA: u64 = 64 * KIB;
+
+/// Enough to see how long things take, and little to pay.
+const SAMPLE_RATIO: f64 = 0.01;
 
 impl Config {
     /// Reads the file at `path` (TOML or YAML by its extension), lays `env` over it and checks the whole.
@@ -55,6 +59,7 @@ impl Loader<'_> {
         let server = server(root.table("server"));
         let admin = admin(root.table("admin"));
         let spool = spool(root.table("spool"));
+        let tracing = self.tracing(root.table("tracing"));
         let endpoints = self.endpoints(&mut root);
         let sinks = self.sinks(&mut root);
         let routes = self.routes(&mut root, &endpoints, &sinks);
@@ -71,6 +76,7 @@ impl Loader<'_> {
             server,
             admin,
             spool,
+            tracing,
             endpoints: endpoints.into_iter().filter_map(|named| named.value).collect(),
             sinks: sinks.into_iter().filter_map(|named| named.value?.sink).collect(),
             routes,
@@ -120,6 +126,21 @@ impl Loader<'_> {
         {
             self.warnings.push(format!("sinks.{}: no route uses it", sink.name));
         }
+    }
+
+    fn tracing(&mut self, mut table: Table<'_>) -> Option<Tracing> {
+        let is_off = !table.has("endpoint");
+        let endpoint = table.take("endpoint", values::collector);
+        let sample_ratio = table.take("sample_ratio", values::share);
+        table.finish();
+        if is_off && sample_ratio.is_some() {
+            let text = "tracing.sample_ratio: nothing is traced without tracing.endpoint";
+            self.warnings.push(text.to_owned());
+        }
+        Some(Tracing {
+            endpoint: endpoint?,
+            sample_ratio: sample_ratio.unwrap_or(SAMPLE_RATIO),
+        })
     }
 
     fn endpoints(&mut self, root: &mut Table<'_>) -> Vec<Named<Endpoint>> {

@@ -30,6 +30,8 @@ pub struct Config {
     pub server: Server,
     pub admin: Admin,
     pub spool: Spool,
+    /// `None`: off.
+    pub tracing: Option<Tracing>,
     pub endpoints: Vec<Endpoint>,
     pub sinks: Vec<Sink>,
     pub routes: Vec<Route>,
@@ -88,6 +90,15 @@ pub struct Spool {
     pub replica: Option<String>,
     /// Routes that have left the configuration and whose cursors are to be forgotten, with what only they kept.
     pub abandon_routes: Vec<String>,
+}
+
+/// `[tracing]`
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tracing {
+    /// The collector's base URL.
+    pub endpoint: String,
+    /// The share of the traces that begin here that is recorded.
+    pub sample_ratio: f64,
 }
 
 /// `[endpoints.<name>]`

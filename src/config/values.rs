@@ -284,23 +284,41 @@ pub(super) fn exchange(value: &Value) -> Result<String, String> {
 
 /// `http(s)://host:15672`, without a slash at the end. It is asked as the sink's own user.
 pub(super) fn management(value: &Value) -> Result<String, String> {
+    base_url(
+        value,
+        "http://rabbitmq.example:15672",
+        "has a user: the sink's own is used, leave it out",
+    )
+}
+
+/// Where an OpenTelemetry collector takes OTLP over HTTP.
+pub(super) fn collector(value: &Value) -> Result<String, String> {
+    let url = base_url(
+        value,
+        "http://collector.example:4318",
+        "has a user: put it into the environment, OTEL_EXPORTER_OTLP_HEADERS=authorization=Basic%20…",
+    )?;
+    match url.strip_suffix("/v1/traces") {
+        None => Ok(url),
+        Some(base) => Err(format!("has the path of the traces, which is added: leave {base}")),
+    }
+}
+
+/// An http(s) URL without user, query and `/` at its end.
+fn base_url(value: &Value, example: &str, of_a_user: &str) -> Result<String, String> {
     let url = text(value)?;
     let lower = url.to_lowercase();
     let rest = ["http://", "https://"]
         .iter()
         .find_map(|scheme| lower.strip_prefix(scheme));
     match rest {
-        Some(rest) if rest.split('/').next().is_some_and(|host| host.contains('@')) => {
-            Err("has a user: the sink's own is used, leave it out".to_owned())
-        }
+        Some(rest) if rest.split('/').next().is_some_and(|host| host.contains('@')) => Err(of_a_user.to_owned()),
         Some(rest)
             if !rest.starts_with(['/', ':', '?', '#']) && !rest.is_empty() && !rest.contains(['?', '#', ' ']) =>
         {
             Ok(url.trim_end_matches('/').to_owned())
         }
-        _ => Err(format!(
-            r#"expected a URL such as "http://rabbitmq.example:15672", found {url:?}"#
-        )),
+        _ => Err(format!(r#"expected a URL such as "{example}", found {url:?}"#)),
     }
 }
 

@@ -27,10 +27,12 @@
 
 mod backoff;
 mod dead_letter;
+mod fill;
 mod metrics;
 mod plan;
 mod refused;
 mod reordering;
+mod spans;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -48,19 +50,22 @@ use tokio::{
 };
 
 pub use dead_letter::{DeadLetter, DecodeError};
+pub use spans::Broker;
 pub use status::{RouteStatus, Snapshot, Trouble};
 
 use crate::{
     config,
     event::Event,
-    sink::{EnqueueError, Failure, Message, Remedy, Settled, Sink},
-    spool::{Cursor, ReadError, Reader, Record, Spool},
+    sink::{Failure, Remedy, Settled, Sink},
+    spool::{Cursor, Reader, Record, Spool},
     telemetry::Metrics,
 };
 use backoff::Backoff;
+use fill::Offered;
 use metrics::RouteMetrics;
 use plan::Plan;
-use reordering::{Reordering, Waiting};
+use reordering::Reordering;
+use spans::Spans;
 use status::now_ms;
 use window::Window;
 
@@ -92,6 +97,7 @@ pub struct Dispatcher<S> {
     cursor: Cursor,
     window: Window,
     status: RouteStatus,
+    spans: Spans,
     metrics: RouteMetrics,
     limits: Limits,
     backoff: Backoff,
@@ -110,13 +116,6 @@ pub struct Dispatcher<S> {
     settled_at: Instant,
     /// Blocked by what the sink said of itself, not by a failed session.
     troubled: bool,
-}
-
-/// A message that the sink had no room for.
-struct Offered {
-    message: Message,
-    bytes: usize,
-    recorded_ms: i64,
 }
 
 /// How much may be in flight.
@@ -162,6 +161,7 @@ impl<S: Sink> Dispatcher<S> {
             dead_letters,
             cursor,
             window: Window::new(position),
+            spans: Spans::off(&route.name),
             status: RouteStatus::new(&route.name, &route.sink, position, metrics.clone()),
             metrics: RouteMetrics::new(&route.name, sink.labels(), metrics),
             sink,
@@ -192,7 +192,10 @@ impl<S: Sink> Dispatcher<S> {
     pub async fn run(mut self, mut stop: StopSignal) {
         loop {
             match self.session(&mut stop).await {
-                Err(End::Stopped) => return,
+                Err(End::Stopped) => {
+                    self.spans.unsettled("stopped");
+                    return;
+                }
                 Err(End::Failed(failure)) => self.note(&failure),
                 Ok(never) => match never {},
             }
@@ -229,7 +232,7 @@ impl<S: Sink> Dispatcher<S> {
                     continue;
                 }
                 more = self.reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read), if wants_more && gathering.is_none() => {
-                    more.map_err(read_failure)?;
+                    more?;
                     let fast = (GATHER_RECORDS_MIN..READ_RECORDS_MAX).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);
                     self.ahead.extend(read.drain(..));
@@ -284,127 +287,13 @@ impl<S: Sink> Dispatcher<S> {
             return Ok(());
         }
         let mut read = Vec::new();
-        self.reader
-            .next(1, READ_BYTES_MAX, &mut read)
-            .await
-            .map_err(read_failure)?;
+        self.reader.next(1, READ_BYTES_MAX, &mut read).await?;
         let oldest = read.first().and_then(|record| Event::decode(&record.bytes).ok());
         if let Some(event) = oldest {
             self.status.waiting_since(event.recorded.0);
         }
         self.ahead.extend(read);
         Ok(())
-    }
-
-    fn has_room(&self) -> bool {
-        self.window.in_flight_records() < self.limits.records && self.window.in_flight_bytes() < self.limits.bytes_max
-    }
-
-    /// Hands over what was read, as far as there is room.
-    async fn fill(&mut self) -> Result<(), Failure> {
-        let position_before = self.window.position();
-        while self.has_room() {
-            if let Some(offered) = self.offered.take().or_else(|| self.release()) {
-                let sequence = offered.message.sequence;
-                let taken = self.offer(offered).inspect_err(|failure| {
-                    if failure.remedy == Remedy::DeadLetter {
-                        self.condemned = Some((sequence, failure.clone()));
-                    }
-                });
-                if !taken? {
-                    break;
-                }
-                continue;
-            }
-            let Some(record) = self.ahead.pop_front() else { break };
-            self.take(record).await?;
-        }
-        if self.window.position() != position_before {
-            self.publish_progress();
-        }
-        Ok(())
-    }
-
-    /// Decides what becomes of one record: passed over, dead-lettered, or handed to the sink.
-    async fn take(&mut self, record: Record) -> Result<(), Failure> {
-        if let Some((_, failure)) = self.condemned.take_if(|(sequence, _)| *sequence == record.sequence) {
-            return self.dead_letter(record, failure).await;
-        }
-        if self.set_aside.contains(&record.sequence) {
-            self.window.pass(record.sequence);
-            return Ok(());
-        }
-        let event = match Event::decode(&record.bytes) {
-            Ok(event) => event,
-            Err(error) => {
-                let failure = Failure {
-                    remedy: Remedy::DeadLetter,
-                    label: "undecodable",
-                    text: format!("record {} cannot be read: {error}", record.sequence),
-                };
-                return self.dead_letter(record, failure).await;
-            }
-        };
-        self.reordering.iter_mut().for_each(|held| held.observe(event.recorded));
-        if !self.plan.wants(&event) {
-            self.window.pass(record.sequence);
-            return Ok(());
-        }
-        let (sequence, bytes) = (record.sequence, record.bytes.len());
-        let waiting = Waiting { sequence, bytes, event };
-        if let Some(reordering) = &mut self.reordering {
-            self.window.hold(sequence, bytes, waiting.event.recorded.0);
-            reordering.hold(waiting);
-            return Ok(());
-        }
-        match self.offer(self.render(&waiting)) {
-            Err(failure) if failure.remedy == Remedy::DeadLetter => self.dead_letter(record, failure).await,
-            other => other.map(|_| ()),
-        }
-    }
-
-    /// The next event of those that were held back, if its turn has come.
-    fn release(&mut self) -> Option<Offered> {
-        let waiting = self.reordering.as_mut()?.release()?;
-        Some(self.render(&waiting))
-    }
-
-    /// When the next event that is held back goes out, if all that the spool has was read.
-    fn release_at(&self) -> Option<Instant> {
-        let reordering = self.reordering.as_ref().filter(|_| self.reader.is_at_head())?;
-        reordering.release_at()
-    }
-
-    fn render(&self, waiting: &Waiting) -> Offered {
-        Offered {
-            message: self.plan.message(&waiting.event, waiting.sequence),
-            bytes: waiting.bytes,
-            recorded_ms: waiting.event.recorded.0,
-        }
-    }
-
-    /// Hands a message to the sink; `false` when it has no room, and the message waits.
-    fn offer(&mut self, offered: Offered) -> Result<bool, Failure> {
-        let sequence = offered.message.sequence;
-        let (bytes, recorded_ms) = (offered.bytes, offered.recorded_ms);
-        match self.sink.enqueue(offered.message) {
-            Ok(()) => {
-                if self.window.in_flight_records() == 0 {
-                    self.settled_at = Instant::now();
-                }
-                self.window.push(sequence, bytes, recorded_ms);
-                Ok(true)
-            }
-            Err(EnqueueError::Full(message)) => {
-                self.offered = Some(Offered {
-                    message: *message,
-                    bytes,
-                    recorded_ms,
-                });
-                Ok(false)
-            }
-            Err(EnqueueError::Failed(failure)) => Err(failure),
-        }
     }
 
     /// Takes in what the sink settled. `over`: whether the session goes on.
@@ -417,13 +306,17 @@ impl<S: Sink> Dispatcher<S> {
         for Settled { sequence, result } in self.settled.drain(..) {
             match result {
                 Ok(()) => {
+                    self.spans.confirmed(sequence);
                     if let Some(recorded_ms) = self.window.settle(sequence) {
                         confirmed += 1;
                         let seconds = now.saturating_sub(recorded_ms).max(0) as f64 / 1000.0;
                         self.metrics.publish_seconds.observe(seconds);
                     }
                 }
-                Err(failure) if failure.remedy == Remedy::SetAside => refused.push((sequence, failure)),
+                Err(failure) if failure.remedy == Remedy::SetAside => {
+                    self.spans.failed(sequence, failure.label);
+                    refused.push((sequence, failure));
+                }
                 Err(failure) if failed.is_none() => failed = Some((sequence, failure)),
                 Err(_) => {}
             }
@@ -499,6 +392,7 @@ impl<S: Sink> Dispatcher<S> {
     fn note(&mut self, failure: &Failure) {
         let labels = [self.route.as_str(), failure.label];
         self.metrics.all.publish_errors.with_label_values(&labels).inc();
+        self.spans.unsettled(failure.label);
         if failure.remedy == Remedy::Hold {
             self.status.block(failure);
         } else {
@@ -509,16 +403,5 @@ impl<S: Sink> Dispatcher<S> {
                 "publishing is tried again: {failure}"
             );
         }
-    }
-}
-
-fn read_failure(error: ReadError) -> End {
-    match error {
-        ReadError::Closed => End::Stopped,
-        ReadError::Io { .. } => End::Failed(Failure {
-            remedy: Remedy::Retry,
-            label: "spool_read",
-            text: error.to_string(),
-        }),
     }
 }

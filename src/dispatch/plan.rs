@@ -71,6 +71,7 @@ impl Plan {
             attributes: rendered.attributes,
             body: rendered.body,
             time_ms: event.time.0,
+            trace: event.trace,
         }
     }
 

@@ -1,12 +1,20 @@
 //! What becomes of a message that the broker refuses for its own sake.
 
+use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{DeadLetter, Dispatcher, End, READ_BYTES_MAX, read_failure, status::now_ms};
+use super::{DeadLetter, Dispatcher, End, READ_BYTES_MAX, status::now_ms};
 use crate::{
+    event::Event,
     sink::{Failure, Remedy, Sink},
-    spool::Record,
+    spool::{ReadError, Record},
 };
+
+/// The trace that a record belongs to, for the log.
+fn trace_id(record: &Bytes) -> Option<String> {
+    let trace = Event::decode(record).ok()?.trace?;
+    Some(trace.trace_id_text())
+}
 
 impl<S: Sink> Dispatcher<S> {
     /// Keeps a record among the dead letters; only then is it settled.
@@ -43,6 +51,7 @@ impl<S: Sink> Dispatcher<S> {
             route = self.route,
             sequence = letter.sequence,
             reason = failure.label,
+            trace_id = trace_id(&letter.record),
             "dead letter: {failure}"
         );
         let labels = [self.route.as_str(), failure.label];
@@ -56,7 +65,7 @@ impl<S: Sink> Dispatcher<S> {
         let keeping = refused.iter().map(|(sequence, failure)| async {
             let mut read = Vec::new();
             let mut reader = self.spool.reader(*sequence);
-            reader.next(1, READ_BYTES_MAX, &mut read).await.map_err(read_failure)?;
+            reader.next(1, READ_BYTES_MAX, &mut read).await?;
             let record = read.pop().filter(|record| record.sequence == *sequence);
             // Its segment is kept as long as the cursor is before it, so what is gone was damaged and is reported by the spool.
             if let Some(record) = record {
@@ -86,5 +95,18 @@ impl<S: Sink> Dispatcher<S> {
         }
         self.limits.records = (in_flight / 4).max(1);
         self.limits.search_until = self.window.read();
+    }
+}
+
+impl From<ReadError> for End {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Closed => Self::Stopped,
+            ReadError::Io { .. } => Self::Failed(Failure {
+                remedy: Remedy::Retry,
+                label: "spool_read",
+                text: error.to_string(),
+            }),
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::{
     config::{Match, Part, Route, Template},
     event::{Content, Provider, Time, render::Mode},
     provider::Payload,
-    sink::Labels,
+    sink::{EnqueueError, Labels, Message},
     spool::{self, Class, Observer, Start},
 };
 
@@ -169,6 +169,7 @@ fn event(index: u64, kind: &str) -> Event {
         sent: None,
         recorded: Time(now_ms()),
         late_by_ms: None,
+        trace: None,
         content: Content::Json,
         body: Bytes::from_static(b"{}"),
     }

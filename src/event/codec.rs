@@ -1,25 +1,28 @@
 //! An event as the spool stores it.
 //!
 //! ```text
-//! version  u8         1 or 2
+//! version  u8         1, 2 or 3
 //! length   u32, LE    of the header
-//! header              postcard of the attributes; version 2: followed by that of `late_by_ms`
+//! header              postcard of the attributes; version 2: followed by that of `late_by_ms`; version 3: by those of
+//!                     `late_by_ms`, which may be absent, and of the trace: its id, the span's id, the flags
 //! body                as it came, to the end
 //! ```
 //!
-//! An event that is not late is version 1, one that is late is version 2. A new attribute is a new version; all are read for ever.
+//! An event that belongs to a trace is version 3. Another one is version 2 where it is late, else version 1. A new attribute is a new
+//! version; all are read for ever.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Content, Event, Provider, Time};
+use super::{Content, Event, Provider, Time, TraceContext};
 
 const VERSION: u8 = 1;
 const VERSION_LATE: u8 = 2;
+const VERSION_TRACED: u8 = 3;
 const PREFIX_BYTES: usize = 5;
 /// What a header takes beside its texts, about.
-const HEADER_BYTES_FIXED: usize = 80;
+const HEADER_BYTES_FIXED: usize = 112;
 
 /// Why a record is not an event. The record is left as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -59,6 +62,32 @@ struct Header<'a> {
     content_type: Option<&'a str>,
 }
 
+/// What follows the header, by version.
+#[derive(Default)]
+struct More {
+    late_by_ms: Option<u64>,
+    trace: Option<TraceContext>,
+}
+
+impl More {
+    fn traced(traced: Traced) -> Result<Self, DecodeError> {
+        let trace = TraceContext::new(traced.trace_id, traced.span_id, traced.flags).ok_or(DecodeError::Header)?;
+        Ok(Self {
+            late_by_ms: traced.late_by_ms,
+            trace: Some(trace),
+        })
+    }
+}
+
+/// The order of the fields is the format.
+#[derive(Serialize, Deserialize)]
+struct Traced {
+    late_by_ms: Option<u64>,
+    trace_id: [u8; 16],
+    span_id: [u8; 8],
+    flags: u8,
+}
+
 impl Event {
     /// The record of this event.
     pub fn encode(&self) -> Bytes {
@@ -96,14 +125,22 @@ impl Event {
         let texts = texts.into_iter().flatten().map(|text| text.len()).sum::<usize>();
         let header_bytes = HEADER_BYTES_FIXED + header.endpoint.len() + header.kind.len() + header.key.len() + texts;
         let mut record = Vec::with_capacity(PREFIX_BYTES + header_bytes + self.body.len());
-        let version = if self.late_by_ms.is_some() {
-            VERSION_LATE
-        } else {
-            VERSION
+        let version = match (self.trace, self.late_by_ms) {
+            (Some(_), _) => VERSION_TRACED,
+            (None, Some(_)) => VERSION_LATE,
+            (None, None) => VERSION,
         };
         record.extend_from_slice(&[version, 0, 0, 0, 0]);
         let mut record = postcard::to_extend(&header, record).expect("a header of plain values is always serialized");
-        if let Some(late_by_ms) = self.late_by_ms {
+        if let Some(trace) = self.trace {
+            let traced = Traced {
+                late_by_ms: self.late_by_ms,
+                trace_id: trace.trace_id(),
+                span_id: trace.span_id(),
+                flags: trace.flags(),
+            };
+            record = postcard::to_extend(&traced, record).expect("plain values are always serialized");
+        } else if let Some(late_by_ms) = self.late_by_ms {
             record = postcard::to_extend(&late_by_ms, record).expect("a number is always serialized");
         }
         let length = u32::try_from(record.len() - PREFIX_BYTES).expect("attributes are far below 4 GiB");
@@ -114,7 +151,7 @@ impl Event {
 
     /// Reads a record. The event's body shares the record's memory.
     pub fn decode(record: &Bytes) -> Result<Self, DecodeError> {
-        let (header, late_by_ms, body_offset) = header(record)?;
+        let (header, more, body_offset) = header(record)?;
         Ok(Event {
             id: Uuid::from_bytes(header.id),
             provider: match header.provider {
@@ -132,7 +169,8 @@ impl Event {
             time: Time(header.time),
             sent: header.sent.map(Time),
             recorded: Time(header.recorded),
-            late_by_ms,
+            late_by_ms: more.late_by_ms,
+            trace: more.trace,
             content: match (header.content, header.content_type) {
                 (0, None) => Content::Json,
                 (1, None) => Content::Jpeg,
@@ -153,26 +191,37 @@ impl Event {
     }
 }
 
-/// The header of a record, by how much its event is late, and where its body starts.
-fn header(record: &[u8]) -> Result<(Header<'_>, Option<u64>, usize), DecodeError> {
+/// The header of a record, what its version adds to it, and where its body starts.
+fn header(record: &[u8]) -> Result<(Header<'_>, More, usize), DecodeError> {
     let version = match record.first() {
         None => return Err(DecodeError::Truncated),
-        Some(&version @ (VERSION | VERSION_LATE)) => version,
+        Some(&version @ (VERSION | VERSION_LATE | VERSION_TRACED)) => version,
         Some(&version) => return Err(DecodeError::Version(version)),
     };
     let length = record[1..].first_chunk::<4>().ok_or(DecodeError::Truncated)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| DecodeError::Truncated)?;
     let bytes = record[PREFIX_BYTES..].get(..length).ok_or(DecodeError::Truncated)?;
     let (header, rest) = postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Header)?;
-    let (late_by_ms, rest) = match version {
+    let (more, rest) = match version {
         VERSION_LATE => {
             let (late_by_ms, rest) = postcard::take_from_bytes(rest).map_err(|_| DecodeError::Header)?;
-            (Some(late_by_ms), rest)
+            let late_by_ms = Some(late_by_ms);
+            (
+                More {
+                    late_by_ms,
+                    trace: None,
+                },
+                rest,
+            )
         }
-        _ => (None, rest),
+        VERSION_TRACED => {
+            let (traced, rest) = postcard::take_from_bytes(rest).map_err(|_| DecodeError::Header)?;
+            (More::traced(traced)?, rest)
+        }
+        _ => (More::default(), rest),
     };
     match rest {
-        [] => Ok((header, late_by_ms, PREFIX_BYTES + length)),
+        [] => Ok((header, more, PREFIX_BYTES + length)),
         _ => Err(DecodeError::Header),
     }
 }
@@ -208,6 +257,7 @@ mod tests {
                 proptest::option::of(any::<i64>()),
                 any::<i64>(),
                 proptest::option::of(any::<u64>()),
+                proptest::option::of(any::<([u8; 16], [u8; 8], u8)>()),
                 content,
                 any::<Vec<u8>>(),
             ),
@@ -215,7 +265,7 @@ mod tests {
             .prop_map(
                 |(
                     (id, endpoint, kind, name, key, account, stream_name, feed_id, token_id),
-                    (time, sent, recorded, late_by_ms, content, body),
+                    (time, sent, recorded, late_by_ms, trace, content, body),
                 )| Event {
                     id: Uuid::from_bytes(id),
                     provider: Provider::Millicast,
@@ -231,6 +281,7 @@ mod tests {
                     sent: sent.map(Time),
                     recorded: Time(recorded),
                     late_by_ms,
+                    trace: trace.and_then(|(trace, span, flags)| TraceContext::new(trace, span, flags)),
                     content,
                     body: body.into(),
                 },
@@ -249,10 +300,10 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_decode_panic(bytes: Vec<u8>, version: Option<bool>) {
+        fn no_bytes_make_decode_panic(bytes: Vec<u8>, version in proptest::option::of(VERSION..=VERSION_TRACED)) {
             let mut bytes = bytes;
-            if let (Some(late), Some(first)) = (version, bytes.first_mut()) {
-                *first = if late { VERSION_LATE } else { VERSION };
+            if let (Some(version), Some(first)) = (version, bytes.first_mut()) {
+                *first = version;
             }
             let _ = Event::decode(&bytes.into());
         }
@@ -269,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_versions_1_and_2_are_read_for_ever() {
+    fn records_of_every_version_are_read_for_ever() {
         let version_1 = Bytes::from_static(
             b"\x01S\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
               \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plainbody",
@@ -277,6 +328,16 @@ mod tests {
         let version_2 = Bytes::from_static(
             b"\x02U\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
               \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plain\xac\x02body",
+        );
+        let version_3 = Bytes::from_static(
+            b"\x03m\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
+              \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plain\0\
+              \x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x01body",
+        );
+        let version_3_late = Bytes::from_static(
+            b"\x03o\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
+              \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plain\x01\xac\x02\
+              \x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x01body",
         );
         let in_order = Event {
             id: Uuid::from_u128(1),
@@ -293,6 +354,7 @@ mod tests {
             sent: Some(Time(1_638_463_486_489)),
             recorded: Time(1_638_463_486_512),
             late_by_ms: None,
+            trace: None,
             content: Content::Opaque("text/plain".to_owned()),
             body: Bytes::from_static(b"body"),
         };
@@ -300,7 +362,18 @@ mod tests {
             late_by_ms: Some(300),
             ..in_order.clone()
         };
-        for (record, event) in [(version_1, in_order), (version_2, late)] {
+        let trace = TraceContext::parse(b"00-0102030405060708090a0b0c0d0e0f10-1112131415161718-01");
+        let traced = Event {
+            trace,
+            ..in_order.clone()
+        };
+        let traced_and_late = Event { trace, ..late.clone() };
+        for (record, event) in [
+            (version_1, in_order),
+            (version_2, late),
+            (version_3, traced),
+            (version_3_late, traced_and_late),
+        ] {
             assert_eq!(Event::decode(&record).as_ref(), Ok(&event));
             assert_eq!(event.encode(), record);
         }
@@ -309,8 +382,8 @@ mod tests {
     #[test]
     fn a_record_of_a_later_format_is_named_as_such() {
         assert_eq!(
-            Event::decode(&Bytes::from_static(&[3, 0, 0])),
-            Err(DecodeError::Version(3))
+            Event::decode(&Bytes::from_static(&[4, 0, 0])),
+            Err(DecodeError::Version(4))
         );
         assert_eq!(Event::decode(&Bytes::new()), Err(DecodeError::Truncated));
     }

@@ -7,6 +7,7 @@ mod codec;
 pub mod render;
 pub mod text;
 pub mod time;
+mod trace;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use uuid::Uuid;
 
 pub use codec::{DecodeError, Interest};
 pub use time::Time;
+pub use trace::TraceContext;
 
 /// Who sent the webhook.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -71,6 +73,8 @@ pub struct Event {
     /// How far `time` lies behind the newest of the same stream that this replica had seen, in milliseconds. `None`: it does not,
     /// or the replica remembered none.
     pub late_by_ms: Option<u64>,
+    /// The span that took it in, or where that was not recorded, the sender's; the consumer's is to be its child.
+    pub trace: Option<TraceContext>,
     pub content: Content,
     /// The body, byte for byte as it came.
     pub body: Bytes,

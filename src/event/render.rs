@@ -121,6 +121,9 @@ fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut attribute: impl Fn
     if let Some(late_by_ms) = event.late_by_ms {
         attribute("lateby", late_by_ms.to_string().into());
     }
+    if let Some(trace) = event.trace {
+        attribute("traceparent", trace.to_string().into());
+    }
 }
 
 /// Appends `"name":"value",`.

@@ -6,13 +6,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::answer::Refusal;
 use crate::{
     provider::{KINDS, SignatureError, millicast::Receiver},
-    telemetry::Metrics,
+    telemetry::{Metrics, Seldom},
 };
 
 /// The label of requests to no endpoint.
@@ -26,13 +25,14 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What serves the requests of one path.
 pub(super) struct Served {
+    pub path: String,
     pub receiver: Arc<Receiver>,
     pub told: Told,
 }
 
 /// What an endpoint tells of itself. Every label is resolved here, once: requests look up none.
 pub(super) struct Told {
-    endpoint: String,
+    pub endpoint: String,
     requests: [IntCounter; CODES.len()],
     events: ByKind,
     late_events: ByKind,
@@ -40,19 +40,13 @@ pub(super) struct Told {
     signature_malformed: IntCounter,
     signature_wrong: IntCounter,
     ack_seconds: Histogram,
-    refusals: Mutex<Refusals>,
+    refusals: Seldom,
 }
 
 /// One counter for each kind.
 struct ByKind {
     known: [IntCounter; KINDS.len()],
     other: IntCounter,
-}
-
-#[derive(Default)]
-struct Refusals {
-    logged: Option<Instant>,
-    unlogged: u64,
 }
 
 impl Told {
@@ -72,7 +66,7 @@ impl Told {
             signature_malformed: signature("malformed"),
             signature_wrong: signature("wrong"),
             ack_seconds: metrics.ack_seconds.with_label_values(&[endpoint]),
-            refusals: Mutex::default(),
+            refusals: Seldom::new(REFUSAL_LOG_INTERVAL),
         }
     }
 
@@ -92,8 +86,13 @@ impl Told {
         self.late_events.of(kind)
     }
 
-    /// A request was refused.
-    pub fn refused(&self, refusal: Refusal, client: impl FnOnce() -> Option<IpAddr>) {
+    /// A request was refused. What only the log wants to know is asked only if there is to be a line.
+    pub fn refused(
+        &self,
+        refusal: Refusal,
+        client: impl FnOnce() -> Option<IpAddr>,
+        trace_id: impl FnOnce() -> Option<String>,
+    ) {
         let code = refusal.status().as_u16();
         self.count(code);
         if let Refusal::Signature(error) = refusal {
@@ -103,13 +102,14 @@ impl Told {
                 SignatureError::Wrong => self.signature_wrong.inc(),
             }
         }
-        if let Some(more) = self.refusals.lock().due(Instant::now()) {
+        if let Some(more) = self.refusals.due(Instant::now()) {
             let client = client().map(|address| address.to_string()).unwrap_or_default();
             tracing::warn!(
                 endpoint = self.endpoint,
                 code,
                 reason = refusal.code(),
                 client,
+                trace_id = trace_id(),
                 more,
                 "refused a request"
             );
@@ -139,44 +139,9 @@ impl ByKind {
     }
 }
 
-impl Refusals {
-    /// How many were not logged since the last that was, if it is time to log one again.
-    fn due(&mut self, now: Instant) -> Option<u64> {
-        if self
-            .logged
-            .is_some_and(|logged| now.duration_since(logged) < REFUSAL_LOG_INTERVAL)
-        {
-            self.unlogged += 1;
-            return None;
-        }
-        self.logged = Some(now);
-        Some(std::mem::take(&mut self.unlogged))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn refusals_are_logged_once_a_second_and_the_rest_is_counted() {
-        let mut refusals = Refusals::default();
-        let start = Instant::now();
-        for (after_ms, expected) in [
-            (0, Some(0)),
-            (1, None),
-            (999, None),
-            (1000, Some(2)),
-            (1001, None),
-            (2500, Some(1)),
-        ] {
-            assert_eq!(
-                refusals.due(start + Duration::from_millis(after_ms)),
-                expected,
-                "after {after_ms} ms"
-            );
-        }
-    }
 
     #[test]
     fn a_kind_from_the_wire_never_becomes_a_label() {

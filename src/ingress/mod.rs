@@ -27,6 +27,7 @@ mod lateness;
 mod limits;
 mod peer;
 mod service;
+mod spans;
 
 pub(crate) use answer::problem;
 pub(crate) use bound::listen;
@@ -37,7 +38,13 @@ use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
 use actix_web::{App, HttpServer, web};
 
-use crate::{config, lifecycle::Lifecycle, provider::millicast::Receiver, spool::Spool, telemetry::Metrics};
+use crate::{
+    config,
+    lifecycle::Lifecycle,
+    provider::millicast::Receiver,
+    spool::Spool,
+    telemetry::{Metrics, Traces},
+};
 use appends::Appends;
 use connections::Connections;
 use service::Service;
@@ -81,6 +88,7 @@ pub fn bind(
     spool: Spool,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
+    traces: Traces,
 ) -> Result<Bound, BindError> {
     let connections_max = limits::connections_max(config.connections_max)?;
     let workers = std::thread::available_parallelism()
@@ -91,7 +99,7 @@ pub fn bind(
         source,
     })?;
     let connections = Arc::new(Connections::new(metrics.connections.clone()));
-    let service = Arc::new(Service::new(config, endpoints, lifecycle, &metrics));
+    let service = Arc::new(Service::new(config, endpoints, lifecycle, &metrics, traces));
 
     let registry = Arc::clone(&connections);
     let server = HttpServer::new(move || {

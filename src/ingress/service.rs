@@ -28,6 +28,7 @@ use super::{
     endpoint::{Served, Told},
     lateness::Lateness,
     peer,
+    spans::RequestSpan,
 };
 use crate::{
     config,
@@ -35,7 +36,7 @@ use crate::{
     lifecycle::{Lifecycle, Phase},
     provider::{Headers, Unverified},
     spool::{Answer, Class},
-    telemetry::Metrics,
+    telemetry::{Metrics, Traces},
 };
 
 /// From the append to its fsync. A sender's patience is unknown, a sister product's is 3 s; an answer of 503 is counted
@@ -51,6 +52,7 @@ pub(super) struct Service {
     lateness: Lateness,
     trusted_proxies: Vec<config::Network>,
     lifecycle: Arc<Lifecycle>,
+    traces: Traces,
 }
 
 impl Service {
@@ -59,11 +61,12 @@ impl Service {
         endpoints: Vec<Endpoint>,
         lifecycle: Arc<Lifecycle>,
         metrics: &Metrics,
+        traces: Traces,
     ) -> Self {
         let served = endpoints.into_iter().map(|endpoint| {
             let told = Told::new(&endpoint.name, metrics);
-            let receiver = endpoint.receiver;
-            (endpoint.path, Served { receiver, told })
+            let (path, receiver) = (endpoint.path, endpoint.receiver);
+            (path.clone(), Served { path, receiver, told })
         });
         Self {
             by_path: served.collect(),
@@ -76,6 +79,7 @@ impl Service {
             lateness: Lateness::new(config.streams_max, metrics.streams_remembered.clone()),
             trusted_proxies: config.trusted_proxies.clone(),
             lifecycle,
+            traces,
         }
     }
 
@@ -87,16 +91,22 @@ impl Service {
         let served = self.by_path.get(request.uri().path());
         let told = served.map_or(&self.no_endpoint, |served| &served.told);
 
-        let mut response = match caught(self.take(appends, served, &request, &mut payload)).await {
+        let client = || peer::client(&request, &self.trusted_proxies);
+        let mut span = RequestSpan::new(&self.traces, &request, served, start);
+
+        let taken = caught(self.take(appends, served, &request, &mut payload, &mut span)).await;
+        let mut response = match taken {
             Ok(()) => {
                 told.accepted(start.elapsed());
                 answer::accepted()
             }
             Err(refusal) => {
-                told.refused(refusal, || peer::client(&request, &self.trusted_proxies));
+                span.refused(refusal);
+                told.refused(refusal, client, || span.trace_id());
                 refusal.answer(payload)
             }
         };
+        span.end(response.status(), client);
         if entry.is_none() || self.lifecycle.phase() >= Phase::Draining {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
@@ -110,6 +120,7 @@ impl Service {
         served: Option<&Served>,
         request: &HttpRequest,
         payload: &mut Payload,
+        span: &mut RequestSpan<'_>,
     ) -> Result<(), Refusal> {
         let served = served.ok_or(Refusal::Path)?;
         if request.method() != Method::POST {
@@ -127,9 +138,16 @@ impl Service {
         if event.late_by_ms.is_some() {
             served.told.late(&event.kind).inc();
         }
+        event.trace = span.verified(&event);
         let durable = served.told.event(&event.kind);
-        let append = appends.append(event.encode(), class(&event), durable);
-        settled(append.map_err(Refusal::Spool)?, ACK_DEADLINE).await
+        let record = event.encode();
+        let waiting = span.append(record.len());
+        let stored = match appends.append(record, class(&event), durable) {
+            Ok(append) => settled(append, ACK_DEADLINE).await,
+            Err(error) => Err(Refusal::Spool(error)),
+        };
+        waiting.end(stored);
+        stored.map(drop)
     }
 }
 
@@ -145,9 +163,9 @@ fn receive(served: &Served, headers: &HeaderMap, body: Bytes) -> Result<Event, R
 }
 
 /// Waits for an append for so long as the sender may be expected to.
-async fn settled(append: impl Future<Output = Answer>, deadline: Duration) -> Result<(), Refusal> {
+async fn settled(append: impl Future<Output = Answer>, deadline: Duration) -> Result<u64, Refusal> {
     match tokio::time::timeout(deadline, append).await {
-        Ok(result) => result.map(drop).map_err(Refusal::Spool),
+        Ok(result) => result.map_err(Refusal::Spool),
         Err(_) => Err(Refusal::Late),
     }
 }
@@ -194,7 +212,7 @@ mod tests {
     async fn a_disk_that_is_late_is_not_waited_for() {
         let deadline = Duration::from_millis(5);
         assert_eq!(settled(std::future::pending(), deadline).await, Err(Refusal::Late));
-        assert_eq!(settled(std::future::ready(Ok(1)), deadline).await, Ok(()));
+        assert_eq!(settled(std::future::ready(Ok(1)), deadline).await, Ok(1));
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub use any::AnySink;
 pub use certificates::Certificates;
 pub use check::{Finding, Level};
 
+use crate::event::TraceContext;
+
 /// What a broker takes: an event rendered for a route.
 #[derive(Debug, Clone)]
 pub struct Message {
@@ -38,6 +40,8 @@ pub struct Message {
     pub body: Bytes,
     /// The event's time, milliseconds since 1970.
     pub time_ms: i64,
+    /// What a consumer's span is to be the child of.
+    pub trace: Option<TraceContext>,
 }
 
 /// A publishing session with a broker, driven by one dispatcher.

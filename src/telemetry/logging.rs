@@ -1,4 +1,4 @@
-//! Logs: to stderr, for people or as JSON, one line an event.
+//! Logs: to stderr, for people or as JSON, one line an event. `docs/logging.md` lists the fields.
 
 use std::{io::IsTerminal as _, panic};
 
@@ -46,11 +46,29 @@ pub fn init(format: Format) -> Result<(), InitError> {
         .with_ansi(std::io::stderr().is_terminal());
     let result = match format {
         Format::Human => subscriber.try_init(),
-        Format::Json => subscriber.json().flatten_event(true).try_init(),
+        Format::Json => subscriber
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .with_span_list(false)
+            .try_init(),
     };
     result.map_err(|_| InitError::Twice)?;
     panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Why the process ends, as a line in JSON like the others; whatever the filter, for it is the last one.
+pub fn last_line(message: &str, exit_code: u8) -> String {
+    let timestamp = jiff::Timestamp::now();
+    serde_json::json!({
+        "timestamp": format!("{timestamp:.6}"),
+        "level": "ERROR",
+        "message": message,
+        "exit_code": exit_code,
+        "target": "forebay",
+    })
+    .to_string()
 }
 
 fn filter() -> Result<EnvFilter, InitError> {
@@ -71,8 +89,8 @@ fn chosen_filter() -> Result<EnvFilter, InitError> {
 /// Logs where a panic was and, if it is a constant, what it said: a text put together at run time may quote a body.
 fn log_panic(info: &panic::PanicHookInfo<'_>) {
     let place = info.location().map(ToString::to_string).unwrap_or_default();
-    let message = info.payload().downcast_ref::<&'static str>().unwrap_or(&"(withheld)");
+    let said = info.payload().downcast_ref::<&'static str>().unwrap_or(&"(withheld)");
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or_default();
-    tracing::error!(place, thread, message, "a bug: panicked");
+    tracing::error!(place, thread, said, "a bug: panicked");
 }

@@ -50,6 +50,7 @@ pub struct Metrics {
     pub publish_errors: IntCounterVec,
     pub publish_seconds: HistogramVec,
     pub dead_letters: IntCounterVec,
+    pub spans: IntCounterVec,
 }
 
 /// Registers on one registry, with the names' prefix.
@@ -191,6 +192,7 @@ impl Metrics {
                 "Records that went to the dead letters.",
                 &["route", "reason"],
             ),
+            spans: r.counters("spans_total", "Spans that ended, by what became of them.", &["outcome"]),
             registry: registry.clone(),
         };
         Arc::new(metrics)

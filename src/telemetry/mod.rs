@@ -1,7 +1,11 @@
-//! What Forebay tells of itself: metrics, logs.
+//! What Forebay tells of itself: metrics, logs, traces.
 
 pub mod logging;
 pub mod metrics;
 mod process;
+mod seldom;
+pub mod traces;
 
 pub use metrics::Metrics;
+pub use seldom::Seldom;
+pub use traces::Traces;

@@ -5,7 +5,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::Output,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -16,14 +16,14 @@ use forebay::{
     sink::kafka::embedded::EmbeddedKafka,
 };
 
-use crate::support::forebay::{Setup, send_command};
-
-const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+use crate::support::{
+    forebay::{Setup, send_command},
+    program,
+    secrets::WEBHOOK as SECRET,
+};
 
 fn forebay(args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
-    command.args(args).env("A_SECRET", SECRET).stdin(Stdio::null());
-    command.output().unwrap()
+    program::forebay().args(args).env("A_SECRET", SECRET).output().unwrap()
 }
 
 /// Runs it, expects the exit code, returns stdout and stderr.
@@ -262,11 +262,7 @@ fn sending_that_is_interrupted_still_tells_what_it_did() {
     let args = [
         "send", "--url", &url, "--secret", SECRET, "--count", "1000000", "--rate", "50", "--json",
     ];
-    let send = Command::new(env!("CARGO_BIN_EXE_forebay"))
-        .args(args)
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let send = program::forebay().args(args).spawn();
     let until = Instant::now() + Duration::from_secs(20);
     while server.received().is_empty() {
         assert!(Instant::now() < until, "nothing was sent");
@@ -381,11 +377,9 @@ fn tail_names_a_missing_topic_and_ends_in_order_at_a_signal() {
     let (_, stderr) = ends_with(69, &["tail", "--brokers", &brokers, "--topic", "other.{kind}"]);
     assert!(stderr.contains("there is no topic other.{kind}"), "{stderr}");
 
-    let mut tail = Command::new(env!("CARGO_BIN_EXE_forebay"))
+    let mut tail = program::forebay()
         .args(["tail", "--brokers", &brokers, "--topic", "events"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+        .spawn();
     let mut log = BufReader::new(tail.stderr.take().unwrap()).lines();
     assert!(
         log.any(|line| line.unwrap().contains("reading; Ctrl-C ends it")),

@@ -6,7 +6,7 @@ mod replicas;
 use std::{
     collections::BTreeMap,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
@@ -20,9 +20,9 @@ use serde_json::{Value, json};
 
 use crate::support::{
     consumers::{self, Broker, Service, Source},
-    forebay::{EXCHANGE, Forebay, SECRET, Setup, binary, kafka_route, rabbitmq_route, wait_until},
+    forebay::{EXCHANGE, Forebay, SECRET, Setup, kafka_route, rabbitmq_route, wait_until},
     kafka::{self, create_topic},
-    oracle,
+    oracle, program,
     rabbitmq::{self, QUORUM, Vhost, read_all},
     topic::read_to_end,
 };
@@ -108,7 +108,7 @@ fn the_files_that_two_consumers_of_a_language_share_are_the_same() {
 
 /// Sends webhooks of every kind, out of order and some twice.
 fn send(url: &str, seed: u64) {
-    let mut command = Command::new(binary());
+    let mut command = program::forebay();
     command.args(["send", "--url", url, "--secret", SECRET, "--seed", &seed.to_string()]);
     command.args(["--count", &BATCH.to_string(), "--rate", &RATE.to_string()]);
     // A stream's next event is as many webhooks away as there are streams.
@@ -122,7 +122,7 @@ fn send(url: &str, seed: u64) {
         "--duplicates",
         "10",
     ]);
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

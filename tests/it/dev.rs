@@ -10,10 +10,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::support::{
-    forebay::{binary, wait_until},
-    venv,
-};
+use crate::support::{forebay::wait_until, program, venv};
 
 const SOON: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(5);
@@ -52,15 +49,11 @@ type Place = (String, i64, i64, String);
 
 impl Dev {
     fn start(more: &[&str]) -> Self {
-        let mut child = Command::new(binary())
+        let mut child = program::forebay()
             .args(["dev", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"])
             .args(more)
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+            .spawn();
         Self {
             printed: collect(child.stdout.take().unwrap()),
             said: collect(child.stderr.take().unwrap()),

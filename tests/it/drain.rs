@@ -3,14 +3,15 @@
 use std::{
     net::TcpStream,
     path::Path,
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, Output},
     time::{Duration, Instant},
 };
 
 use crate::support::{
     census::assert_in_order,
-    forebay::{Setup, binary, send_command, wait_until},
+    forebay::{Setup, send_command, wait_until},
     kafka::{self, create_topic_named},
+    program::{self, Program},
     topic::read_to_end,
 };
 
@@ -29,9 +30,9 @@ fn stranded(topic: &str, count: usize) -> Setup {
     setup
 }
 
-fn command(config: &Path) -> Command {
-    let mut command = Command::new(binary());
-    command.arg("drain").arg("--config").arg(config).stdin(Stdio::null());
+fn command(config: &Path) -> Program {
+    let mut command = program::forebay();
+    command.arg("drain").arg("--config").arg(config);
     command
 }
 
@@ -46,8 +47,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
 }
 
 fn start(config: &Path) -> Child {
-    let mut command = command(config);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    command(config).spawn()
 }
 
 fn terminate(child: Child) -> (Option<i32>, String, String) {

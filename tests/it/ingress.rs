@@ -18,7 +18,7 @@ use forebay::{
     lifecycle::{Lifecycle, Phase},
     provider::millicast::{Receiver, Secret},
     spool::{Observer, Options, Spool},
-    telemetry::Metrics,
+    telemetry::{Metrics, Traces},
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha1::Sha1;
@@ -111,6 +111,7 @@ impl Server {
             spool.clone(),
             Arc::clone(&lifecycle),
             Arc::clone(&metrics),
+            Traces::off(),
         )
         .unwrap();
         let (address, handle) = (bound.addresses()[0], bound.handle());

@@ -1,7 +1,5 @@
 //! `forebay check --connect` on RabbitMQ: what would keep the sink from working, and what consumers would miss.
 
-use std::process::Command;
-
 use forebay::{
     config,
     sink::{Finding, Level, rabbitmq::connect_check},
@@ -11,8 +9,9 @@ use serde_json::{Value, json};
 use crate::{
     rabbitmq_topology::{config, open},
     support::{
-        forebay::{SECRET, binary, wait_until},
+        forebay::{SECRET, wait_until},
         process::free_port,
+        program,
         rabbitmq::{self as server, Vhost},
     },
 };
@@ -236,7 +235,7 @@ async fn the_command_says_it_and_exits_by_the_worst() {
     );
     std::fs::write(&file, toml).unwrap();
     let run = || {
-        let output = Command::new(binary())
+        let output = program::forebay()
             .args(["check", "--connect", "--config"])
             .arg(&file)
             .output()

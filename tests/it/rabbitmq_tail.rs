@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
+    process::Child,
     sync::mpsc,
     time::Duration,
 };
@@ -10,7 +10,8 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    forebay::{binary, wait_until},
+    forebay::wait_until,
+    program,
     rabbitmq::{self as server, Vhost},
 };
 
@@ -24,13 +25,7 @@ struct Running {
 
 impl Running {
     fn start(arguments: &[&str]) -> Self {
-        let mut child = Command::new(binary())
-            .args(arguments)
-            .arg("--json")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child = program::forebay().args(arguments).arg("--json").spawn();
         let (sender, lines) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
@@ -175,7 +170,7 @@ fn what_cannot_be_followed_is_named() {
         (exchange(&["--from-start"]), 64, &["--from-start", "consumers'"]),
         (exchange(&["--queue", "q"]), 64, &["cannot be used with"]),
     ] {
-        let output = Command::new(binary())
+        let output = program::forebay()
             .args(["tail", "--amqp", &uri])
             .args(&arguments)
             .output()

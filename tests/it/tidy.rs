@@ -2,13 +2,15 @@
 //!
 //! A rule is a function of a source, so that each is also shown a source that breaks it.
 
-mod documents;
+pub mod documents;
 mod rules;
 mod source;
 
 use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use source::{Source, walk};
+
+use crate::support::program;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -86,6 +88,20 @@ fn no_test_is_ignored() {
 }
 
 #[test]
+fn whoever_starts_the_binary_keeps_what_it_says() {
+    let findings: Vec<String> = every_file("tests")
+        .into_iter()
+        .filter(|(path, _)| !matches!(path.as_str(), "tests/support/program.rs" | "tests/support/forebay.rs"))
+        .flat_map(|(path, text)| rules::unkept(&path, &text))
+        .collect();
+    assert_none("output that is not searched for secrets", &findings);
+    let starts = concat!("a\nCommand::new(", "binary())");
+    assert_eq!(rules::unkept("tests/it/a.rs", starts).len(), 1);
+    let starts = concat!("env!(\"CARGO_BIN_", "EXE_forebay\")");
+    assert_eq!(rules::unkept("tests/it/a.rs", starts).len(), 1);
+}
+
+#[test]
 fn whoever_leaves_something_to_do_signs_it() {
     let findings: Vec<String> = ["src", "docs", "tests", "benches", "examples"]
         .iter()
@@ -139,6 +155,16 @@ fn every_configuration_key_is_documented() {
 }
 
 #[test]
+fn every_field_of_the_log_is_documented_and_every_documented_field_exists() {
+    let mut fields = documents::log_fields(&walk(root(), "src"));
+    assert!(fields.len() > 20, "found only {fields:?}");
+    // What every line has, and the last one of a process that failed.
+    fields.extend(["timestamp", "level", "target", "message", "exit_code"].map(str::to_owned));
+    fields.sort();
+    assert_eq!(fields, documents::first_column(&read("docs/logging.md")));
+}
+
+#[test]
 fn what_the_code_names_is_found_and_missed_in_a_document() {
     let source = |text| [Source::new("src/a.rs", text)];
     let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
@@ -156,6 +182,13 @@ fn what_the_code_names_is_found_and_missed_in_a_document() {
     assert_eq!(documents::labels(&label), ["kafka_a"]);
     assert_eq!(documents::missing(&names(&["kafka_a"]), "`kafka_ab`"), ["kafka_a"]);
     assert!(documents::missing(&names(&["kafka_a"]), "`kafka_a`").is_empty());
+
+    let logged = source(
+        "fn a() { tracing::warn!(a, b = f(x, y), %c, d = ?e, f = \"g, h\", \"i {}, {j}\", k); tracing::info!(\"l\") }",
+    );
+    assert_eq!(documents::log_fields(&logged), ["a", "b", "c", "d", "f"]);
+    let table = "| field | what |\n|---|---|\n| `a` | `b` |\n| `c`, `d` | e |\n";
+    assert_eq!(documents::first_column(table), ["a", "c", "d"]);
 
     let keys = source("fn a() { t.take_or(\n    \"a_max\", 1); t.table(\"b\"); t.problem(\"c\", d) }");
     assert_eq!(documents::keys(&keys), ["a_max", "b"]);
@@ -230,9 +263,7 @@ fn a_command_that_does_not_exist_is_found() {
 
 /// What the binary says of a subcommand, if it has it.
 fn help(subcommand: &str) -> Option<String> {
-    let output = Command::new(env!("CARGO_BIN_EXE_forebay"))
-        .args([subcommand, "--help"])
-        .output();
+    let output = program::forebay().args([subcommand, "--help"]).output();
     let output = output.expect("the binary starts");
     let found = output.status.success() && !output.stdout.is_empty();
     found.then(|| String::from_utf8(output.stdout).expect("help is text"))

@@ -1,6 +1,6 @@
 //! `forebay verify`, on what a real Kafka and a real RabbitMQ hold: sound, and with each kind of mistake made on purpose.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use rdkafka::{
     ClientConfig,
@@ -10,8 +10,9 @@ use rdkafka::{
 use serde_json::{Value, json};
 
 use crate::support::{
-    forebay::{EXCHANGE, Setup, binary, send_command},
+    forebay::{EXCHANGE, Setup, send_command},
     kafka::{self, Read, create_topic},
+    program,
     rabbitmq::{self, QUORUM, STREAM},
 };
 
@@ -20,7 +21,7 @@ const COUNT: usize = 300;
 
 /// Runs `forebay verify`; the exit code and what it found.
 pub fn verify(arguments: &[&str]) -> (Option<i32>, Value) {
-    let output = Command::new(binary())
+    let output = program::forebay()
         .arg("verify")
         .args(arguments)
         .arg("--json")

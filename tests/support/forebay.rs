@@ -4,27 +4,33 @@ use std::{
     io::{BufRead, BufReader},
     net::SocketAddr,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use super::{http, process::free_port};
+use super::{
+    http,
+    process::free_port,
+    program::{self, Program},
+    secrets,
+};
 
-/// The secret of MILLICAST's vectors, in base64.
-pub const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+pub use super::secrets::WEBHOOK as SECRET;
+
 /// The path of the endpoint that [`Setup`] configures.
 pub const PATH: &str = "/millicast/acme";
 /// RabbitMQ's exchange in it.
 pub const EXCHANGE: &str = "forebay";
 
+/// Its path. Whoever starts it does so by [`program::forebay`], which keeps what it says.
 pub fn binary() -> &'static str {
     env!("CARGO_BIN_EXE_forebay")
 }
 
 /// `forebay send` of webhooks of these kinds, signed with [`SECRET`].
-pub fn send_command(url: &str, kinds: &[&str]) -> Command {
-    let mut command = Command::new(binary());
+pub fn send_command(url: &str, kinds: &[&str]) -> Program {
+    let mut command = program::forebay();
     command.args(["send", "--url", url, "--secret", SECRET]);
     for kind in kinds {
         command.args(["--kind", kind]);
@@ -86,6 +92,9 @@ pub struct Setup {
     routes: String,
     /// A program and its arguments that run the binary (strace, faketime).
     pub wrapper: Vec<String>,
+    /// Of the command line, before `serve`.
+    pub options: Vec<String>,
+    pub env: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -111,6 +120,8 @@ impl Setup {
             dir,
             routes: routes.into(),
             wrapper: Vec::new(),
+            options: Vec::new(),
+            env: Vec::new(),
         }
     }
 
@@ -189,18 +200,16 @@ impl Setup {
 
     /// Starts `forebay serve` by a program and its arguments.
     pub fn launch_within(&self, program: &[String]) -> Forebay {
-        let mut words = [program, &self.wrapper].concat();
-        words.push(binary().into());
-        let mut child = Command::new(&words[0])
-            .args(&words[1..])
+        let mut program = program::forebay_by(&[program, &self.wrapper].concat());
+        for (name, value) in &self.env {
+            program.env(name, value);
+        }
+        let mut child = program
+            .args(&self.options)
             .args(["serve", "--config"])
             .arg(self.config())
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("forebay starts");
+            .spawn();
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let sink = log.clone();
@@ -245,6 +254,7 @@ impl Forebay {
     /// The status code and body of a page of the admin server.
     pub fn get(&self, path: &str) -> Option<(u16, String)> {
         let answer = http::request(self.admin, "GET", path, "", "")?;
+        secrets::assert_none(path, answer.body.as_bytes());
         Some((answer.code, answer.body))
     }
 

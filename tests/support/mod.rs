@@ -2,6 +2,7 @@
 
 pub mod census;
 pub mod chart;
+pub mod collector;
 pub mod consumers;
 pub mod disk;
 pub mod forebay;
@@ -10,11 +11,13 @@ pub mod jars;
 pub mod kafka;
 pub mod oracle;
 pub mod process;
+pub mod program;
 pub mod prometheus;
 pub mod proxy;
 pub mod publisher;
 pub mod rabbitmq;
 pub mod schemas;
+pub mod secrets;
 pub mod sender;
 pub mod tls;
 pub mod topic;

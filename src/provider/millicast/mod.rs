@@ -171,6 +171,7 @@ impl Receiver {
             sent: None,
             recorded: received,
             late_by_ms: None,
+            trace: None,
             content: Content::Json,
             body,
         }

@@ -363,10 +363,13 @@ fn headers(message: &Message) -> OwnedHeaders {
             value: Some(value),
         })
     };
-    let mut headers_ = OwnedHeaders::new_with_capacity(4 + message.attributes.len());
+    let mut headers_ = OwnedHeaders::new_with_capacity(5 + message.attributes.len());
     headers_ = header(headers_, "content-type", &message.content_type);
     headers_ = header(headers_, "sequence", &format!("{:020}", message.sequence));
     headers_ = header(headers_, "replica", &message.replica);
+    if let Some(trace) = message.trace {
+        headers_ = header(headers_, "traceparent", &trace.to_string());
+    }
     if message.attributes.is_empty() {
         return headers_;
     }

@@ -55,6 +55,7 @@ fn message(sequence: u64) -> Message {
         id: Uuid::nil(),
         destination: "events".into(),
         time_ms: 0,
+        trace: None,
         key: "ZG6NWV/a".into(),
         content_type: "application/json".into(),
         attributes: Vec::new(),

@@ -55,7 +55,11 @@ pub(super) async fn create(
             for result in results {
                 match result {
                     Ok(topic) => {
-                        tracing::info!(topic, how.partitions, how.replication, "created a Kafka topic");
+                        let CreateTopics {
+                            partitions,
+                            replication,
+                        } = how;
+                        tracing::info!(topic, partitions, replication, "created a Kafka topic");
                         wanted.remove(&topic);
                     }
                     Err((topic, Code::TopicAlreadyExists)) => {

@@ -25,6 +25,9 @@ pub(super) fn message(partition: u32, message: &Message) -> (ShortString, BasicP
     insert(SEQUENCE.into(), &digits);
     insert("replica".into(), &message.replica);
     insert("partitionkey".into(), &message.key);
+    if let Some(trace) = message.trace {
+        insert("traceparent".into(), &trace.to_string());
+    }
     for (name, value) in &message.attributes {
         if *name != "datacontenttype" {
             insert(format!("cloudEvents:{name}").into(), value);
@@ -88,6 +91,7 @@ mod tests {
             attributes: vec![("id", "7".into()), ("datacontenttype", "image/jpeg".into())],
             body: Bytes::from_static(b"body"),
             time_ms: 1_638_463_486_359,
+            trace: None,
         }
     }
 

@@ -381,6 +381,7 @@ mod tests {
             attributes: Vec::new(),
             body: Bytes::from(vec![b'x'; bytes]),
             time_ms: 0,
+            trace: None,
         }
     }
 

@@ -44,7 +44,7 @@ pub fn is_shortened(words: &str) -> bool {
 }
 
 /// The whole routing key.
-pub(super) fn with_partition(partition: u32, words: &str) -> String {
+pub fn with_partition(partition: u32, words: &str) -> String {
     use std::fmt::Write as _;
     let mut key = String::with_capacity(words.len() + 4);
     write!(key, "{partition:02}.{words}").expect("writing to a string does not fail");

@@ -104,6 +104,11 @@ fn headers(more: &[&str], binary: Option<(&str, &Value)>) -> Value {
         properties.insert((*name).to_owned(), event["properties"][*name].clone());
         required.push((*name).to_owned());
     }
+    let mut trace = event["properties"]["traceparent"].clone();
+    trace["description"] = "The span that a consumer's is the child of: the one that published this message, where it was recorded, else the \
+        attribute `traceparent`. Absent when the event belongs to no trace."
+        .into();
+    properties.insert("traceparent".into(), trace);
     if more.is_empty() {
         let description = "The content type of the value.";
         properties.insert(

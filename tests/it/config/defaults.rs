@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use forebay::{
-    config::{Match, SinkKind, Template},
+    config::{Match, SinkKind, Template, Tracing},
     event::{Provider, render::Mode},
     provider::Payload,
     spool::Start,
@@ -17,6 +17,7 @@ fn the_least_configuration_has_the_contracts_defaults() {
     let contract = load(CONTRACT, &[("ACME_SECRET", SECRET)]).unwrap();
     assert_eq!(format!("{:?}", least.server), format!("{:?}", contract.server));
     assert_eq!(format!("{:?}", least.admin), format!("{:?}", contract.admin));
+    assert_eq!(least.tracing, contract.tracing);
     assert_eq!(format!("{:?}", least.routes), format!("{:?}", contract.routes));
     assert_eq!(least.spool.dir, contract.spool.dir);
     assert_eq!(least.spool.bytes_max, contract.spool.bytes_max);
@@ -40,6 +41,7 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(config.spool.dir, PathBuf::from("/var/lib/forebay"));
     assert_eq!(config.spool.bytes_max, 10 << 30);
     assert_eq!(config.spool.replica, None);
+    assert_eq!(config.tracing, None);
     assert_eq!(config.endpoints[0].provider, Provider::Millicast);
     assert_eq!(config.endpoints[0].account, None);
 
@@ -85,6 +87,34 @@ fn the_defaults_are_what_the_documentation_says() {
         }
     );
     assert_eq!(thumbnails.mode, Mode::Binary);
+}
+
+#[test]
+fn an_endpoint_turns_tracing_on_and_a_share_alone_is_a_warning() {
+    let tracing = |lines: &str, env: &[(&str, &str)]| load(&super::with(&format!("[tracing]\n{lines}")), env).unwrap();
+    let on = tracing("endpoint = \"https://collector.example:4318/otlp/\"", &[]);
+    let expected = Tracing {
+        endpoint: "https://collector.example:4318/otlp".to_owned(),
+        sample_ratio: 0.01,
+    };
+    assert_eq!((on.tracing.as_ref(), on.warnings.len()), (Some(&expected), 0));
+    let env = [
+        ("FOREBAY__TRACING__ENDPOINT", "http://collector:4318"),
+        ("FOREBAY__TRACING__SAMPLE_RATIO", "0.5"),
+    ];
+    let of_env = tracing("", &env);
+    assert_eq!(of_env.warnings, Vec::<String>::new());
+    let of_env = of_env.tracing.unwrap();
+    assert_eq!(
+        (of_env.endpoint.as_str(), of_env.sample_ratio),
+        ("http://collector:4318", 0.5)
+    );
+    let off = tracing("sample_ratio = 1", &[]);
+    assert_eq!(off.tracing, None);
+    assert_eq!(
+        off.warnings,
+        ["tracing.sample_ratio: nothing is traced without tracing.endpoint"]
+    );
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn each_mistake_is_reported_with_its_file_and_key() {
         ),
         (
             "[zzz]\nx = 1",
-            "forebay.toml: zzz: unknown key; known here: server, admin, spool, endpoints, sinks, routes",
+            "forebay.toml: zzz: unknown key; known here: server, admin, spool, tracing, endpoints, sinks, routes",
         ),
         (
             "[admin]\nlisten = \"0.0.0.0:8080\"",
@@ -96,6 +96,26 @@ fn each_mistake_is_reported_with_its_file_and_key() {
         (
             "[spool]\nabandon_routes = [\"events\"]",
             "forebay.toml: spool.abandon_routes: the route events is configured, so it cannot be abandoned as well",
+        ),
+        (
+            "[tracing]\nendpoint = \"collector:4318\"",
+            r#"forebay.toml: tracing.endpoint: expected a URL such as "http://collector.example:4318", found "collector:4318""#,
+        ),
+        (
+            "[tracing]\nendpoint = \"http://collector:4318/v1/traces\"",
+            "forebay.toml: tracing.endpoint: has the path of the traces, which is added: leave http://collector:4318",
+        ),
+        (
+            "[tracing]\nendpoint = \"http://user:s3cret@collector:4318\"",
+            "forebay.toml: tracing.endpoint: has a user: put it into the environment, OTEL_EXPORTER_OTLP_HEADERS=authorization=Basic%20…",
+        ),
+        (
+            "[tracing]\nendpoint = \"http://collector:4318\"\nsample_ratio = 2",
+            "forebay.toml: tracing.sample_ratio: expected a number from 0.0 to 1.0",
+        ),
+        (
+            "[tracing]\nsample_rate = 0.1",
+            "forebay.toml: tracing.sample_rate: unknown key; did you mean sample_ratio",
         ),
         (
             "[endpoints.b]\nsecrets = [\"base64:AAAA\"]",

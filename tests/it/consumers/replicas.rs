@@ -4,7 +4,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::SocketAddr,
-    process::Stdio,
     time::Duration,
 };
 
@@ -55,7 +54,7 @@ fn send(to: SocketAddr) {
     // A stream's next event is as many webhooks away as there are streams: only a longer shuffle changes their order.
     command.args(["--shuffle", &(4 * STREAMS).to_string(), "--duplicates", "5"]);
     command.args(["--concurrency", "32", "--seed", "5", "--json"]);
-    let output = command.stdin(Stdio::null()).output().unwrap();
+    let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 

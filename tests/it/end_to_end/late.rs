@@ -1,13 +1,14 @@
 //! Events that come late say so.
 
-use std::{collections::HashMap, process::Command};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
 use super::DRAINED;
 use crate::support::{
-    forebay::{SECRET, Setup, binary},
+    forebay::{SECRET, Setup},
     kafka::{self, create_topic},
+    program,
     topic::read_to_end,
 };
 
@@ -17,7 +18,7 @@ async fn a_late_event_carries_its_distance_to_the_newest_of_its_stream() {
     let topic = create_topic(&brokers, "late", 3, &[]).await;
     let setup = Setup::new(&brokers, &topic);
     let forebay = setup.start();
-    let output = Command::new(binary())
+    let output = program::forebay()
         .args(["send", "--url", &setup.url(), "--secret", SECRET, "--seed", "7"])
         // One at a time: the order in the log is the order in which they came.
         .args(["--count", "600", "--streams", "6", "--concurrency", "1"])

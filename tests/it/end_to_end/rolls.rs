@@ -1,9 +1,6 @@
 //! Two replicas that are restarted one after the other, again and again, as a StatefulSet is rolled.
 
-use std::{
-    process::{Command, Stdio},
-    time::Duration,
-};
+use std::{process::Command, time::Duration};
 
 use super::{DRAINED, STOPPED};
 use crate::support::{
@@ -56,11 +53,8 @@ async fn the_sender_never_notices_that_the_replicas_are_rolled() {
     let proxy = RoundRobin::start(replicas.iter().map(|replica| replica.setup.public).collect()).await;
     let mut command = send_command(&format!("http://{}{PATH}", proxy.address), &["feeds"]);
     command.args(["--rate", &RATE.to_string(), "--count", "100000000", "--streams", "1000"]);
-    command
-        .args(["--concurrency", "64", "--json"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped());
-    let sending = command.spawn().unwrap();
+    command.args(["--concurrency", "64", "--json"]);
+    let sending = command.spawn();
 
     for _ in 0..ROLLS {
         let [first, second] = &mut replicas;

@@ -51,6 +51,7 @@ pub fn message(topic: &str, sequence: u64) -> Message {
         id: Uuid::from_u128(sequence.into()),
         destination: topic.into(),
         time_ms: 0,
+        trace: None,
         key: format!("ZG6NWV/stream-{}", sequence % 7),
         content_type: "application/cloudevents+json; charset=UTF-8".into(),
         attributes: Vec::new(),

@@ -17,7 +17,7 @@ use crate::support::{
     forebay::wait_until,
     http,
     kafka::{self, create_topic_named},
-    process::{Process, free_port},
+    process::free_port,
     topic::read_to_end,
 };
 
@@ -70,7 +70,7 @@ async fn what_a_replica_leaves_behind_is_drained_by_the_charts_job() {
     let checked = node.run(container(&two, "StatefulSet", "check"));
     assert_eq!(checked.code, 0, "{checked:?}");
     let serving = container(&two, "StatefulSet", "forebay");
-    let server = Process::run(node.command(serving), &dir.path().join("log"));
+    let server = node.command(serving).serve();
     for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
         wait_until(probe, DEADLINE, || passes(serving, probe));
     }

@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
     time::Duration,
 };
 
@@ -12,7 +11,10 @@ use forebay::config::Config;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::forebay::{SECRET, binary};
+use crate::support::{
+    forebay::SECRET,
+    program::{self, Program},
+};
 
 /// The keys of the Secrets of which the manifests take all.
 const KEYS: [(&str, &[&str]); 1] = [("webhooks", &["acme"])];
@@ -110,15 +112,14 @@ impl Node {
     }
 
     /// What a container would run, with paths of this machine in place of the container's.
-    pub fn command(&self, container: &Value) -> Command {
+    pub fn command(&self, container: &Value) -> Program {
         let here = self.mounted(container);
         let arguments = container["args"].as_array().unwrap().iter();
-        let mut command = Command::new(binary());
+        let mut command = program::forebay();
         command
             .args(arguments.map(|argument| here(text(argument))))
             .env_clear()
-            .envs(self.env(container))
-            .stdin(Stdio::null());
+            .envs(self.env(container));
         command
     }
 

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,9 +16,10 @@ use super::{
     send_too_large,
 };
 use crate::support::{
-    forebay::{EXCHANGE, Forebay, PATH, Setup, binary, send_command, wait_until},
+    forebay::{EXCHANGE, Forebay, PATH, Setup, send_command, wait_until},
     http,
     kafka::{self, create_topic},
+    program,
     prometheus::{NAMESPACE, Prometheus},
     rabbitmq::{self, CLASSIC, Vhost},
     tls,
@@ -327,12 +328,12 @@ impl Scene {
             "--shuffle",
             "6",
         ]);
-        quiet(&mut command).spawn().unwrap()
+        command.spawn()
     }
 
     /// What is refused: a wrong secret, no signature, an unknown path, too large a body.
     fn send_what_is_refused(&self, count: u64) {
-        let mut wrong = Command::new(binary());
+        let mut wrong = program::forebay();
         let count_text = count.to_string();
         wrong.args([
             "send",
@@ -343,9 +344,7 @@ impl Scene {
             "--kind",
             "feeds",
         ]);
-        let status = quiet(wrong.args(["--rate", "20", "--count", &count_text]))
-            .status()
-            .unwrap();
+        let status = wrong.args(["--rate", "20", "--count", &count_text]).status().unwrap();
         assert_eq!(status.code(), Some(1), "all are refused");
         for (path, body) in [
             (PATH, "{}".to_owned()),
@@ -368,10 +367,6 @@ impl Scene {
         self.vhost.bind_partitions(EXCHANGE, PARTITIONS);
         wait_until("the route goes on", DEADLINE, || forebay.metric(blocked) == 0.0);
     }
-}
-
-fn quiet(command: &mut Command) -> &mut Command {
-    command.stdout(Stdio::null()).stderr(Stdio::null())
 }
 
 /// Also draws the picture of the documentation, which is kept where `FOREBAY_DASHBOARD_PICTURE` says; then everything goes on for longer.

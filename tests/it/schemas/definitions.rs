@@ -124,6 +124,9 @@ struct Attributes {
     /// How many milliseconds `time` lies behind the newest of the same stream that this replica had seen. Absent when it does not.
     #[schemars(regex(pattern = r"^[1-9][0-9]*$"))]
     lateby: Option<String>,
+    /// The trace that it belongs to, and the span that took it in. Absent when it belongs to none.
+    #[schemars(regex(pattern = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"))]
+    traceparent: Option<String>,
 }
 
 /// An event of any kind.

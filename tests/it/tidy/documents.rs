@@ -32,6 +32,52 @@ pub fn keys(sources: &[Source]) -> Vec<String> {
     sorted(first_arguments(sources, &calls))
 }
 
+/// The fields of the lines that are logged.
+pub fn log_fields(sources: &[Source]) -> Vec<String> {
+    let mut fields = Vec::new();
+    for source in sources {
+        for level in ["error", "warn", "info", "debug", "trace"] {
+            let call = format!("tracing::{level}!(");
+            for (at, _) in source.code.match_indices(&call) {
+                fields.extend(fields_of(&source.code[at + call.len()..]));
+            }
+        }
+    }
+    sorted(fields)
+}
+
+/// The fields among the arguments that begin here: what stands before the message, by the names that they get.
+fn fields_of(arguments: &str) -> Vec<String> {
+    let (mut fields, mut depth, mut start) = (Vec::new(), 0, 0);
+    for (at, c) in arguments.char_indices() {
+        match c {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' if depth > 0 => depth -= 1,
+            ',' | ')' if depth == 0 => {
+                let argument = arguments[start..at].trim();
+                if argument.starts_with('"') || argument.is_empty() {
+                    break;
+                }
+                let name = argument.split('=').next().unwrap_or_default();
+                fields.push(name.trim().trim_start_matches(['%', '?']).to_owned());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    fields
+}
+
+/// The names in the first column of a document's tables, in backticks.
+pub fn first_column(text: &str) -> Vec<String> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split(" | ").next());
+    sorted(cells.flat_map(|cell| {
+        let names = cell.split(',').map(|name| name.trim().trim_matches('`').to_owned());
+        names.collect::<Vec<_>>()
+    }))
+}
+
 /// The literals that are the first argument of one of `calls`.
 fn first_arguments(sources: &[Source], calls: &[&str]) -> Vec<String> {
     let mut found = Vec::new();

@@ -1,0 +1,116 @@
+//! The spans of what a route has in flight: each from the message's making to the broker's confirmation, or to the session's end.
+
+use std::{collections::HashMap, time::SystemTime};
+
+use super::{Dispatcher, status::now_ms};
+use crate::{
+    event::Event,
+    sink::{Message, Sink, partition::partition_of, rabbitmq::routing_key},
+    telemetry::{
+        Traces,
+        traces::{Kind, Span},
+    },
+};
+
+/// What a route publishes to, as its spans name it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Broker {
+    Kafka,
+    RabbitMq { exchange: String, partitions: u32 },
+}
+
+/// Makes and keeps a route's spans. Empty, and of no cost, unless they are recorded.
+pub(super) struct Spans {
+    traces: Traces,
+    broker: Broker,
+    route: String,
+    open: HashMap<u64, Span>,
+}
+
+impl<S: Sink> Dispatcher<S> {
+    /// Makes spans of what it publishes.
+    pub fn traced(self, traces: Traces, broker: Broker) -> Self {
+        let spans = Spans::new(traces, broker, &self.route);
+        Self { spans, ..self }
+    }
+}
+
+impl Spans {
+    pub(super) fn off(route: &str) -> Self {
+        Self::new(Traces::off(), Broker::Kafka, route)
+    }
+
+    pub(super) fn new(traces: Traces, broker: Broker, route: &str) -> Self {
+        Self {
+            traces,
+            broker,
+            route: route.to_owned(),
+            open: HashMap::new(),
+        }
+    }
+
+    /// Begins the span of a message, which from then on names it as its own.
+    pub(super) fn begin(&mut self, event: &Event, message: &mut Message) {
+        // Without a context the event was taken in while nobody traced it.
+        let Some(trace) = event.trace else { return };
+        let destination = match &self.broker {
+            Broker::Kafka => &*message.destination,
+            Broker::RabbitMq { exchange, .. } => exchange,
+        };
+        let name = || format!("send {destination}").into();
+        let Some(mut span) = self.traces.span(Kind::Producer, name, SystemTime::now(), Some(trace)) else {
+            return;
+        };
+        span.set("messaging.operation.name", "send");
+        span.set("messaging.operation.type", "send");
+        match &self.broker {
+            Broker::Kafka => {
+                span.set("messaging.system", "kafka");
+                span.set("messaging.destination.name", destination.to_owned());
+                span.set("messaging.kafka.message.key", message.key.clone());
+            }
+            Broker::RabbitMq { exchange, partitions } => {
+                let partition = partition_of(message.key.as_bytes(), *partitions);
+                let key = routing_key::with_partition(partition, &message.destination);
+                span.set("messaging.system", "rabbitmq");
+                span.set("messaging.destination.name", format!("{exchange}:{key}"));
+                span.set("messaging.rabbitmq.destination.routing_key", key);
+            }
+        }
+        span.set("messaging.message.id", message.id.hyphenated().to_string());
+        span.set("messaging.message.body.size", number(message.body.len() as u64));
+        span.set("cloudevents.event_id", message.id.hyphenated().to_string());
+        span.set("cloudevents.event_source", event.source());
+        span.set("cloudevents.event_type", event.type_());
+        span.set("forebay.route", self.route.clone());
+        span.set("forebay.sequence", number(message.sequence));
+        span.set("forebay.waited_ms", now_ms().saturating_sub(event.recorded.0).max(0));
+        message.trace = Some(span.context());
+        self.open.insert(message.sequence, span);
+    }
+
+    /// The broker confirmed it.
+    pub(super) fn confirmed(&mut self, sequence: u64) {
+        if !self.open.is_empty() {
+            self.open.remove(&sequence);
+        }
+    }
+
+    /// The broker, or the sink, refused it.
+    pub(super) fn failed(&mut self, sequence: u64, reason: &'static str) {
+        if let Some(mut span) = self.open.remove(&sequence) {
+            span.fail(reason);
+        }
+    }
+
+    /// The session is over: what became of these is unknown, and they are sent again.
+    pub(super) fn unsettled(&mut self, reason: &'static str) {
+        for (_, mut span) in self.open.drain() {
+            span.fail(reason);
+        }
+    }
+}
+
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

@@ -23,5 +23,6 @@ mod rabbitmq_sink;
 mod rabbitmq_tail;
 mod rabbitmq_topology;
 mod schemas;
+mod systemd;
 mod tidy;
 mod verify;

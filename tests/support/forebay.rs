@@ -2,7 +2,8 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -86,7 +87,12 @@ pub struct Setup {
     routes: String,
     /// A program and its arguments that run the binary (strace, faketime).
     pub wrapper: Vec<String>,
+    /// The listening socket that each process is handed, as systemd would.
+    handed: Option<TcpListener>,
 }
+
+/// A shell that is the process that it runs: what it has as its input it hands over as a listening socket.
+const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_FDNAMES=ingress LISTEN_PID=$$ exec \"$@\"";
 
 impl Setup {
     /// Everything but pictures into a topic of Kafka's, by the route `events`.
@@ -111,7 +117,17 @@ impl Setup {
             dir,
             routes: routes.into(),
             wrapper: Vec::new(),
+            handed: None,
         }
+    }
+
+    /// Opens the socket for webhooks itself, and hands it to every process that it starts.
+    pub fn handing_over(mut self) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+        self.public = socket.local_addr().expect("an address");
+        self.handed = Some(socket);
+        self.wrapper = ["sh", "-c", HAND_OVER, "sh"].map(str::to_owned).to_vec();
+        self
     }
 
     /// Keeps the spool there instead of in the temporary directory.
@@ -178,12 +194,16 @@ impl Setup {
     pub fn launch(&self) -> Forebay {
         let mut words = self.wrapper.clone();
         words.push(binary().into());
+        let stdin = match &self.handed {
+            Some(socket) => OwnedFd::from(socket.try_clone().expect("a descriptor")).into(),
+            None => Stdio::null(),
+        };
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .args(["serve", "--config"])
             .arg(self.config())
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()

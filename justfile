@@ -45,6 +45,14 @@ bench *ARGS:
 bench-rabbitmq *ARGS:
     cargo bench --locked --bench rabbitmq -- {{ ARGS }}
 
-# A Kafka on localhost:9092 for trials.
-kafka:
-    docker compose up --wait
+# Forebay with Kafka, RabbitMQ, Prometheus and Grafana, webhooks that come in and two consumers: README.md says what to look at.
+demo:
+    docker compose --profile demo up --wait
+
+# The same, tried: everything is healthy and webhooks go through.
+demo-test:
+    tests/compose.sh
+
+# A Kafka on localhost:9092 and a RabbitMQ on localhost:5672 for trials.
+brokers:
+    docker compose up --wait kafka rabbitmq

@@ -109,6 +109,11 @@ get_python() {
 
 get_kafka() { tests/jars.sh tests/kafka >/dev/null; }
 
+get_programs() {
+    tests/hadolint.sh >/dev/null
+    (cd tests/compose && go mod download)
+}
+
 # The tests build the consumers that they run. Here Maven's first downloads would make one of them seem to hang.
 get_java() {
     tests/package.sh examples/consumers/java
@@ -186,6 +191,7 @@ run() { cargo test --release --locked "$@"; }
 stage "tools" get_tools
 stage "Python clients" get_python
 stage "Kafka" get_kafka
+stage "programs for deploy/" get_programs
 stage "Java consumers" get_java
 stage "build" build
 stage "servers" start_servers

@@ -45,6 +45,10 @@ bench *ARGS:
 bench-rabbitmq *ARGS:
     cargo bench --locked --bench rabbitmq -- {{ ARGS }}
 
+# The image, built and run without Docker: a quarter of an hour, as root.
+image:
+    tests/image.sh
+
 # Forebay with Kafka, RabbitMQ, Prometheus and Grafana, webhooks that come in and two consumers: README.md says what to look at.
 demo:
     docker compose --profile demo up --wait

@@ -1,4 +1,4 @@
-//! The image's Dockerfile, as far as it can be judged without building it.
+//! The image's Dockerfile, as far as it can be judged without building it; `tests/image.sh` builds and runs it.
 
 use std::{
     fs,

@@ -54,6 +54,18 @@ dashboard:
     deploy/grafana/dashboard.py
     FOREBAY_DASHBOARD_PICTURE={{ justfile_directory() }}/docs/dashboard.png tests/run.sh --test it every_query_of_the_dashboard
 
-# A Kafka on localhost:9092 for trials.
-kafka:
-    docker compose up --wait
+# The image, built and run without Docker: a quarter of an hour, as root.
+image:
+    tests/image.sh
+
+# Forebay with Kafka, RabbitMQ, Prometheus and Grafana, webhooks that come in and two consumers: README.md says what to look at.
+demo:
+    docker compose --profile demo up --wait
+
+# The same, tried: everything is healthy and webhooks go through.
+demo-test:
+    tests/compose.sh
+
+# A Kafka on localhost:9092 and a RabbitMQ on localhost:5672 for trials.
+brokers:
+    docker compose up --wait kafka rabbitmq

@@ -4,21 +4,29 @@
 //! and only then is anything accepted. Stop: not ready at once, but accepting for `drain_delay`, because the
 //! sender's proxy learns late; then no new request; then every route may settle what it has in flight; then the
 //! spool is closed. Each step has a deadline, so the sum of them bounds the stop.
+//!
+//! A listening socket that was handed over is shared with the next process, and what connects between the two waits for that one. So
+//! that it does not wait for long, the routes end first, while requests are still taken in; and so that nothing that was accepted is
+//! refused, all of it is answered before the phase is `Stopping`.
 
 mod drain;
+mod handed;
 mod kept_file;
 mod known_routes;
 mod observe;
 mod replica;
 mod secrets;
 mod stop;
+mod supervisor;
+
+pub use handed::{Handed, HandedError};
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
     task::JoinSet,
-    time::{Instant, timeout},
+    time::{Instant, timeout, timeout_at},
 };
 
 use crate::{
@@ -43,6 +51,7 @@ use known_routes::KnownRoutes;
 use observe::{Overview, SpoolMetrics};
 use secrets::{Endpoints, SecretError};
 use stop::StopSignals;
+use supervisor::State;
 
 /// Dead letters may take this much of the disk beside `spool.bytes_max`.
 const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
@@ -106,6 +115,8 @@ pub struct App {
     dead_letters: Spool,
     lifecycle: Arc<Lifecycle>,
     ingress: ingress::Bound,
+    /// The listening socket was handed over, and stays open for the next process.
+    shares_socket: bool,
     admin: ingress::Bound,
     routes: Vec<Dispatcher<AnySink>>,
     endpoints: Endpoints,
@@ -115,12 +126,12 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the spool, binds both servers and prepares the routes. Nothing is accepted or published yet.
+    /// Opens the spool, binds both servers, unless their sockets were handed over, and prepares the routes. Nothing is accepted or published yet.
     ///
     /// # Errors
     ///
     /// The first thing that is not as it must be.
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
+    pub async fn build(config: Config, handed: Handed) -> Result<Self, BuildError> {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let metrics = Metrics::new();
         let lifecycle = Arc::new(Lifecycle::starting());
@@ -135,7 +146,14 @@ impl App {
         let certificates = Certificates::register(&metrics.registry, &config.sinks).expect(ONCE);
         let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir)?;
         let served = endpoints.served();
+        let shares_socket = handed.ingress.is_some();
+        for (name, socket) in [("ingress", &handed.ingress), ("admin", &handed.admin)] {
+            if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
+                tracing::info!(name, %address, "took over a listening socket");
+            }
+        }
         let ingress = ingress::bind(
+            handed.ingress,
             &config.server,
             served,
             spool.clone(),
@@ -151,6 +169,7 @@ impl App {
             metrics: metrics.clone(),
         });
         let admin = admin::bind(
+            handed.admin,
             &config.admin,
             admin::Sources {
                 lifecycle: lifecycle.clone(),
@@ -169,6 +188,7 @@ impl App {
             dead_letters,
             lifecycle,
             ingress,
+            shares_socket,
             admin,
             routes,
             endpoints,
@@ -208,6 +228,7 @@ impl App {
         let exporting = self.exporter.map(Exporter::start);
         self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");
+        supervisor::tell(State::Ready);
 
         let told = tokio::select! {
             // The routes end with the spool: the disk is the reason, not they.
@@ -222,14 +243,20 @@ impl App {
         let orderly = async {
             tracing::info!(signal = told, drain_delay = ?self.config.server.drain_delay, "stopping; accepting until the drain delay is over");
             self.lifecycle.advance(Phase::Draining);
+            supervisor::tell(State::Stopping);
             tokio::time::sleep(self.config.server.drain_delay).await;
-            self.lifecycle.advance(Phase::Stopping);
             let deadline = Instant::now() + self.config.server.shutdown_deadline;
+            if self.shares_socket {
+                settled(&stop, deadline, &mut publishing).await;
+                if timeout_at(deadline, ingress.let_go()).await.is_err() {
+                    tracing::warn!("connections were open that did not end in time");
+                }
+            }
+            self.lifecycle.advance(Phase::Stopping);
             ingress.stop().await;
             keeping.abort();
             watching.abort();
-            stop.send_replace(Some(deadline));
-            while publishing.join_next().await.is_some() {}
+            settled(&stop, deadline, &mut publishing).await;
             tokio::join!(close(&self.spool, &self.dead_letters), flush(exporting, deadline));
             admin.stop().await;
             tracing::info!("stopped");
@@ -240,6 +267,12 @@ impl App {
             _ = self.signals.next() => Err(RunError::StoppedAtOnce),
         }
     }
+}
+
+/// Ends the routes: each may settle what it has in flight until the deadline.
+async fn settled(stop: &watch::Sender<Option<Instant>>, deadline: Instant, publishing: &mut JoinSet<()>) {
+    stop.send_replace(Some(deadline));
+    while publishing.join_next().await.is_some() {}
 }
 
 /// What is on disk, and the routes that publish it.

@@ -56,7 +56,7 @@ gcc:build-essential g++:build-essential make:make perl:perl pkg-config:pkg-confi
 java:default-jre-headless javac:default-jdk-headless mvn:maven kcat:kcat openssl:openssl curl:curl
 strace:strace mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux flock:util-linux faketime:faketime
 python3:python3 git:git go:golang-go node:nodejs npm:npm
-rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-linux unshare:util-linux
+rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-linux unshare:util-linux systemd-analyze:systemd
 "
 
 missing_packages() {
@@ -109,6 +109,11 @@ get_python() {
 }
 
 get_kafka() { tests/jars.sh tests/kafka >/dev/null; }
+
+get_programs() {
+    tests/hadolint.sh >/dev/null
+    (cd tests/compose && go mod download)
+}
 
 # The tests build the consumers that they run. Here Maven's first downloads would make one of them seem to hang.
 get_java() {
@@ -199,6 +204,7 @@ search() { cargo test --release --locked --test it -- secrets::; }
 stage "tools" get_tools
 stage "Python clients" get_python
 stage "Kafka" get_kafka
+stage "programs for deploy/" get_programs
 stage "Java consumers" get_java
 stage "Helm, and what judges manifests" get_kubernetes
 stage "build" build

@@ -3,7 +3,11 @@
 //! Alive is a process that answers, whatever its disk and its brokers do. Ready is one that can accept and sync: it has
 //! started, is not about to stop, and its spool takes records. A broker that is away makes nobody unready.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+};
 
 use actix_web::{
     App, HttpRequest, HttpResponse, HttpServer,
@@ -48,13 +52,13 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// Listens on `config.listen`. Must be called within a tokio runtime.
-pub fn bind(config: &config::Admin, sources: Sources) -> Result<Bound, BindError> {
+/// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio runtime.
+pub fn bind(handed: Option<TcpListener>, config: &config::Admin, sources: Sources) -> Result<Bound, BindError> {
     let failed = |source| BindError {
         address: config.listen,
         source,
     };
-    let listener = ingress::listen(config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
+    let listener = ingress::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
     let server = HttpServer::new(move || {
         let sources = sources.clone();
         App::new().default_service(web::to(move |request| {

@@ -1,5 +1,7 @@
 //! `forebay check`: what would keep a configuration from working, before it does.
 
+mod live;
+
 use std::{
     fmt::Display,
     fs::{File, TryLockError},
@@ -12,7 +14,7 @@ use clap::Args;
 
 use super::{ConfigArg, Exit, Failure, out, runtime};
 use crate::{
-    config::{self, Config, Match, Route, SinkKind, process_env},
+    config::{self, Admin, Config, Match, Route, SinkKind, process_env},
     event::render::Mode,
     sink::{Finding, Level, kafka, rabbitmq},
 };
@@ -22,19 +24,32 @@ use crate::{
 Examples:
   forebay check --config forebay.toml
   forebay check --config forebay.toml --connect
+  forebay check --config forebay.toml --live
 
 Without --connect nothing but the configuration and its secrets is read. With it the disk is tried (a small
 file is written and removed) and the brokers are asked for topics or exchange and queues, permissions and
-limits; nothing is published. Exit codes: 64 the configuration; 69 a broker, topic or exchange; 74 the disk.")]
+limits; nothing is published. With --live the process that serves this configuration is asked at
+admin.listen whether it is alive, and nothing else is read: a health check for where there is no shell.
+Exit codes: 64 the configuration; 69 a broker, topic or exchange, or not alive; 74 the disk.")]
 pub struct CheckArgs {
     #[command(flatten)]
     pub config: ConfigArg,
     /// Also try the disk, and ask the brokers for topics, permissions and sizes
     #[arg(long)]
     pub connect: bool,
+    /// Only ask the process that serves this configuration for its /livez
+    #[arg(long, conflicts_with = "connect")]
+    pub live: bool,
 }
 
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
+    if args.live {
+        let admin = Admin::load(&args.config.config, process_env())?;
+        return match live::ask(admin.listen) {
+            Ok(()) => Ok(Exit::Ok),
+            Err(text) => Err(Failure::unavailable(format!("not alive: {text}"))),
+        };
+    }
     let config = Config::load(&args.config.config, process_env())?;
     say(summary(&config));
     for warning in &config.warnings {

@@ -15,7 +15,7 @@ use super::{
     tail::{Show, Source, Tail, of_rabbitmq},
 };
 use crate::{
-    app::App,
+    app::{App, Handed},
     config::{Config, SinkKind, process_env},
     event::Time,
     provider::millicast::{
@@ -56,7 +56,7 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     let (secret, text) = secret(args)?;
     let config = config(args, dir.path(), &text, brokers.as_deref())?;
     let source = source(&config).await?;
-    let app = App::build(config).await.map_err(|error| {
+    let app = App::build(config, Handed::default()).await.map_err(|error| {
         let failure = Failure::from(error);
         match failure.exit {
             Exit::Unavailable => Failure::unavailable(format!(

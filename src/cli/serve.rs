@@ -2,17 +2,18 @@
 
 use super::{ConfigArg, Exit, Failure, runtime};
 use crate::{
-    app::{App, BuildError, RunError},
+    app::{App, BuildError, Handed, HandedError, RunError},
     config::{Config, process_env},
 };
 
 pub(super) fn run(args: &ConfigArg) -> Result<Exit, Failure> {
+    let handed = Handed::from_environment()?;
     let config = Config::load(&args.config, process_env())?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     runtime()?.block_on(async {
-        let app = App::build(config).await?;
+        let app = App::build(config, handed).await?;
         for address in app.public_addresses() {
             tracing::info!(%address, "listening for webhooks");
         }
@@ -22,6 +23,12 @@ pub(super) fn run(args: &ConfigArg) -> Result<Exit, Failure> {
         app.run().await?;
         Ok(Exit::Ok)
     })
+}
+
+impl From<HandedError> for Failure {
+    fn from(error: HandedError) -> Self {
+        Self::usage(format!("failed to start: {error}"))
+    }
 }
 
 impl From<BuildError> for Failure {

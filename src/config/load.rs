@@ -46,6 +46,20 @@ impl Config {
     }
 }
 
+impl Admin {
+    /// Reads nothing but where the operator's pages are, as [`Config::load`] would: whether a process is alive is asked
+    /// while the rest, such as a secret, may be changing.
+    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, Problems> {
+        let env: Vec<(String, String)> = env.collect();
+        let found = Found::default();
+        let admin = source::file(path, &found).map(|mut tree| {
+            source::overlay(&mut tree, &env, &found);
+            admin(Table::new(tree, &path.display().to_string(), &found).table("admin"))
+        });
+        found.or(admin)
+    }
+}
+
 pub(super) struct Loader<'a> {
     pub file: &'a str,
     pub found: &'a Found,

@@ -103,7 +103,12 @@ impl Connections {
         }
     }
 
-    fn close_idle_for(&self, idle_max: Duration) -> usize {
+    pub fn any(&self) -> bool {
+        !self.open.lock().is_empty()
+    }
+
+    /// Closes those that have been idle for so long, and tells how many they were.
+    pub fn close_idle_for(&self, idle_max: Duration) -> usize {
         let now_ms = self.now_ms();
         let idle_max_ms = u64::try_from(idle_max.as_millis()).unwrap_or(u64::MAX);
         let open = self.open.lock();

@@ -34,7 +34,13 @@ pub(crate) use bound::listen;
 pub use bound::{Bound, Handle};
 pub use lateness::Lateness;
 
-use std::{io, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
 
 use actix_web::{App, HttpServer, web};
 
@@ -77,12 +83,13 @@ pub enum BindError {
     Files { allowed: u64 },
 }
 
-/// Listens on `config.listen`. Must be called within a tokio runtime.
+/// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio runtime.
 ///
 /// # Errors
 ///
 /// The address cannot be listened on, or the process may open too few files.
 pub fn bind(
+    handed: Option<TcpListener>,
     config: &config::Server,
     endpoints: Vec<Endpoint>,
     spool: Spool,
@@ -94,7 +101,7 @@ pub fn bind(
     let workers = std::thread::available_parallelism()
         .map_or(1, usize::from)
         .min(connections_max);
-    let listener = listen(config.listen, BACKLOG_CONNECTIONS).map_err(|source| BindError::Listen {
+    let listener = listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(|source| BindError::Listen {
         address: config.listen,
         source,
     })?;
@@ -129,10 +136,12 @@ pub fn bind(
 
     let addresses = server.addrs();
     let server = server.run();
-    Ok(Bound::new(addresses, server.handle(), async move {
+    let watched = Arc::clone(&connections);
+    let bound = Bound::new(addresses, server.handle(), async move {
         tokio::select! {
             result = server => result,
-            () = connections.watch() => unreachable!("the guard of connections never ends"),
+            () = watched.watch() => unreachable!("the guard of connections never ends"),
         }
-    }))
+    });
+    Ok(bound.with_connections(connections))
 }

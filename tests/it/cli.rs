@@ -371,6 +371,45 @@ fn check_shows_what_a_configuration_means_and_tries_the_disk() {
 }
 
 #[test]
+fn check_asks_a_running_forebay_whether_it_is_alive_and_needs_nothing_else_for_it() {
+    // What is alive stays so without its secret.
+    let setup =
+        Setup::new("127.0.0.1:1", "nowhere").with("[endpoints.late]\npath = \"/late\"\nsecrets = [\"file:late\"]\n");
+    let config = setup.config();
+    let secret = setup.dir.path().join("late");
+    let text = std::fs::read_to_string(&config)
+        .unwrap()
+        .replace("file:late", &format!("file:{}", secret.display()));
+    std::fs::write(&config, text).unwrap();
+    let check = ["check", "--config", config.to_str().unwrap(), "--live"];
+    let (_, stderr) = ends_with(69, &check);
+    assert!(stderr.contains("not alive: 127.0.0.1:"), "{stderr}");
+    ends_with(64, &check[..3]);
+    let running = Setup::new("127.0.0.1:1", "nowhere");
+    let mut forebay = running.start();
+    let admin = format!("127.0.0.1:{}", running.admin.port());
+    let live = |admin: &str| {
+        let mut command = program::forebay();
+        command
+            .args(check)
+            .env("FOREBAY__ADMIN__LISTEN", admin)
+            .output()
+            .unwrap()
+            .status
+            .code()
+    };
+    assert_eq!(live(&admin), Some(0));
+    assert_eq!(
+        live(&format!("0.0.0.0:{}", running.admin.port())),
+        Some(0),
+        "as images have it"
+    );
+    assert_eq!(live(&running.public.to_string()), Some(69), "another server does");
+    forebay.kill();
+    assert_eq!(live(&admin), Some(69));
+}
+
+#[test]
 fn tail_names_a_missing_topic_and_ends_in_order_at_a_signal() {
     let kafka = EmbeddedKafka::start(&["events"], 2).unwrap();
     let brokers = kafka.brokers();

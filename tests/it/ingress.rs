@@ -106,6 +106,7 @@ impl Server {
             receiver: Arc::new(Receiver::new("acme", None, vec![Secret::from_base64(SECRET).unwrap()])),
         };
         let bound = ingress::bind(
+            None,
             &config,
             vec![endpoint],
             spool.clone(),

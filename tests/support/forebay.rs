@@ -2,9 +2,10 @@
 
 use std::{
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -95,7 +96,12 @@ pub struct Setup {
     /// Of the command line, before `serve`.
     pub options: Vec<String>,
     pub env: Vec<(String, String)>,
+    /// The listening socket that each process is handed, as systemd would.
+    handed: Option<TcpListener>,
 }
+
+/// A shell that is the process that it runs: what it has as its input it hands over as a listening socket.
+const HAND_OVER: &str = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_FDNAMES=ingress LISTEN_PID=$$ exec \"$@\"";
 
 impl Setup {
     /// Everything but pictures into a topic of Kafka's, by the route `events`.
@@ -122,7 +128,17 @@ impl Setup {
             wrapper: Vec::new(),
             options: Vec::new(),
             env: Vec::new(),
+            handed: None,
         }
+    }
+
+    /// Opens the socket for webhooks itself, and hands it to every process that it starts.
+    pub fn handing_over(mut self) -> Self {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+        self.public = socket.local_addr().expect("an address");
+        self.handed = Some(socket);
+        self.wrapper = ["sh", "-c", HAND_OVER, "sh"].map(str::to_owned).to_vec();
+        self
     }
 
     /// Keeps the spool there instead of in the temporary directory.
@@ -204,12 +220,16 @@ impl Setup {
         for (name, value) in &self.env {
             program.env(name, value);
         }
+        let stdin = match &self.handed {
+            Some(socket) => OwnedFd::from(socket.try_clone().expect("a descriptor")).into(),
+            None => Stdio::null(),
+        };
         let mut child = program
             .args(&self.options)
             .args(["serve", "--config"])
             .arg(self.config())
             .env_remove("RUST_LOG")
-            .spawn();
+            .spawn_with(stdin);
         let log = Arc::new(Mutex::new(Vec::new()));
         let stderr = BufReader::new(child.stderr.take().expect("stderr is piped"));
         let sink = log.clone();

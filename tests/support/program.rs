@@ -96,11 +96,12 @@ impl Program {
 
     /// Starts it. Both of its outputs are there to be read, and stdin is closed.
     pub fn spawn(&mut self) -> Child {
-        let command = self
-            .0
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        self.spawn_with(Stdio::null())
+    }
+
+    /// Starts it with this stdin.
+    pub fn spawn_with(&mut self, stdin: Stdio) -> Child {
+        let command = self.0.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let name = self.0.get_args().find_map(OsStr::to_str).unwrap_or("forebay");
         let name = name.rsplit('/').next().unwrap_or_default();

@@ -78,6 +78,15 @@ pub fn sign(body: &[u8]) -> String {
 impl Sender {
     /// Starts `connections` threads that together send `rate` webhooks a second to `streams` streams, each stream from one thread.
     pub fn start(to: SocketAddr, connections: usize, rate: usize, streams: usize) -> Self {
+        Self::over(to, connections, rate, streams, true)
+    }
+
+    /// The same, with a connection of its own for every request.
+    pub fn start_reconnecting(to: SocketAddr, threads: usize, rate: usize, streams: usize) -> Self {
+        Self::over(to, threads, rate, streams, false)
+    }
+
+    fn over(to: SocketAddr, connections: usize, rate: usize, streams: usize, keeps: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sender = SENDERS.fetch_add(1, Ordering::Relaxed);
         let threads = (0..connections)
@@ -88,6 +97,7 @@ impl Sender {
                     thread,
                     threads: connections,
                     streams,
+                    keeps,
                     pause: Duration::from_secs_f64(connections as f64 / rate as f64),
                     stop: stop.clone(),
                     outcome: Arc::default(),
@@ -139,6 +149,8 @@ struct Run {
     thread: usize,
     threads: usize,
     streams: usize,
+    /// Connections are kept for the next request.
+    keeps: bool,
     pause: Duration,
     stop: Arc<AtomicBool>,
     outcome: Arc<Mutex<Outcome>>,
@@ -164,6 +176,9 @@ impl Run {
                     outcome.without_retry_after += usize::from(answer.code == 503 && !answer.retry_after);
                     if answer.code == 200 {
                         outcome.acknowledged.insert(feed_id);
+                    }
+                    if !self.keeps {
+                        connection = None;
                     }
                 }
                 Err(_) => {

@@ -165,3 +165,20 @@ async fn sigterm_goes_on_accepting_then_publishes_what_is_in_flight_and_exits_0(
     assert!(outcome.acknowledged.is_subset(&census.feed_ids));
     assert_eq!(census.repeats, 0, "an orderly stop leaves nothing half published");
 }
+
+/// A topic's limit is for a batch as a whole. Each session that finds its batches too large begins the next with smaller ones, so they are few.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_takes_small_batches_only_is_published_to_without_delay_and_without_dead_letters() {
+    let brokers = kafka::shared();
+    let topic = create_topic(&brokers, "small-batches", 1, &[("max.message.bytes", "10000")]).await;
+    let setup = Setup::new(&brokers, &topic);
+    let forebay = setup.start();
+    let sender = Sender::start(setup.public, 8, 2_000, 200);
+    wait_until("a load", DRAINED, || sender.acknowledged() > 5_000);
+    let outcome = sender.stop();
+    forebay.wait_until_drained(Duration::from_secs(30));
+    let sessions = forebay.metric("forebay_kafka_sessions_total{route=\"events\",sink=\"main\"}");
+    assert!((2.0..20.0).contains(&sessions), "{sessions} sessions");
+    assert_eq!(forebay.metrics_sum("forebay_dead_letters_total"), 0.0);
+    assert_delivered(&read_to_end(&brokers, &topic), &outcome);
+}

@@ -49,6 +49,10 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// Nothing confirmed for so long, with messages in flight and a broker connected: the session is given up, for a client can hold
 /// on to a view of the cluster that is gone.
 const STALL_MAX: Duration = Duration::from_secs(120);
+/// librdkafka's own `batch.size`.
+const BATCH_BYTES: u32 = 1_000_000;
+/// Batches are not made smaller than this.
+const BATCH_BYTES_MIN: u32 = 4_096;
 
 /// Whose producer it is.
 #[derive(Debug, Clone)]
@@ -86,6 +90,10 @@ pub struct KafkaSink {
     over: Option<Failure>,
     /// When something was confirmed last, or the first message went out.
     progress: Instant,
+    /// Messages of the session that are not settled.
+    unsettled: usize,
+    /// A topic took no batch of the size before: its `max.message.bytes` is for a batch as a whole.
+    batch_bytes: Option<u32>,
 }
 
 impl KafkaSink {
@@ -121,6 +129,8 @@ impl KafkaSink {
             closed: None,
             over: None,
             progress: Instant::now(),
+            unsettled: 0,
+            batch_bytes: None,
         })
     }
 
@@ -129,6 +139,13 @@ impl KafkaSink {
         self.over = Some(failure.clone());
         failure
     }
+}
+
+/// The size of batches after those of the size `now` were too large.
+fn smaller(client: &ClientConfig, now: Option<u32>) -> u32 {
+    let given = client.get("batch.size").and_then(|bytes| bytes.parse().ok());
+    let now = now.or(given).unwrap_or(BATCH_BYTES);
+    (now / 4).max(BATCH_BYTES_MIN).min(now)
 }
 
 fn no_session() -> Failure {
@@ -142,6 +159,7 @@ impl Sink for KafkaSink {
         }
         let opened = self.open().await;
         self.over = None;
+        self.unsettled = 0;
         self.progress = Instant::now();
         match opened {
             Ok(session) => {
@@ -175,6 +193,7 @@ impl Sink for KafkaSink {
                 if idle {
                     self.progress = Instant::now();
                 }
+                self.unsettled += 1;
                 Ok(())
             }
             Err(SendError::Full) => Err(EnqueueError::Full(Box::new(message))),
@@ -195,6 +214,7 @@ impl Sink for KafkaSink {
             let session = self.session.as_ref().ok_or_else(no_session)?;
             let outcome = std::mem::take(&mut *session.shared.outcome.lock());
             let before = settled.len();
+            self.unsettled = self.unsettled.saturating_sub(outcome.confirmed.len());
             settled.extend(outcome.confirmed.into_iter().map(|sequence| Settled {
                 sequence,
                 result: Ok(()),
@@ -205,8 +225,13 @@ impl Sink for KafkaSink {
                 failure,
             }) = outcome.failed
             {
-                if failure.label == failure::UNKNOWN_TOPIC {
-                    self.wanted.insert(topic);
+                match failure.label {
+                    failure::UNKNOWN_TOPIC => drop(self.wanted.insert(topic)),
+                    // Alone, it was the message and not the batch around it.
+                    failure::TOO_LARGE => {
+                        self.batch_bytes = (self.unsettled > 1).then(|| smaller(&self.client, self.batch_bytes));
+                    }
+                    _ => {}
                 }
                 settled.push(Settled {
                     sequence,
@@ -265,7 +290,10 @@ impl KafkaSink {
         {
             topics::create(&self.client, lease.as_ref(), how, &mut self.wanted).await;
         }
-        let (client, names, metrics) = (self.client.clone(), self.names.clone(), self.metrics.clone());
+        let (mut client, names, metrics) = (self.client.clone(), self.names.clone(), self.metrics.clone());
+        if let Some(bytes) = self.batch_bytes {
+            client.set("batch.size", bytes.to_string());
+        }
         tokio::task::spawn_blocking(move || Session::open(&client, lease, names, metrics))
             .await
             .expect("opening a session does not panic")

@@ -45,6 +45,10 @@ bench *ARGS:
 bench-rabbitmq *ARGS:
     cargo bench --locked --bench rabbitmq -- {{ ARGS }}
 
+# What a reorder window does to the order in a topic, and its price.
+bench-reorder *ARGS:
+    cargo bench --locked --bench reorder -- {{ ARGS }}
+
 # What is derived from the Helm chart: its README, its copies of rules and dashboard, the plain manifests.
 chart:
     deploy/helm/update.sh

@@ -298,6 +298,7 @@ impl Scene {
             sink = "kafka"
             match = {{ not_kinds = ["thumbnail"] }}
             topic = "{events}"
+            reorder_window = "100ms"
             [routes.thumbnails]
             sink = "kafka"
             match = {{ kinds = ["thumbnail"] }}
@@ -445,8 +446,9 @@ fn exposed_is_documented(forebay: &Forebay) {
         .collect();
     let documented = documented(&read("docs/metrics.md"));
     let mut documented: BTreeSet<&str> = documented.lines().collect();
-    // Only with an identity provider.
+    // Only with an identity provider, and with a collector.
     assert!(documented.remove("forebay_kafka_token_not_after_timestamp_seconds"));
+    assert!(documented.remove("forebay_spans_total"));
     let undocumented: Vec<_> = exposed.difference(&documented).collect();
     let unexposed: Vec<_> = documented.difference(&exposed).collect();
     assert!(

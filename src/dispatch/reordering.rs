@@ -70,7 +70,7 @@ impl Reordering {
     /// The next event whose turn it is.
     pub(super) fn release(&mut self) -> Option<Waiting> {
         let now = if self.is_over { Time(i64::MAX) } else { self.clock.now };
-        let out = self.buffer.pop_out(now)?;
+        let out = self.buffer.release(now)?;
         self.held.set(self.buffer.len() as i64);
         self.overtaking.inc_by(u64::from(out.overtakes));
         self.cut_short.inc_by(u64::from(out.is_cut_short));

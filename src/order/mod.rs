@@ -59,7 +59,7 @@ pub use self::{
     input::{Change, ParseError, StreamEvent},
     latest::{Latest, TranscoderStatus, ViewersStatus},
     phase::{MediaPhase, Progress, RecordingPhase},
-    reorder::Reorder,
+    reorder::{Released, Reorder},
     stream::Stream,
     streams::Streams,
     transition::Transition,

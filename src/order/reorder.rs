@@ -63,7 +63,7 @@ struct Held<T> {
 
 /// An item that came out.
 #[derive(Debug)]
-pub(crate) struct Out<T> {
+pub struct Released<T> {
     pub item: T,
     /// It comes out before one that was pushed earlier.
     pub overtakes: bool,
@@ -112,11 +112,11 @@ impl<T> Reorder<T> {
 
     /// The next item that may come out at `now`. Ask until there is none.
     pub fn pop(&mut self, now: Time) -> Option<T> {
-        self.pop_out(now).map(|out| out.item)
+        self.release(now).map(|released| released.item)
     }
 
     /// Like [`Reorder::pop`], with how it came out.
-    pub(crate) fn pop_out(&mut self, now: Time) -> Option<Out<T>> {
+    pub fn release(&mut self, now: Time) -> Option<Released<T>> {
         self.clock = self.clock.max(now);
         let (&longest, waiting) = self.waiting.first_key_value()?;
         let is_due = waiting.due <= self.clock;
@@ -131,7 +131,7 @@ impl<T> Reorder<T> {
         }
         self.waiting.remove(&number);
         self.bytes -= held.bytes;
-        Some(Out {
+        Some(Released {
             item: held.item,
             overtakes: number != longest,
             is_cut_short: !is_due,

@@ -1,7 +1,6 @@
 //! The states of many streams, by their keys.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use super::{Change, Stream, StreamEvent, Transition};
@@ -33,11 +32,7 @@ impl Streams {
         if event.change == Change::None {
             return None;
         }
-        // An entry would take a copy of the key each time.
-        if !self.streams.contains_key(&event.key) {
-            self.streams.insert(event.key.clone(), Stream::default());
-        }
-        self.streams.get_mut(&event.key)
+        Some(self.streams.entry_ref(event.key.as_str()).or_default())
     }
 
     /// Joins what another consumer knows: see [`Stream::merge`].

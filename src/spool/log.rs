@@ -147,11 +147,13 @@ impl Log {
         }
     }
 
-    /// Deletes the segments that every cursor has durably passed. The newest stays: it tells the next sequence number.
+    /// Deletes the segments that every cursor has durably passed, and lets go of the records in memory. The newest segment stays: it
+    /// tells the next sequence number.
     fn delete_settled(&mut self) -> Result<(), PathError> {
         let Some(settled) = self.cursors.lowest_durable() else {
             return Ok(());
         };
+        self.shared.forget_records(settled);
         let mut deleted = false;
         while self.segments.len() > 1 && self.segments[0].last_sequence <= settled {
             let oldest = self.segments[0];

@@ -53,6 +53,12 @@ impl Segment {
     }
 }
 
+impl Record {
+    fn bytes_in_memory(&self) -> usize {
+        self.bytes.len() + RECORD_OVERHEAD_BYTES
+    }
+}
+
 /// The newest records, all durable, in a row.
 struct Hot {
     records: VecDeque<Record>,
@@ -227,18 +233,28 @@ impl Shared {
                 hot.records.clear();
                 hot.bytes = 0;
             }
-            hot.bytes += record.bytes.len() + RECORD_OVERHEAD_BYTES;
+            hot.bytes += record.bytes_in_memory();
             hot.records.push_back(record);
         }
         while hot.bytes > hot.bytes_max {
             let Some(oldest) = hot.records.pop_front() else { break };
-            hot.bytes -= oldest.bytes.len() + RECORD_OVERHEAD_BYTES;
+            hot.bytes -= oldest.bytes_in_memory();
         }
         drop(hot);
         if head > 0 {
             self.state.lock().head = head;
             self.head.send_replace(head);
         }
+    }
+
+    /// Lets go of the records up to `settled`, which nobody will read again.
+    pub(super) fn forget_records(&self, settled: u64) {
+        let mut hot = self.hot.lock();
+        let passed = hot.records.partition_point(|record| record.sequence <= settled);
+        let forgotten: Vec<Record> = hot.records.drain(..passed).collect();
+        hot.bytes -= forgotten.iter().map(Record::bytes_in_memory).sum::<usize>();
+        // Freed when others can read again.
+        drop(hot);
     }
 
     /// Copies records from `from` on out of memory; `false` when they are not there.

@@ -104,3 +104,37 @@ fn without_cursors_nothing_is_deleted() {
     log.tick();
     assert!(log.shared().state().records < 20);
 }
+
+#[test]
+fn memory_keeps_a_record_until_every_cursor_has_durably_passed_it() {
+    let disk = FakeDisk::new(1);
+    let (mut log, _) = open(&disk);
+    let in_memory = |log: &Log| {
+        let held = |from| {
+            let mut records = Vec::new();
+            log.shared().read_hot(from, 100, usize::MAX, &mut records);
+            records
+        };
+        let first = (1..=20).map(held).find(|records| !records.is_empty());
+        first.map(|records| (records[0].sequence, records.len()))
+    };
+    let slow = log.cursor("slow", Start::Oldest).unwrap();
+    let payloads: Vec<_> = (1..=10).map(payload).collect();
+    append(&mut log, &payloads, Class::Ordinary);
+    advance(&mut log, 7);
+    assert_eq!(in_memory(&log), Some((1, 10)), "another cursor is still before them");
+    slow.position.store(4, Ordering::Release);
+    assert_eq!(
+        in_memory(&log),
+        Some((1, 10)),
+        "it might come back to where it is durable"
+    );
+    log.tick();
+    assert_eq!(in_memory(&log), Some((5, 6)));
+    slow.position.store(10, Ordering::Release);
+    advance(&mut log, 10);
+    assert_eq!(in_memory(&log), None);
+    append(&mut log, &payloads, Class::Ordinary);
+    assert_eq!(in_memory(&log), Some((11, 10)));
+    assert_eq!(read_all(&log).len(), 20, "the disk has them all the same");
+}

@@ -71,21 +71,18 @@ impl Server {
             (Kind::Bare, _) => command.arg(this).args(["bare", &port.to_string()]),
             (Kind::Afternoon, _) => command.arg(this).args(["afternoon", &port.to_string(), brokers, topic]),
             (Kind::Forebay, admin) => {
-                let config = dir.path().join("forebay.toml");
-                let spool = dir.path().join("spool");
-                let text = forebay_config(
-                    port,
-                    admin.unwrap_or_default(),
-                    &spool.to_string_lossy(),
+                let config = server::Config {
+                    ports: (port, admin.unwrap_or_default()),
+                    endpoint: (PATH, SECRET),
                     brokers,
                     topic,
-                );
-                fs::write(&config, text)?;
+                    route: "",
+                };
                 command
                     .arg(env!("CARGO_BIN_EXE_forebay"))
                     .arg("serve")
                     .arg("--config")
-                    .arg(config)
+                    .arg(config.write(dir.path())?)
             }
         };
         let log = fs::File::create(dir.path().join("log"))?;
@@ -155,31 +152,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn forebay_config(port: u16, admin: u16, spool: &str, brokers: &str, topic: &str) -> String {
-    format!(
-        r#"
-[server]
-listen = "127.0.0.1:{port}"
-
-[admin]
-listen = "127.0.0.1:{admin}"
-
-[spool]
-dir = "{spool}"
-
-[endpoints.bench]
-path = "{PATH}"
-secrets = ["base64:{SECRET}"]
-
-[sinks.main]
-type = "kafka"
-brokers = ["{brokers}"]
-
-[routes.events]
-sink = "main"
-topic = "{topic}"
-"#
-    )
 }

@@ -27,8 +27,6 @@ mod server;
 
 use std::{
     collections::HashMap,
-    fs,
-    path::Path,
     time::{Duration, Instant},
 };
 
@@ -97,9 +95,15 @@ async fn measure(arguments: &Arguments, window: u64, brokers: &str) -> Result<Ou
     kafka::create_topic_named(brokers, &topic, 12, &[]).await;
     let dir = TempDir::with_prefix("forebay-bench-")?;
     let (port, admin) = (server::free_port()?, server::free_port()?);
-    let config = configuration(dir.path(), port, admin, brokers, &topic, window)?;
+    let config = server::Config {
+        ports: (port, admin),
+        endpoint: (sender::PATH, sender::SECRET),
+        brokers,
+        topic: &topic,
+        route: &format!("reorder_window = \"{window}ms\""),
+    };
     let mut command = process::mortal(env!("CARGO_BIN_EXE_forebay"));
-    command.arg("serve").arg("--config").arg(&config);
+    command.arg("serve").arg("--config").arg(config.write(dir.path())?);
     let _forebay = process::Process::run(command, &dir.path().join("log"));
     wait_until("ready", || Ok(server::is_ready(admin))).await?;
     let count = arguments.rate * arguments.seconds;
@@ -156,39 +160,4 @@ fn outcome(records: &[kafka::Read]) -> Result<Outcome> {
     }
     outcome.waited_ms.sort_unstable();
     Ok(outcome)
-}
-
-fn configuration(
-    dir: &Path,
-    port: u16,
-    admin: u16,
-    brokers: &str,
-    topic: &str,
-    window: u64,
-) -> Result<std::path::PathBuf> {
-    let path = dir.join("forebay.toml");
-    let text = format!(
-        r#"
-[server]
-listen = "127.0.0.1:{port}"
-[admin]
-listen = "127.0.0.1:{admin}"
-[spool]
-dir = "{}"
-[endpoints.bench]
-path = "{}"
-secrets = ["base64:{}"]
-[sinks.main]
-type = "kafka"
-brokers = ["{brokers}"]
-[routes.events]
-topic = "{topic}"
-reorder_window = "{window}ms"
-"#,
-        dir.join("spool").display(),
-        sender::PATH,
-        sender::SECRET,
-    );
-    fs::write(&path, text)?;
-    Ok(path)
 }

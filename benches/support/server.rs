@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "not every benchmark has a server")]
 
 use std::{
+    fs,
     io::{Read, Write},
     net::{TcpListener, TcpStream},
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -12,6 +14,56 @@ use anyhow::Result;
 
 pub fn free_port() -> Result<u16> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A Forebay with one endpoint and one route into Kafka, and what else is as it comes.
+pub struct Config<'a> {
+    /// Of webhooks, and of metrics.
+    pub ports: (u16, u16),
+    /// Where webhooks go to, and the base64 secret that signs them.
+    pub endpoint: (&'a str, &'a str),
+    pub brokers: &'a str,
+    pub topic: &'a str,
+    /// Further lines of the route.
+    pub route: &'a str,
+}
+
+impl Config<'_> {
+    /// Writes it into `dir`, where its spool will be too, and tells the file.
+    pub fn write(&self, dir: &Path) -> Result<PathBuf> {
+        let file = dir.join("forebay.toml");
+        let spool = dir.join("spool");
+        let ((port, admin), (path, secret)) = (self.ports, self.endpoint);
+        let (brokers, topic, route) = (self.brokers, self.topic, self.route);
+        let text = format!(
+            r#"
+[server]
+listen = "127.0.0.1:{port}"
+
+[admin]
+listen = "127.0.0.1:{admin}"
+
+[spool]
+dir = "{}"
+
+[endpoints.bench]
+path = "{path}"
+secrets = ["base64:{secret}"]
+
+[sinks.main]
+type = "kafka"
+brokers = ["{brokers}"]
+
+[routes.events]
+sink = "main"
+topic = "{topic}"
+{route}
+"#,
+            spool.display()
+        );
+        fs::write(&file, text)?;
+        Ok(file)
+    }
 }
 
 /// The answer, head and body.

@@ -194,24 +194,13 @@ impl Service {
         }
     }
 
-    /// Kills it (`kill -9`) when it has read and could not store: it sleeps while something piles up, and when it wakes it finds its
-    /// database locked. `pile_up` is called twice, for the pile and for the time that it is given to read it.
+    /// Kills it (`kill -9`) when it has read and could not store: its database is locked between two of its transactions, it sleeps
+    /// while something piles up, and wakes to find the lock. `pile_up` is called twice, for the pile and for the time that it is
+    /// given to read it.
     pub fn kill_before_it_can_store(&mut self, pile_up: impl Fn()) {
-        let db = self.path("streams.db");
-        let deadline = Instant::now() + STARTED;
-        let mut pause = Duration::from_millis(20);
-        let lock = loop {
-            self.signal("STOP");
-            // It may have been stopped while it was writing.
-            if let Some(lock) = Lock::take(&db) {
-                break lock;
-            }
-            assert!(Instant::now() < deadline, "{}: its database stays locked", self.name);
-            self.signal("CONT");
-            // The longer it was stopped, the more it has to write before it has time to read again.
-            std::thread::sleep(pause);
-            pause = (2 * pause).min(Duration::from_secs(1));
-        };
+        let lock = Lock::take(&self.path("streams.db"), STARTED)
+            .unwrap_or_else(|| panic!("{}: its database stays locked for {STARTED:?}", self.name));
+        self.signal("STOP");
         pile_up();
         self.signal("CONT");
         pile_up();
@@ -288,17 +277,25 @@ impl Drop for Service {
 struct Lock(Child);
 
 impl Lock {
-    /// `None` if someone else writes just now.
-    fn take(db: &Path) -> Option<Self> {
-        let script = "import sqlite3, sys\n\
-                      db = sqlite3.connect(sys.argv[1], timeout=0.2, isolation_level=None)\n\
-                      db.execute('BEGIN IMMEDIATE')\n\
+    /// Takes the first moment in which nobody else writes, however short it is. `None` if there was none in so long.
+    fn take(db: &Path, within: Duration) -> Option<Self> {
+        let script = "import sqlite3, sys, time\n\
+                      db = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)\n\
+                      deadline = time.monotonic() + float(sys.argv[2])\n\
+                      while True:\n\
+                      \x20   try:\n\
+                      \x20       db.execute('BEGIN IMMEDIATE')\n\
+                      \x20       break\n\
+                      \x20   except sqlite3.OperationalError:\n\
+                      \x20       if time.monotonic() > deadline: raise\n\
+                      \x20       time.sleep(0.001)\n\
                       print('locked', flush=True)\n\
                       sys.stdin.read()";
         let mut command = Command::new("python3");
         command
             .args(["-c", script])
             .arg(db)
+            .arg(within.as_secs().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         command.stderr(Stdio::null());

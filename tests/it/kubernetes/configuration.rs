@@ -1,0 +1,117 @@
+//! The configuration that the chart renders: Forebay takes it, and reads in it what the chart computed with.
+
+use std::{fs, time::Duration};
+
+use forebay::config::{Config, SinkKind};
+use tempfile::TempDir;
+
+use super::{
+    COMPLETE, MORE, REPLICAS, combinations, fullest,
+    pod::{Node, container, seconds, spec},
+};
+use crate::support::chart::{CHART, documents, render, root};
+
+/// The init container, run as the pod would run it: its arguments, environment, configuration and secrets.
+#[test]
+fn forebay_takes_every_configuration_that_the_chart_renders() {
+    for complete in COMPLETE {
+        for more in [None].into_iter().chain(REPLICAS.into_iter().chain(MORE).map(Some)) {
+            let files: Vec<&str> = [complete].into_iter().chain(more).collect();
+            let manifests = documents(&render(CHART, &files, &[]).unwrap());
+            let node = Node::first(&manifests);
+            let output = node.run(container(&manifests, "StatefulSet", "check"));
+            assert_eq!(output.code, 0, "{files:?}: {output:?}");
+            assert!(!output.text.contains("warning"), "{files:?}: {output:?}");
+        }
+    }
+}
+
+#[test]
+fn a_pod_whose_secret_is_missing_does_not_start() {
+    let manifests = documents(
+        &render(
+            CHART,
+            &[COMPLETE[2]],
+            &["--set", "secrets.existing[0].items[0].path=other"],
+        )
+        .unwrap(),
+    );
+    let output = Node::first(&manifests).run(container(&manifests, "StatefulSet", "check"));
+    assert_eq!(output.code, 64, "{output:?}");
+    assert!(output.text.contains("endpoints.acme.secrets"), "{output:?}");
+}
+
+#[test]
+fn the_charts_defaults_are_forebays() {
+    let manifests = documents(&render(CHART, &[COMPLETE[0]], &[]).unwrap());
+    let of_chart = Node::first(&manifests).config(container(&manifests, "StatefulSet", "check"));
+    let dir = TempDir::new().unwrap();
+    let least = dir.path().join("least.toml");
+    let text = "[endpoints.acme]\npath = \"/millicast/acme\"\nsecrets = [\"base64:MDEy\"]\n[sinks.main]\ntype = \"kafka\"\nbrokers = [\"kafka\"]\n";
+    fs::write(&least, text).unwrap();
+    let least = Config::load(&least, std::iter::empty()).unwrap();
+    assert_eq!(format!("{:?}", of_chart.server), format!("{:?}", least.server));
+    assert_eq!(format!("{:?}", of_chart.admin), format!("{:?}", least.admin));
+    assert_eq!(format!("{:?}", of_chart.routes), format!("{:?}", least.routes));
+    assert_eq!(of_chart.spool.bytes_max, least.spool.bytes_max);
+    assert_eq!(of_chart.spool.dir, least.spool.dir);
+    assert_eq!(of_chart.spool.replica.as_deref(), Some("forebay-0"));
+    assert!(matches!(of_chart.sinks[0].kind, SinkKind::Kafka(_)));
+}
+
+/// Computed from what Forebay itself reads in the configuration, not from the texts that the chart adds up.
+#[test]
+fn a_pod_has_the_time_for_all_that_its_stop_may_take() {
+    let longer =
+        "--set=config.server.body_deadline=1m,config.server.drain_delay=1500ms,config.server.shutdown_deadline=59m 59s";
+    for (files, more) in combinations()
+        .iter()
+        .take(40)
+        .map(|files| (files, &[][..]))
+        .chain([(&fullest()[0], &[longer][..])])
+    {
+        let manifests = documents(&render(CHART, files, more).unwrap());
+        let server = Node::first(&manifests)
+            .config(container(&manifests, "StatefulSet", "check"))
+            .server;
+        let pod = spec(&manifests, "StatefulSet");
+        let serving = container(&manifests, "StatefulSet", "forebay");
+        let pre_stop = seconds(&serving["lifecycle"]["preStop"]["sleep"]["seconds"]);
+        let grace = seconds(&pod["terminationGracePeriodSeconds"]);
+        let deadlines = server.drain_delay + server.body_deadline + server.shutdown_deadline;
+        assert!(
+            grace >= pre_stop + deadlines + Duration::from_secs(10 + 5),
+            "{files:?} {more:?}: {grace:?}"
+        );
+        assert!(pre_stop + server.drain_delay >= Duration::from_secs(5), "{files:?}");
+        assert!(
+            server.shutdown_deadline >= server.body_deadline + Duration::from_secs(5),
+            "{files:?}"
+        );
+    }
+}
+
+/// The chart computes with these, and can ask nobody for them.
+#[test]
+fn the_limits_that_the_chart_knows_are_those_of_the_code() {
+    for (file, text) in [
+        (
+            "src/app.rs",
+            "SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);",
+        ),
+        ("src/app.rs", "DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;"),
+        ("src/app.rs", "HOT_BYTES_MAX: usize = 64 << 20;"),
+        ("src/config/routes.rs", "IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;"),
+        ("src/config/routes.rs", "REORDER_BYTES_MAX: u64 = 64 * MIB;"),
+        (
+            "src/ingress/service.rs",
+            "ACK_DEADLINE: Duration = Duration::from_millis(2500);",
+        ),
+    ] {
+        let code = fs::read_to_string(root().join(file)).unwrap();
+        assert!(
+            code.contains(text),
+            "{file}: no {text}; look at templates/_config.tpl and _validate.tpl of the chart"
+        );
+    }
+}

@@ -24,6 +24,8 @@ pub mod config;
 pub mod dispatch;
 pub mod event;
 #[cfg(feature = "server")]
+mod http_client;
+#[cfg(feature = "server")]
 pub mod ingress;
 #[cfg(feature = "server")]
 pub mod lifecycle;

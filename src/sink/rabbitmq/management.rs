@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, StatusCode, Url};
+use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
 use super::uri::{self, Node};
-use crate::config;
+use crate::{config, http_client};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Of one answer: a thousand queues are about one.
@@ -81,16 +81,10 @@ impl Management {
         let asked = async {
             let request = self.client.get(url).basic_auth(&self.user, Some(&self.password));
             let mut answer = request.send().await?;
-            let mut body = Vec::new();
-            while let Some(part) = answer.chunk().await? {
-                body.extend_from_slice(&part);
-                if body.len() > ANSWER_BYTES_MAX {
-                    break;
-                }
-            }
+            let body = http_client::body(&mut answer, ANSWER_BYTES_MAX).await?;
             Ok((answer.status(), body))
         };
-        let (status, body) = asked.await.map_err(|error: reqwest::Error| told(causes(&error)))?;
+        let (status, body) = asked.await.map_err(|error: reqwest::Error| told(cause(error)))?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body).map_err(|_| told("it does not answer in JSON".to_owned())),
             StatusCode::NOT_FOUND => Err(Unknown::NotThere),
@@ -117,25 +111,17 @@ fn client(config: &config::RabbitMq) -> Result<Client, String> {
         .timeout(DEADLINE)
         .redirect(reqwest::redirect::Policy::none());
     if let Some(path) = &config.tls.ca_file {
-        let unusable = |cause: String| format!("tls.ca_file {}: {cause}", path.display());
-        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(causes(&error)))?;
+        let certificates =
+            http_client::certificates(path).map_err(|cause| format!("tls.ca_file {}: {cause}", path.display()))?;
         builder = builder.tls_certs_merge(certificates);
     }
-    builder.build().map_err(|error| causes(&error))
+    builder.build().map_err(http_client::root_cause)
 }
 
-/// An error with what caused it, without the URL.
-fn causes(error: &reqwest::Error) -> String {
-    let mut causes = Vec::new();
-    let mut next = std::error::Error::source(error);
-    while let Some(cause) = next {
-        causes.push(cause.to_string());
-        next = cause.source();
+/// What is behind an error.
+fn cause(error: reqwest::Error) -> String {
+    if error.is_timeout() {
+        return format!("no answer within {} s", DEADLINE.as_secs());
     }
-    match causes.last() {
-        _ if error.is_timeout() => format!("no answer within {} s", DEADLINE.as_secs()),
-        Some(cause) => cause.clone(),
-        None => error.to_string(),
-    }
+    http_client::root_cause(error)
 }

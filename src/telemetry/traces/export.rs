@@ -1,7 +1,6 @@
 //! From spans that ended to the collector.
 
 use std::{
-    error::Error,
     future::Future,
     pin::Pin,
     sync::Arc,
@@ -26,7 +25,7 @@ use tokio::{
 };
 
 use super::{Metrics, SetupError};
-use crate::telemetry::Seldom;
+use crate::{http_client, telemetry::Seldom};
 
 /// Spans that ended and were not sent; one more is dropped.
 pub(super) const QUEUE_SPANS_MAX: usize = 8192;
@@ -209,11 +208,11 @@ impl HttpClient for Client {
         Self: 'future,
     {
         Box::pin(async {
-            let answer = self.answer(request).await;
+            let answer = self.answer(request).await.map_err(http_client::causes);
             match &answer {
                 Ok(answer) if answer.status().is_success() => {}
                 Ok(answer) => *self.cause.lock() = format!("the collector answers {}", answer.status()),
-                Err(error) => *self.cause.lock() = causes(error),
+                Err(cause) => self.cause.lock().clone_from(cause),
             }
             answer.map_err(HttpError::from)
         })
@@ -224,28 +223,11 @@ impl Client {
     async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, reqwest::Error> {
         let (head, body) = request.into_parts();
         let request = self.client.post(head.uri.to_string()).headers(head.headers).body(body);
-        let mut came = request.send().await.map_err(reqwest::Error::without_url)?;
-        let mut body = Vec::new();
-        while body.len() < ANSWER_BYTES_MAX
-            && let Some(chunk) = came.chunk().await.map_err(reqwest::Error::without_url)?
-        {
-            body.extend_from_slice(&chunk);
-        }
+        let mut came = request.send().await?;
+        let body = http_client::body(&mut came, ANSWER_BYTES_MAX).await?;
         let mut answer = Response::new(body.into());
         *answer.status_mut() = came.status();
         *answer.headers_mut() = std::mem::take(came.headers_mut());
         Ok(answer)
     }
-}
-
-/// An error with what is behind it.
-fn causes(error: &reqwest::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

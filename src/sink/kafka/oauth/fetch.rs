@@ -1,13 +1,16 @@
 //! The request for a token: OAuth's client credentials grant (RFC 6749, section 4.4).
 
-use std::{error::Error, time::Duration};
+use std::{path::Path, time::Duration};
 
-use reqwest::{Certificate, Client, Response, StatusCode, redirect};
+use reqwest::{Client, StatusCode, redirect};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::{failure, settings::Settings, token::Token};
-use crate::sink::{Failure, Remedy};
+use crate::{
+    http_client,
+    sink::{Failure, Remedy},
+};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
@@ -37,13 +40,13 @@ pub(super) async fn fetch(settings: &Settings) -> Result<Token, Failure> {
         .header("accept", "application/json")
         .body(form(settings));
     let answered = async {
-        let response = request.send().await?;
-        let status = response.status();
-        Ok((status, body(response).await?))
+        let mut answer = request.send().await?;
+        let body = http_client::body(&mut answer, ANSWER_BYTES_MAX).await?;
+        Ok((answer.status(), body))
     };
     let (status, body) = answered
         .await
-        .map_err(|error: reqwest::Error| failed(Remedy::Retry, causes(error)))?;
+        .map_err(|error: reqwest::Error| failed(Remedy::Retry, http_client::causes(error)))?;
     if status != StatusCode::OK {
         let (remedy, reason) = refusal(status, &body);
         return Err(failed(remedy, reason));
@@ -54,12 +57,11 @@ pub(super) async fn fetch(settings: &Settings) -> Result<Token, Failure> {
 fn client(ca_file: Option<&str>) -> Result<Client, String> {
     let mut builder = Client::builder().timeout(DEADLINE).redirect(redirect::Policy::none());
     if let Some(path) = ca_file {
-        let unusable = |reason: String| format!("https.ca.location {path}: {reason}");
-        let pem = std::fs::read(path).map_err(|error| unusable(error.to_string()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| unusable(causes(error)))?;
+        let certificates = http_client::certificates(Path::new(path))
+            .map_err(|reason| format!("https.ca.location {path}: {reason}"))?;
         builder = builder.tls_certs_only(certificates);
     }
-    builder.build().map_err(causes)
+    builder.build().map_err(http_client::causes)
 }
 
 fn form(settings: &Settings) -> String {
@@ -71,17 +73,6 @@ fn form(settings: &Settings) -> String {
     }
     drop(pairs);
     url.query().unwrap_or_default().to_owned()
-}
-
-/// The body, as far as an answer can be long.
-async fn body(mut response: Response) -> reqwest::Result<Vec<u8>> {
-    let mut body = Vec::new();
-    while body.len() < ANSWER_BYTES_MAX
-        && let Some(chunk) = response.chunk().await?
-    {
-        body.extend_from_slice(&chunk);
-    }
-    Ok(body)
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> (Remedy, String) {
@@ -104,17 +95,4 @@ fn refusal(status: StatusCode, body: &[u8]) -> (Remedy, String) {
             format!("{said}: correct sasl.oauthbearer.token.endpoint.url"),
         ),
     }
-}
-
-/// What an error says, with what is behind it, and without the URL, which is named already.
-fn causes(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -72,8 +72,10 @@ impl Server {
             (Kind::Afternoon, _) => command.arg(this).args(["afternoon", &port.to_string(), brokers, topic]),
             (Kind::Forebay, admin) => {
                 let config = server::Config {
-                    ports: (port, admin.unwrap_or_default()),
-                    endpoint: (PATH, SECRET),
+                    port,
+                    admin: admin.unwrap_or_default(),
+                    path: PATH,
+                    secret: SECRET,
                     brokers,
                     topic,
                     route: "",

@@ -96,8 +96,10 @@ async fn measure(arguments: &Arguments, window: u64, brokers: &str) -> Result<Ou
     let dir = TempDir::with_prefix("forebay-bench-")?;
     let (port, admin) = (server::free_port()?, server::free_port()?);
     let config = server::Config {
-        ports: (port, admin),
-        endpoint: (sender::PATH, sender::SECRET),
+        port,
+        admin,
+        path: sender::PATH,
+        secret: sender::SECRET,
         brokers,
         topic: &topic,
         route: &format!("reorder_window = \"{window}ms\""),

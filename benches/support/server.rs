@@ -18,10 +18,13 @@ pub fn free_port() -> Result<u16> {
 
 /// A Forebay with one endpoint and one route into Kafka, and what else is as it comes.
 pub struct Config<'a> {
-    /// Of webhooks, and of metrics.
-    pub ports: (u16, u16),
-    /// Where webhooks go to, and the base64 secret that signs them.
-    pub endpoint: (&'a str, &'a str),
+    /// Where webhooks go to.
+    pub port: u16,
+    /// Where metrics are.
+    pub admin: u16,
+    pub path: &'a str,
+    /// In base64.
+    pub secret: &'a str,
     pub brokers: &'a str,
     pub topic: &'a str,
     /// Further lines of the route.
@@ -33,8 +36,15 @@ impl Config<'_> {
     pub fn write(&self, dir: &Path) -> Result<PathBuf> {
         let file = dir.join("forebay.toml");
         let spool = dir.join("spool");
-        let ((port, admin), (path, secret)) = (self.ports, self.endpoint);
-        let (brokers, topic, route) = (self.brokers, self.topic, self.route);
+        let Self {
+            port,
+            admin,
+            path,
+            secret,
+            brokers,
+            topic,
+            route,
+        } = self;
         let text = format!(
             r#"
 [server]

@@ -32,9 +32,9 @@
 //! # Read path
 //!
 //! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader near the head copies
-//! references. One that is far behind reads the files a mebibyte at a time, on a blocking thread, up to what is durable. Where a frame is wrong it goes on at the next valid
-//! header; the writer is told, counts it and copies the bytes to `quarantine/`. A segment that is deleted under a reader is finished from
-//! the open file, or passed over: only what every cursor has passed is deleted.
+//! references. One that is far behind reads the files a mebibyte at a time, on a blocking thread, up to what is durable. Where a frame is wrong
+//! it goes on at the next valid header; the writer is told, counts it and copies the bytes to `quarantine/`. A segment that is deleted
+//! under a reader is finished from the open file, or passed over: only what every cursor has passed is deleted.
 //!
 //! # Delete path
 //!

@@ -2,7 +2,13 @@
 
 mod guide;
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs::{OpenOptions, Permissions},
+    io::Write as _,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
@@ -51,8 +57,8 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
         ),
     };
     let brokers = embedded.as_ref().map(EmbeddedKafka::brokers);
-    let dir = TempDir::with_prefix("forebay-dev-")
-        .map_err(|error| Failure::disk(format!("failed to make a temporary directory: {error}")))?;
+    let dir =
+        temporary_dir().map_err(|error| Failure::disk(format!("failed to make a temporary directory: {error}")))?;
     let (secret, text) = secret(args)?;
     let config = config(args, dir.path(), &text, brokers.as_deref())?;
     let source = source(&config).await?;
@@ -148,6 +154,14 @@ fn say(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
+/// A directory for the spool and for the configuration with its secret, which nobody else can enter.
+fn temporary_dir() -> std::io::Result<TempDir> {
+    tempfile::Builder::new()
+        .prefix("forebay-dev-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+}
+
 /// The secret that was given, else a new one, with its text for people.
 fn secret(args: &DevArgs) -> Result<(Secret, String), Failure> {
     if let Some(given) = &args.secret {
@@ -182,7 +196,12 @@ fn config(args: &DevArgs, dir: &Path, secret: &str, brokers: Option<&str>) -> Re
     });
     // JSON is YAML.
     let file = file.with_extension("yaml");
-    std::fs::write(&file, content.to_string())
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&file)
+        .and_then(|mut file| file.write_all(content.to_string().as_bytes()))
         .map_err(|error| Failure::disk(format!("failed to write {}: {error}", file.display())))?;
     // For `--amqp env:NAME`; the keys of a configuration that is not ours are left out.
     let env = process_env().filter(|(name, _)| !name.starts_with("FOREBAY"));

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 use config::Value;
 
 use super::{
-    Admin, Config, Endpoint, Problems, SecretSource, Server, Spool, Tracing, problems::Found, source, table::Table,
-    values,
+    Admin, Config, Endpoint, Problems, SecretSource, Server, Spool, Tracing, exposure, problems::Found, source,
+    table::Table, values,
 };
 use crate::event::Provider;
 
@@ -98,6 +98,8 @@ impl Loader<'_> {
         };
         self.relations(&config);
         config.warnings = self.warnings;
+        let exposed = exposure::warnings(&config, self.file, self.found);
+        config.warnings.extend(exposed);
         config
     }
 

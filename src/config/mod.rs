@@ -4,6 +4,7 @@
 //! [`Config::load`] is the only way in. It reports every problem at once, each with the file or environment variable and
 //! the key.
 
+mod exposure;
 mod load;
 mod problems;
 mod routes;

@@ -59,6 +59,11 @@ impl Found {
         self.variables.borrow_mut().insert(key, name.to_owned());
     }
 
+    /// Whether the environment set `key`.
+    pub fn is_of_environment(&self, key: &str) -> bool {
+        self.variables.borrow().contains_key(key)
+    }
+
     /// A problem of `key`, wherever it was set: by the environment, else in `file`.
     pub fn add_to(&self, file: &str, key: &str, text: impl Into<String>) {
         let variable = self.variables.borrow().get(key).cloned();

@@ -84,6 +84,9 @@ impl Loader<'_> {
         let mut origins = BTreeMap::new();
         let key = table.key("properties");
         for (name, origin, value) in table.table("properties").leaves() {
+            if let Some(variable) = value.origin() {
+                self.found.set_by(format!("{key}.{name}"), variable);
+            }
             match values::property(&value) {
                 Ok(value) => {
                     origins.insert(name.clone(), origin);

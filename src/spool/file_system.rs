@@ -3,10 +3,14 @@
 use std::{
     fs, io,
     io::{Read, Seek, Write},
-    os::unix::fs::FileExt,
+    os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
     path::Path,
     sync::Arc,
 };
+
+/// What is made is for the user of the process alone: records hold the bodies as they came.
+const DIR_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
 
 /// What the spool asks of a file system.
 pub(super) trait FileSystem: Send + Sync {
@@ -68,7 +72,7 @@ impl FileSystem for RealFileSystem {
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             self.make_dir(parent)?;
         }
-        match fs::create_dir(path) {
+        match fs::DirBuilder::new().mode(DIR_MODE).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
@@ -89,6 +93,7 @@ impl FileSystem for RealFileSystem {
             .read(true)
             .write(true)
             .create_new(true)
+            .mode(FILE_MODE)
             .open(path)?;
         allocate(&file, len)?;
         Ok(Arc::new(file))
@@ -112,6 +117,7 @@ impl FileSystem for RealFileSystem {
             .write(true)
             .create(true)
             .truncate(false)
+            .mode(FILE_MODE)
             .open(path)?;
         match file.try_lock() {
             Ok(()) => {

@@ -10,6 +10,8 @@ use std::path::PathBuf;
 
 use forebay::config::{Config, Problems};
 
+use crate::support::process::private_dir;
+
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 
 /// The least that starts.
@@ -36,7 +38,7 @@ struct Dir(tempfile::TempDir);
 
 impl Dir {
     fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
+        Self(private_dir())
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {

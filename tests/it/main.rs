@@ -16,6 +16,7 @@ mod dev;
 mod disk;
 mod drain;
 mod end_to_end;
+mod files;
 mod image;
 mod ingress;
 mod kafka_sink;

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     http,
-    process::free_port,
+    process::{free_port, private_dir},
     program::{self, Program},
     secrets,
 };
@@ -116,7 +116,7 @@ impl Setup {
 
     /// What sinks and routes of the caller's own say, in TOML.
     pub fn publishing(routes: &str) -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = private_dir();
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Self {
             public: local(free_port()),

@@ -139,6 +139,12 @@ pub fn directory(prefix: &str) -> TempDir {
     tempfile::Builder::new().prefix(&prefix).tempdir().unwrap()
 }
 
+/// A temporary directory that nobody else can enter, as is right for one with a configuration that holds secrets.
+pub fn private_dir() -> TempDir {
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    tempfile::Builder::new().permissions(mode).tempdir().unwrap()
+}
+
 /// A port that nobody listens on. Below the range from which the kernel takes ports for outgoing connections, so that none of
 /// those is in the way when a broker comes back.
 pub fn free_port() -> u16 {

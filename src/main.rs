@@ -18,9 +18,11 @@ fn main() -> ExitCode {
         return cli::tell(&cli::Failure::usage(error.to_string()), format);
     }
     // What a thread or task of its own panicked with is its owner's affair; this is for the rest.
-    match panic::catch_unwind(|| cli::run(cli)) {
+    let exit = match panic::catch_unwind(|| cli::run(cli)) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => cli::tell(&failure, format),
         Err(_) => cli::Exit::Bug.into(),
-    }
+    };
+    logging::flush();
+    exit
 }

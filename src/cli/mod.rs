@@ -164,8 +164,7 @@ pub fn tell(failure: &Failure, format: Format) -> ExitCode {
         Format::Human => format!("forebay: {failure}"),
         Format::Json => logging::last_line(&failure.to_string(), failure.exit as u8),
     };
-    // There is nobody left to tell when stderr is gone.
-    let _ = writeln!(std::io::stderr(), "{line}");
+    logging::print_line(&line);
     failure.exit.into()
 }
 

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    exponential_buckets,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, exponential_buckets,
 };
 
-use super::process::Process;
+use super::{logging, process::Process};
 
 /// The commit that was built, where the build was told.
 const REVISION: &str = match option_env!("FOREBAY_REVISION") {
@@ -51,6 +51,7 @@ pub struct Metrics {
     pub publish_seconds: HistogramVec,
     pub dead_letters: IntCounterVec,
     pub spans: IntCounterVec,
+    log_lines_dropped: IntCounter,
 }
 
 /// Registers on one registry, with the names' prefix.
@@ -67,6 +68,10 @@ impl Register<'_> {
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
         self.keep(IntCounterVec::new(Opts::new(format!("forebay_{name}"), help), labels))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.keep(IntCounter::new(format!("forebay_{name}"), help))
     }
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
@@ -193,6 +198,10 @@ impl Metrics {
                 &["route", "reason"],
             ),
             spans: r.counters("spans_total", "Spans that ended, by what became of them.", &["outcome"]),
+            log_lines_dropped: r.counter(
+                "log_lines_dropped_total",
+                "Lines of the log that could not be written, or that had no room to wait for whoever reads it.",
+            ),
             registry: registry.clone(),
         };
         Arc::new(metrics)
@@ -201,6 +210,8 @@ impl Metrics {
     /// All metrics in Prometheus' text format.
     pub fn text(&self) -> String {
         self.process.refresh();
+        self.log_lines_dropped
+            .inc_by(logging::lines_dropped().saturating_sub(self.log_lines_dropped.get()));
         TextEncoder::new()
             .encode_to_string(&self.registry.gather())
             .expect("the metrics are valid and a string takes them")

@@ -1,5 +1,6 @@
 //! What Forebay tells of itself: metrics, logs, traces.
 
+mod log_queue;
 pub mod logging;
 pub mod metrics;
 mod process;

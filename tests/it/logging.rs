@@ -1,5 +1,7 @@
 //! The log of the real binary, in JSON: what fields its lines have, and how many lines a flood of refused requests makes.
 
+mod unread;
+
 use std::{
     collections::BTreeSet,
     fs,

@@ -10,22 +10,25 @@
 //! refused, all of it is answered before the phase is `Stopping`.
 
 mod drain;
+mod error;
 mod handed;
 mod kept_file;
 mod known_routes;
 mod observe;
 mod replica;
+mod secret_sources;
 mod secrets;
 mod stop;
 mod supervisor;
+mod tasks;
 
+pub use error::{BuildError, RunError};
 pub use handed::{Handed, HandedError};
 
-use std::{io, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    task::JoinSet,
     time::{Instant, timeout, timeout_at},
 };
 
@@ -49,9 +52,10 @@ use crate::{
 pub use drain::{Drain, DrainEnd};
 use known_routes::KnownRoutes;
 use observe::{Overview, SpoolMetrics};
-use secrets::{Endpoints, SecretError};
-use stop::StopSignals;
+use secrets::Endpoints;
+use stop::{Hangups, StopSignals};
 use supervisor::State;
+use tasks::Tasks;
 
 /// Dead letters may take this much of the disk beside `spool.bytes_max`.
 const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
@@ -69,45 +73,6 @@ const SPANS_DEADLINE_MIN: Duration = Duration::from_secs(1);
 /// Once the disk has failed, those who wait for it may take this long to read their 503.
 const FAILED_ANSWERS_DEADLINE: Duration = Duration::from_secs(1);
 
-/// Why Forebay did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error("failed to open the spool: {0}")]
-    Spool(#[from] OpenError),
-    #[error("failed to keep {path}: {source}")]
-    KeptFile { path: PathBuf, source: io::Error },
-    #[error(
-        "the spool {dir} holds what route {route:?} has not published, and the configuration has no such route; either \
-         put the route back, or give that up: spool.abandon_routes = [{route:?}]"
-    )]
-    CursorWithoutRoute { dir: PathBuf, route: String },
-    #[error("endpoint {endpoint}: {source}")]
-    Secret { endpoint: String, source: SecretError },
-    #[error("failed to listen: {0}")]
-    Ingress(#[from] ingress::BindError),
-    #[error("failed to listen for the operator: {0}")]
-    Admin(#[from] admin::BindError),
-    #[error("failed to set up sink {sink:?}: {text}")]
-    Sink { sink: String, text: String },
-    #[error("failed to set up tracing: {0}")]
-    Tracing(#[from] SetupError),
-    #[error("failed to listen for signals: {0}")]
-    Signals(io::Error),
-    #[error("spool.dir: there is no spool in {0}: nothing was ever taken in there")]
-    NoSpool(PathBuf),
-}
-
-/// Why a running Forebay ended before it was told to, or not as it was told to.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error("the disk failed: {0}; everything acknowledged is on it, and the next start recovers it")]
-    Disk(String),
-    #[error("{0} ended, which is a bug")]
-    Bug(&'static str),
-    #[error("told to stop a second time; what is not published stays in the spool")]
-    StoppedAtOnce,
-}
-
 /// A Forebay that listens, and is ready to run.
 pub struct App {
     config: Config,
@@ -122,6 +87,7 @@ pub struct App {
     endpoints: Endpoints,
     certificates: Certificates,
     signals: StopSignals,
+    hangups: Hangups,
     exporter: Option<Exporter>,
 }
 
@@ -133,6 +99,7 @@ impl App {
     /// The first thing that is not as it must be.
     pub async fn build(config: Config, handed: Handed) -> Result<Self, BuildError> {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
+        let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let metrics = Metrics::new();
         let lifecycle = Arc::new(Lifecycle::starting());
         let Stored {
@@ -144,7 +111,7 @@ impl App {
             exporter,
         } = Stored::open(&config, &metrics)?;
         let certificates = Certificates::register(&metrics.registry, &config.sinks).expect(ONCE);
-        let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir)?;
+        let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir, &metrics)?;
         let served = endpoints.served();
         let shares_socket = handed.ingress.is_some();
         for (name, socket) in [("ingress", &handed.ingress), ("admin", &handed.admin)] {
@@ -166,6 +133,7 @@ impl App {
             spool: spool.clone(),
             dead_letters: dead_letters.clone(),
             routes: routes.iter().map(Dispatcher::status).collect(),
+            secrets: endpoints.secrets(),
             metrics: metrics.clone(),
         });
         let admin = admin::bind(
@@ -194,6 +162,7 @@ impl App {
             endpoints,
             certificates,
             signals,
+            hangups,
             exporter,
         })
     }
@@ -215,16 +184,17 @@ impl App {
     /// The disk failed, a part ended by itself, or a second signal came.
     pub async fn run(mut self) -> Result<(), RunError> {
         let (stop, stop_signal) = watch::channel(None);
-        let mut publishing = JoinSet::new();
+        let mut publishing = Tasks::new();
         for route in self.routes {
-            publishing.spawn(route.run(stop_signal.clone()));
+            publishing.spawn(task_of_route(route.status().name()), route.run(stop_signal.clone()));
         }
         let (ingress, admin) = (self.ingress.handle(), self.admin.handle());
-        let mut servers = JoinSet::new();
-        servers.spawn(self.ingress.run());
-        servers.spawn(self.admin.run());
-        let keeping = tokio::spawn(self.endpoints.keep());
-        let watching = tokio::spawn(self.certificates.keep());
+        let mut servers = Tasks::new();
+        servers.spawn("the server for webhooks", self.ingress.run());
+        servers.spawn("the server for the operator", self.admin.run());
+        let mut keepers = Tasks::new();
+        keepers.spawn("the task that keeps endpoints", self.endpoints.keep(self.hangups));
+        keepers.spawn("the task that keeps certificates", self.certificates.keep());
         let exporting = self.exporter.map(Exporter::start);
         self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");
@@ -236,8 +206,9 @@ impl App {
             name = self.signals.next() => name,
             reason = self.spool.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
             reason = self.dead_letters.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
-            Some(_) = publishing.join_next() => return Err(RunError::Bug("a route")),
-            Some(_) = servers.join_next() => return Err(RunError::Bug("a server")),
+            name = publishing.ended() => return Err(RunError::Bug(name)),
+            name = servers.ended() => return Err(RunError::Bug(name)),
+            name = keepers.ended() => return Err(RunError::Bug(name)),
         };
 
         let orderly = async {
@@ -254,8 +225,7 @@ impl App {
             }
             self.lifecycle.advance(Phase::Stopping);
             ingress.stop().await;
-            keeping.abort();
-            watching.abort();
+            drop(keepers);
             settled(&stop, deadline, &mut publishing).await;
             tokio::join!(close(&self.spool, &self.dead_letters), flush(exporting, deadline));
             admin.stop().await;
@@ -270,9 +240,14 @@ impl App {
 }
 
 /// Ends the routes: each may settle what it has in flight until the deadline.
-async fn settled(stop: &watch::Sender<Option<Instant>>, deadline: Instant, publishing: &mut JoinSet<()>) {
+async fn settled(stop: &watch::Sender<Option<Instant>>, deadline: Instant, publishing: &mut Tasks<()>) {
     stop.send_replace(Some(deadline));
-    while publishing.join_next().await.is_some() {}
+    publishing.all_ended().await;
+}
+
+/// The name of the task that publishes for a route.
+fn task_of_route(route: &str) -> String {
+    format!("the task of route {route}")
 }
 
 /// What is on disk, and the routes that publish it.

@@ -2,9 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
-use super::{BuildError, RunError, Stored, close, flush, stop::StopSignals};
+use super::{
+    BuildError, RunError, Stored, close, flush,
+    stop::{Hangups, StopSignals},
+    tasks::Tasks,
+};
 use crate::{
     config::Config,
     dispatch::{Dispatcher, RouteStatus, Snapshot},
@@ -21,6 +25,8 @@ pub struct Drain {
     metrics: Arc<Metrics>,
     shutdown_deadline: Duration,
     signals: StopSignals,
+    /// Caught, and of no meaning here: it has no secrets.
+    _hangups: Hangups,
 }
 
 /// How it came out.
@@ -46,12 +52,14 @@ impl Drain {
             return Err(BuildError::NoSpool(config.spool.dir.clone()));
         }
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
+        let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let metrics = Metrics::new();
         Ok(Self {
             stored: Stored::open(config, &metrics)?,
             metrics,
             shutdown_deadline: config.server.shutdown_deadline,
             signals,
+            _hangups: hangups,
         })
     }
 
@@ -72,9 +80,9 @@ impl Drain {
         let statuses: Vec<RouteStatus> = routes.iter().map(Dispatcher::status).collect();
         let snapshots = || -> Vec<Snapshot> { statuses.iter().map(|status| status.snapshot(&spool)).collect() };
         let (stop, stop_signal) = watch::channel(None);
-        let mut publishing = JoinSet::new();
-        for route in routes {
-            publishing.spawn(route.run(stop_signal.clone()));
+        let mut publishing = Tasks::new();
+        for (route, status) in routes.into_iter().zip(&statuses) {
+            publishing.spawn(super::task_of_route(status.name()), route.run(stop_signal.clone()));
         }
         loop {
             let routes = snapshots();
@@ -87,14 +95,14 @@ impl Drain {
                 _ = self.signals.next() => break,
                 reason = spool.failed() => return Err(RunError::Disk(reason)),
                 reason = dead_letters.failed() => return Err(RunError::Disk(reason)),
-                Some(_) = publishing.join_next() => return Err(RunError::Bug("a route")),
+                name = publishing.ended() => return Err(RunError::Bug(name)),
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }
         let orderly = async {
             let deadline = Instant::now() + self.shutdown_deadline;
             stop.send_replace(Some(deadline));
-            while publishing.join_next().await.is_some() {}
+            publishing.all_ended().await;
             tokio::join!(close(&spool, &dead_letters), flush(exporting, deadline));
         };
         tokio::select! {

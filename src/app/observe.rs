@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::secrets::EndpointSecrets;
 use crate::{
     dispatch::{RouteStatus, Snapshot},
     spool::{Observer, Spool, State, damage_kinds},
@@ -37,6 +38,7 @@ pub(super) struct Overview {
     pub(super) spool: Spool,
     pub(super) dead_letters: Spool,
     pub(super) routes: Vec<RouteStatus>,
+    pub(super) secrets: Vec<Arc<EndpointSecrets>>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -48,6 +50,7 @@ struct Status {
     spool: SpoolStatus,
     dead_letters: SpoolStatus,
     routes: Vec<Snapshot>,
+    endpoints: Vec<serde_json::Value>,
 }
 
 #[derive(serde::Serialize)]
@@ -84,6 +87,11 @@ impl Overview {
         for route in &self.routes {
             route.collect(&self.spool);
         }
+        // A file may hold fewer secrets than before.
+        self.metrics.secret_last_match.reset();
+        for secrets in &self.secrets {
+            secrets.collect(&self.metrics);
+        }
     }
 
     pub(super) fn status(&self) -> serde_json::Value {
@@ -93,6 +101,7 @@ impl Overview {
             spool: self.spool.state().into(),
             dead_letters: self.dead_letters.state().into(),
             routes: self.routes.iter().map(|route| route.snapshot(&self.spool)).collect(),
+            endpoints: self.secrets.iter().map(|secrets| secrets.status()).collect(),
         };
         serde_json::to_value(status).expect("names and numbers always serialize")
     }

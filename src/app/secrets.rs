@@ -5,36 +5,47 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use super::{BuildError, kept_file};
-pub(super) use crate::config::SecretSourceError as SecretError;
+use parking_lot::Mutex;
+use prometheus::IntCounter;
+use serde_json::{Value, json};
+
+use super::{
+    BuildError, kept_file,
+    secret_sources::{Position, SecretSources, SourceChange, SourceState},
+    stop::Hangups,
+};
 use crate::{
-    config::{Endpoint, SecretSource},
+    config::{self, SecretSource},
     ingress,
     provider::millicast::{Receiver, Secret},
+    telemetry::Metrics,
 };
 
 /// How often secret files are read again, and learned accounts are kept.
 const INTERVAL: Duration = Duration::from_secs(2);
 const ACCOUNTS_FILE: &str = "accounts.json";
 
-struct Opened {
-    endpoint: Endpoint,
-    receiver: Arc<Receiver>,
-    secrets: Vec<Secret>,
-}
-
 /// Every endpoint with its receiver.
 pub(super) struct Endpoints {
-    endpoints: Vec<Opened>,
+    endpoints: Vec<Arc<EndpointSecrets>>,
     accounts: PathBuf,
+}
+
+/// An endpoint's secrets: where they come from, and who verifies by them.
+pub(super) struct EndpointSecrets {
+    endpoint: config::Endpoint,
+    receiver: Arc<Receiver>,
+    sources: Mutex<SecretSources>,
+    /// Of each source.
+    read_failures: Vec<IntCounter>,
 }
 
 impl Endpoints {
     /// Reads the secrets, and what the endpoints have learned before.
-    pub(super) fn open(endpoints: &[Endpoint], dir: &Path) -> Result<Self, BuildError> {
+    pub(super) fn open(endpoints: &[config::Endpoint], dir: &Path, metrics: &Metrics) -> Result<Self, BuildError> {
         let accounts = dir.join(ACCOUNTS_FILE);
         let mut learned = read_accounts(&accounts).map_err(|source| BuildError::KeptFile {
             path: accounts.clone(),
@@ -42,19 +53,11 @@ impl Endpoints {
         })?;
         let mut opened = Vec::new();
         for endpoint in endpoints {
-            let secrets = read(endpoint).map_err(|source| BuildError::Secret {
-                endpoint: endpoint.name.clone(),
-                source,
-            })?;
-            let receiver = Receiver::new(&endpoint.name, endpoint.account.as_deref(), secrets.clone());
+            let secrets = EndpointSecrets::open(endpoint, metrics)?;
             if let Some(account) = learned.remove(&endpoint.name) {
-                receiver.remember_account(&account);
+                secrets.receiver.remember_account(&account);
             }
-            opened.push(Opened {
-                endpoint: endpoint.clone(),
-                receiver: Arc::new(receiver),
-                secrets,
-            });
+            opened.push(Arc::new(secrets));
         }
         Ok(Self {
             endpoints: opened,
@@ -73,47 +76,42 @@ impl Endpoints {
             .collect()
     }
 
-    /// Takes over secrets that were changed on disk, and keeps what was learned. Never ends.
-    pub(super) async fn keep(mut self) {
+    /// What the operator can look at.
+    pub(super) fn secrets(&self) -> Vec<Arc<EndpointSecrets>> {
+        self.endpoints.clone()
+    }
+
+    /// Takes over secrets that were changed on disk, at once after a SIGHUP, and keeps what was learned. Never ends.
+    pub(super) async fn keep(mut self, mut hangups: Hangups) {
         let mut kept = self.learned();
         loop {
-            tokio::time::sleep(INTERVAL).await;
-            self.reload();
-            let learned = self.learned();
-            if learned != kept {
-                match self.write_accounts(&learned) {
-                    Ok(()) => kept = learned,
-                    Err(error) => tracing::warn!("failed to keep {}: {error}", self.accounts.display()),
-                }
-            }
+            let is_asked = tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => false,
+                () = hangups.next() => true,
+            };
+            let looked = tokio::task::spawn_blocking(move || {
+                self.look(is_asked, &mut kept);
+                (self, kept)
+            });
+            (self, kept) = match looked.await {
+                Ok(again) => again,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            };
         }
     }
 
-    /// Reads the secrets of every endpoint that has one in a file. What cannot be read leaves the old ones active.
-    fn reload(&mut self) {
-        for Opened {
-            endpoint,
-            receiver,
-            secrets: active,
-        } in &mut self.endpoints
-        {
-            if !endpoint
-                .secrets
-                .iter()
-                .any(|source| matches!(source, SecretSource::File(_)))
-            {
-                continue;
-            }
-            match read(endpoint) {
-                Ok(secrets) if secrets != *active => {
-                    receiver.set_secrets(secrets.clone());
-                    *active = secrets;
-                    tracing::info!(endpoint = endpoint.name, "the secrets were changed");
-                }
-                Ok(_) => {}
-                Err(error) => {
-                    tracing::warn!(endpoint = endpoint.name, "the secrets stay as they are: {error}");
-                }
+    fn look(&self, is_asked: bool, kept: &mut BTreeMap<String, String>) {
+        if is_asked {
+            tracing::info!("reading the secrets again, as SIGHUP asks");
+        }
+        for endpoint in &self.endpoints {
+            endpoint.reload(Instant::now());
+        }
+        let learned = self.learned();
+        if learned != *kept {
+            match self.write_accounts(&learned) {
+                Ok(()) => *kept = learned,
+                Err(error) => tracing::warn!("failed to keep {}: {error}", self.accounts.display()),
             }
         }
     }
@@ -134,8 +132,141 @@ impl Endpoints {
     }
 }
 
-fn read(endpoint: &Endpoint) -> Result<Vec<Secret>, SecretError> {
-    endpoint.secrets.iter().map(SecretSource::read).collect()
+impl EndpointSecrets {
+    /// Reads the sources. One that can be read is enough.
+    fn open(endpoint: &config::Endpoint, metrics: &Metrics) -> Result<Self, BuildError> {
+        let now = Instant::now();
+        let counter = |index| {
+            let position = Position::of_source(index).to_string();
+            metrics
+                .secret_read_failures
+                .with_label_values(&[&endpoint.name, &position])
+        };
+        let opened = Self {
+            receiver: Arc::new(Receiver::new(&endpoint.name, endpoint.account.as_deref(), Vec::new())),
+            sources: Mutex::new(SecretSources::new(&endpoint.secrets, endpoint.secrets_grace, now)),
+            read_failures: (0..endpoint.secrets.len()).map(counter).collect(),
+            endpoint: endpoint.clone(),
+        };
+        opened.reload(now);
+        let sources = opened.sources.lock();
+        if sources.active().is_empty() {
+            let errors = sources.iter().filter_map(|(_, state)| state.error());
+            return Err(BuildError::Secret {
+                endpoint: endpoint.name.clone(),
+                text: errors.collect::<Vec<_>>().join("; "),
+            });
+        }
+        for (index, (_, state)) in sources.iter().enumerate() {
+            if let Some(error) = state.error() {
+                let position = Position::of_source(index);
+                tracing::warn!(endpoint = endpoint.name, %position, error, "a secret cannot be read; starting without it");
+            }
+        }
+        drop(sources);
+        Ok(opened)
+    }
+
+    /// Reads every source again.
+    fn reload(&self, now: Instant) {
+        let mut sources = self.sources.lock();
+        let changes = sources.read(now, SecretSource::read);
+        for ((_, state), failures) in sources.iter().zip(&self.read_failures) {
+            if state.error().is_some() {
+                failures.inc();
+            }
+        }
+        if changes.is_empty() {
+            return;
+        }
+        let secrets: Vec<Secret> = sources.active().into_iter().map(|placed| placed.secret).collect();
+        let active = secrets.len();
+        self.receiver.set_secrets(secrets);
+        for change in changes {
+            self.log(change, &sources, active);
+        }
+    }
+
+    fn log(&self, change: SourceChange, sources: &SecretSources, active: usize) {
+        let endpoint = &self.endpoint.name;
+        let (SourceChange::Secrets { index }
+        | SourceChange::Failing { index }
+        | SourceChange::Revoked { index }
+        | SourceChange::Recovered { index }) = change;
+        let position = Position::of_source(index);
+        let error = sources.state(index).error();
+        match change {
+            SourceChange::Secrets { .. } => tracing::info!(endpoint, %position, active, "secrets were read"),
+            SourceChange::Recovered { .. } => tracing::info!(endpoint, %position, active, "a secret can be read again"),
+            SourceChange::Failing { .. } => {
+                let grace = self.endpoint.secrets_grace;
+                tracing::warn!(
+                    endpoint, %position, active, error, ?grace,
+                    "a secret cannot be read; it stays for the grace time, and while no other can be read"
+                );
+            }
+            SourceChange::Revoked { .. } => tracing::warn!(
+                endpoint, %position, active, error,
+                "a secret that cannot be read is revoked"
+            ),
+        }
+    }
+
+    /// Brings its gauges up to date.
+    pub(super) fn collect(&self, metrics: &Metrics) {
+        let sources = self.sources.lock();
+        let active = sources.active();
+        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        let endpoint = self.endpoint.name.as_str();
+        metrics
+            .secrets_active
+            .with_label_values(&[endpoint])
+            .set(number(active.len()));
+        for (placed, matched) in active.iter().zip(self.receiver.last_matches()) {
+            let position = placed.position.to_string();
+            metrics
+                .secret_last_match
+                .with_label_values(&[endpoint, &position])
+                .set(matched.unwrap_or(0));
+        }
+    }
+
+    /// What `/status` has of it.
+    pub(super) fn status(&self) -> Value {
+        let sources = self.sources.lock();
+        let matches = self.receiver.last_matches();
+        let active: Vec<Value> = (sources.active().iter().zip(matches))
+            .map(|(placed, matched)| {
+                json!({
+                    "position": placed.position.to_string(),
+                    "last_match": matched.and_then(|s| jiff::Timestamp::from_second(s).ok()).map(|time| time.to_string()),
+                })
+            })
+            .collect();
+        let sources: Vec<Value> = sources
+            .iter()
+            .enumerate()
+            .map(|(index, (source, state))| {
+                let failing_for_s = match state {
+                    SourceState::Failing { since, .. } => Some(since.elapsed().as_secs()),
+                    _ => None,
+                };
+                json!({
+                    "position": Position::of_source(index).to_string(),
+                    "source": source.to_string(),
+                    "state": state.name(),
+                    "error": state.error(),
+                    "failing_for_s": failing_for_s,
+                })
+            })
+            .collect();
+        json!({
+            "name": self.endpoint.name,
+            "secrets_active": active.len(),
+            "secrets": active,
+            "secret_sources": sources,
+        })
+    }
 }
 
 /// What was kept; nothing when there is no such file, or when it is not whole: it is learned again.

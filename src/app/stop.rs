@@ -1,4 +1,4 @@
-//! SIGTERM and Ctrl-C: the same orderly stop; a second one is at once.
+//! SIGTERM and Ctrl-C: the same orderly stop; a second one is at once. SIGHUP ends nothing.
 
 use std::io;
 
@@ -23,6 +23,22 @@ impl StopSignals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// SIGHUP, by which what is in files is read again at once. Where nothing is, it is caught all the same.
+pub(super) struct Hangups(Signal);
+
+impl Hangups {
+    pub(super) fn listen() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one.
+    pub(super) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
         }
     }
 }

@@ -1,6 +1,6 @@
 //! From the tree of values to the typed configuration: defaults, bounds, and what must fit together.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
+use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use config::Value;
 
@@ -16,6 +16,11 @@ const GIB: u64 = 1024 * MIB;
 
 /// What a record has beyond the body: names, keys and times of the event.
 const RECORD_BYTES_EXTRA: u64 = 64 * KIB;
+
+/// Sources of one endpoint's secrets: each has series of its own among the metrics.
+const SECRET_SOURCES_MAX: usize = 16;
+/// Longer than a file or a volume is away for a moment.
+const SECRETS_GRACE: Duration = Duration::from_secs(600);
 
 /// Enough to see how long things take, and little to pay.
 const SAMPLE_RATIO: f64 = 0.01;
@@ -161,6 +166,7 @@ impl Loader<'_> {
 
     fn endpoints(&mut self, root: &mut Table<'_>) -> Vec<Named<Endpoint>> {
         let mut paths: BTreeMap<String, String> = BTreeMap::new();
+        let unreadable = RefCell::new(Vec::new());
         let endpoints = self.named(root, "endpoints", |loader, name, mut table| {
             let path = table.require("path", values::path);
             if let Some(path) = &path
@@ -175,7 +181,18 @@ impl Loader<'_> {
                 values::word(&[("millicast", Provider::Millicast)]),
             );
             let account = table.take("account", account);
-            let secrets = table.require("secrets", |value| loader.secrets(value));
+            let secrets = table.require("secrets", |value| {
+                let (secrets, unread) = loader.secrets(value)?;
+                let key = format!("endpoints.{name}.secrets");
+                let warn = |text| format!("{key}: {text}; it starts without it");
+                unreadable.borrow_mut().extend(unread.into_iter().map(warn));
+                Ok(secrets)
+            });
+            let secrets_grace = table.take_or(
+                "secrets_grace",
+                SECRETS_GRACE,
+                values::duration(seconds(0, 7 * 24 * 3600)),
+            );
             table.finish();
             Some(Endpoint {
                 name: name.to_owned(),
@@ -183,8 +200,10 @@ impl Loader<'_> {
                 provider,
                 account,
                 secrets: secrets?,
+                secrets_grace,
             })
         });
+        self.warnings.extend(unreadable.into_inner());
         if endpoints.is_empty() {
             let text = "missing: at least one endpoint, [endpoints.<name>] with path and secrets";
             self.found.add(self.file, "endpoints", text);
@@ -192,24 +211,29 @@ impl Loader<'_> {
         endpoints
     }
 
-    /// Reads the sources, and each secret once.
-    fn secrets(&self, value: &Value) -> Result<Vec<SecretSource>, String> {
+    /// The sources, each of which is read once, and what is wrong with those that cannot be read: one that can is enough.
+    fn secrets(&self, value: &Value) -> Result<(Vec<SecretSource>, Vec<String>), String> {
         let texts = values::list(value)?;
-        let mut wrong = Vec::new();
-        let mut secrets = Vec::new();
+        let (mut secrets, mut wrong, mut unread) = (Vec::new(), Vec::new(), Vec::new());
         for (index, text) in texts.iter().enumerate() {
-            let source = SecretSource::parse(text).and_then(|source| {
-                source.read_with(|name| self.variable(name))?;
-                Ok(source)
-            });
-            match source {
-                Ok(source) => secrets.push(source),
-                Err(error) => wrong.push(format!("number {}: {error}", index + 1)),
+            let numbered = |error| format!("number {}: {error}", index + 1);
+            match SecretSource::parse(text) {
+                Ok(source) => {
+                    let read = source.read_with(|name| self.variable(name));
+                    unread.extend(read.err().map(numbered));
+                    secrets.push(source);
+                }
+                Err(error) => wrong.push(numbered(error)),
             }
+        }
+        if unread.len() == secrets.len() || !wrong.is_empty() {
+            wrong.append(&mut unread);
+            wrong.sort();
         }
         match wrong.as_slice() {
             [] if secrets.is_empty() => Err("empty: without a secret no webhook can be verified".to_owned()),
-            [] => Ok(secrets),
+            [] if secrets.len() > SECRET_SOURCES_MAX => Err(format!("more than {SECRET_SOURCES_MAX}")),
+            [] => Ok((secrets, unread)),
             wrong => Err(wrong.join("; ")),
         }
     }

@@ -110,6 +110,8 @@ pub struct Endpoint {
     pub provider: Provider,
     pub account: Option<String>,
     pub secrets: Vec<SecretSource>,
+    /// How long a source that cannot be read keeps what it last held, while another can be read.
+    pub secrets_grace: Duration,
 }
 
 /// `[sinks.<name>]`

@@ -1,10 +1,20 @@
-//! Where a webhook's secret comes from.
+//! Where a webhook's secrets come from.
 
-use std::path::PathBuf;
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
 
 use crate::provider::millicast::Secret;
 
-/// Where a secret comes from. Whatever the source, the text is what the provider's page shows, in base64.
+/// Secrets in one source. Each costs a hash of every body that is signed wrongly.
+const SECRETS_MAX: usize = 16;
+/// More than so many secrets, and white space, take.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// Where secrets come from: a line for each, which is what the provider's page shows, in base64.
 #[derive(Debug, Clone)]
 pub enum SecretSource {
     Env(String),
@@ -27,6 +37,19 @@ pub enum SecretSourceError {
         origin: String,
         source: crate::provider::millicast::SecretError,
     },
+    #[error("{origin}: more than {SECRETS_MAX} secrets")]
+    TooMany { origin: String },
+}
+
+/// Where it comes from, never what it is.
+impl fmt::Display for SecretSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Env(name) => write!(f, "env:{name}"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Inline(_) => f.write_str("base64:…"),
+        }
+    }
 }
 
 impl SecretSource {
@@ -40,27 +63,46 @@ impl SecretSource {
         }
     }
 
-    /// The secret as it is now.
-    pub fn read(&self) -> Result<Secret, SecretSourceError> {
+    /// The secrets as they are now, at least one.
+    pub fn read(&self) -> Result<Vec<Secret>, SecretSourceError> {
         self.read_with(|name| std::env::var(name).ok())
     }
 
-    /// The secret as it is now, with an environment of the caller's.
-    pub fn read_with(&self, env: impl Fn(&str) -> Option<String>) -> Result<Secret, SecretSourceError> {
-        match self {
-            Self::Env(name) => {
-                let text = env(name).ok_or_else(|| SecretSourceError::Unset(name.clone()))?;
-                decode(&format!("env:{name}"), &text)
-            }
-            Self::File(path) => {
-                let text = std::fs::read_to_string(path).map_err(|source| SecretSourceError::Unreadable {
-                    path: path.clone(),
-                    source,
-                })?;
-                decode(&format!("file:{}", path.display()), &text)
-            }
-            Self::Inline(secret) => Ok(secret.clone()),
-        }
+    /// The secrets as they are now, with an environment of the caller's.
+    pub fn read_with(&self, env: impl Fn(&str) -> Option<String>) -> Result<Vec<Secret>, SecretSourceError> {
+        let text = match self {
+            Self::Env(name) => env(name).ok_or_else(|| SecretSourceError::Unset(name.clone()))?,
+            Self::File(path) => read_file(path).map_err(|source| SecretSourceError::Unreadable {
+                path: path.clone(),
+                source,
+            })?,
+            Self::Inline(secret) => return Ok(vec![secret.clone()]),
+        };
+        decode_lines(&self.to_string(), &text)
+    }
+}
+
+/// Reads a small file whole.
+fn read_file(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    match bytes as u64 > FILE_BYTES_MAX {
+        true => Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes"))),
+        false => Ok(text),
+    }
+}
+
+/// A secret in each line that is not blank.
+fn decode_lines(origin: &str, text: &str) -> Result<Vec<Secret>, SecretSourceError> {
+    let lines = text.lines().filter(|line| !line.trim().is_empty());
+    let secrets: Vec<Secret> = lines.map(|line| decode(origin, line)).collect::<Result<_, _>>()?;
+    match secrets.len() {
+        // For the error of a text without any.
+        0 => decode(origin, text).map(|secret| vec![secret]),
+        count if count > SECRETS_MAX => Err(SecretSourceError::TooMany {
+            origin: origin.to_owned(),
+        }),
+        _ => Ok(secrets),
     }
 }
 
@@ -73,8 +115,8 @@ pub enum TextSource {
 }
 
 /// Without the text.
-impl std::fmt::Debug for TextSource {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for TextSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Env(name) => write!(f, "env:{name}"),
             Self::File(path) => write!(f, "file:{}", path.display()),

@@ -52,6 +52,11 @@ pub struct Snapshot {
 }
 
 impl RouteStatus {
+    /// The route's name.
+    pub fn name(&self) -> &str {
+        &self.route
+    }
+
     pub(super) fn new(route: &str, sink: &str, position: u64, metrics: Arc<Metrics>) -> Self {
         Self {
             route: route.into(),

@@ -98,7 +98,10 @@ impl Certificates {
                 self.read();
                 self
             });
-            self = reading.await.expect("reading files does not panic");
+            self = match reading.await {
+                Ok(again) => again,
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            };
         }
     }
 

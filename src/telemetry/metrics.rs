@@ -28,6 +28,9 @@ pub struct Metrics {
     process: Process,
     pub requests: IntCounterVec,
     pub signature_failures: IntCounterVec,
+    pub secrets_active: IntGaugeVec,
+    pub secret_read_failures: IntCounterVec,
+    pub secret_last_match: IntGaugeVec,
     pub ack_seconds: HistogramVec,
     pub events: IntCounterVec,
     pub late_events: IntCounterVec,
@@ -114,6 +117,17 @@ impl Metrics {
                 "signature_failures_total",
                 "Requests whose signature was refused.",
                 &["endpoint", "reason"],
+            ),
+            secrets_active: r.gauges("secrets_active", "Secrets that are in use.", &["endpoint"]),
+            secret_read_failures: r.counters(
+                "secret_read_failures_total",
+                "Times that a source of secrets could not be read.",
+                &["endpoint", "position"],
+            ),
+            secret_last_match: r.gauges(
+                "secret_last_match_timestamp_seconds",
+                "When a secret last made a request's signature, since the Unix epoch; 0 for not since the start.",
+                &["endpoint", "position"],
             ),
             ack_seconds: r.histograms(
                 "ack_seconds",

@@ -91,6 +91,8 @@ pub struct Setup {
     replica: String,
     /// TOML: sinks and routes.
     routes: String,
+    /// Where the endpoint's secrets come from.
+    pub secrets: Vec<String>,
     /// A program and its arguments that run the binary (strace, faketime).
     pub wrapper: Vec<String>,
     /// Of the command line, before `serve`.
@@ -125,6 +127,7 @@ impl Setup {
             replica: "replica-0".into(),
             dir,
             routes: routes.into(),
+            secrets: vec![format!("base64:{SECRET}")],
             wrapper: Vec::new(),
             options: Vec::new(),
             env: Vec::new(),
@@ -188,7 +191,7 @@ impl Setup {
 
             [endpoints.acme]
             path = "{PATH}"
-            secrets = ["base64:{SECRET}"]
+            secrets = {:?}
 
             {}
             "#,
@@ -196,6 +199,7 @@ impl Setup {
             self.admin,
             self.spool.display(),
             self.replica,
+            self.secrets,
             self.routes
         );
         std::fs::write(&path, toml).expect("the configuration is written");

@@ -8,9 +8,12 @@ use super::kafka;
 
 /// The webhook's secret of MILLICAST's vectors, in base64.
 pub const WEBHOOK: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
+/// The one that comes after it, in base64.
+pub const NEXT_WEBHOOK: &str = "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=";
 /// What it is, and the text.
 pub const ALL: &[(&str, &str)] = &[
     ("the webhook's secret", WEBHOOK),
+    ("the webhook's next secret", NEXT_WEBHOOK),
     // RabbitMQ's as well.
     ("the brokers' password", kafka::PASSWORD),
     ("a password that is wrong", "wrong-horse"),

@@ -64,9 +64,14 @@ pub fn webhook(stream: usize, feed_id: &str) -> String {
 
 /// The value of the signature header.
 pub fn sign(body: &[u8]) -> String {
+    sign_with(SECRET, body)
+}
+
+/// The same, with another secret, in base64.
+pub fn sign_with(secret: &str, body: &[u8]) -> String {
     use base64::Engine;
     let secret = base64::engine::general_purpose::STANDARD
-        .decode(SECRET)
+        .decode(secret)
         .expect("base64");
     let mut mac = Hmac::<sha1::Sha1>::new_from_slice(&secret).expect("any length");
     mac.update(body);

@@ -37,7 +37,7 @@ pub struct Receiver {
     endpoint: String,
     account: Option<String>,
     learned: RwLock<Option<Arc<str>>>,
-    keys: RwLock<Arc<[Key]>>,
+    keys: RwLock<Arc<[Arc<Key>]>>,
 }
 
 impl Receiver {
@@ -46,13 +46,19 @@ impl Receiver {
             endpoint: text::attribute(endpoint).into_owned(),
             account: account.and_then(attribute),
             learned: RwLock::new(None),
-            keys: RwLock::new(keys(&secrets)),
+            keys: RwLock::new(keys(&secrets, &[])),
         }
     }
 
-    /// Replaces the active secrets, as after a rotation.
+    /// Replaces the active secrets, as after a rotation. Of those that stay, it stays known when they were last the right ones.
     pub fn set_secrets(&self, secrets: Vec<Secret>) {
-        *self.keys.write() = keys(&secrets);
+        let mut active = self.keys.write();
+        *active = keys(&secrets, &active);
+    }
+
+    /// When each of the active secrets last made a request's signature, in seconds since the Unix epoch.
+    pub fn last_matches(&self) -> Vec<Option<i64>> {
+        self.keys.read().iter().map(|key| key.last_match_s()).collect()
     }
 
     /// The account that the newest signed body to name one named.
@@ -68,7 +74,8 @@ impl Receiver {
     /// Checks the signature over the raw body against every active secret, in constant time.
     pub fn verify<'a>(&self, request: Unverified<'a>) -> Result<Verified<'a>, SignatureError> {
         let keys = self.keys.read().clone();
-        signature::verify(&keys, request.headers.value(SIGNATURE), &request.body)?;
+        let matched = signature::verify(&keys, request.headers.value(SIGNATURE), &request.body)?;
+        keys[matched].matched(request.received);
         Ok(Verified { request })
     }
 
@@ -184,8 +191,13 @@ impl Receiver {
     }
 }
 
-fn keys(secrets: &[Secret]) -> Arc<[Key]> {
-    secrets.iter().map(Key::new).collect()
+/// The keys of these secrets, taken over from `before` where they are there already.
+fn keys(secrets: &[Secret], before: &[Arc<Key>]) -> Arc<[Arc<Key>]> {
+    let key = |secret: &Secret| {
+        let known = before.iter().find(|key| key.secret() == secret);
+        known.cloned().unwrap_or_else(|| Arc::new(Key::new(secret)))
+    };
+    secrets.iter().map(key).collect()
 }
 
 /// `text` as an attribute, which is never empty.

@@ -1,14 +1,19 @@
 //! `X-Millicast-Signature: sha1=<40 hexadecimal digits>`: HMAC-SHA1 of the raw body, keyed with the decoded secret.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
+
 use base64::{
     Engine as _, alphabet,
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
-use subtle::{Choice, ConstantTimeEq};
+use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use crate::provider::SignatureError;
+use crate::{event::Time, provider::SignatureError};
 
 /// The header's name.
 pub const SIGNATURE: &str = "X-Millicast-Signature";
@@ -52,31 +57,60 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// An active secret with the key's part of the hash already done.
-pub struct Key(Hmac<Sha1>);
+/// A secret with the key's part of the hash already done, and when it last was the right one.
+pub struct Key {
+    secret: Secret,
+    mac: Hmac<Sha1>,
+    /// In seconds since the Unix epoch; 0: never.
+    last_match_s: AtomicI64,
+}
 
 impl Key {
     pub fn new(secret: &Secret) -> Self {
-        Key(Hmac::new_from_slice(&secret.0).expect("HMAC takes a key of any length"))
+        Key {
+            secret: secret.clone(),
+            mac: Hmac::new_from_slice(&secret.0).expect("HMAC takes a key of any length"),
+            last_match_s: AtomicI64::new(0),
+        }
+    }
+
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// When it last made a request's signature, in seconds since the Unix epoch.
+    pub fn last_match_s(&self) -> Option<i64> {
+        Some(self.last_match_s.load(Ordering::Relaxed)).filter(|seconds| *seconds != 0)
+    }
+
+    /// It made the signature of a request that came then.
+    pub fn matched(&self, received: Time) {
+        let seconds = received.0.div_euclid(1000);
+        // All requests of a second share one write: the cores would pass the cache's line around.
+        if self.last_match_s.load(Ordering::Relaxed) != seconds {
+            self.last_match_s.store(seconds, Ordering::Relaxed);
+        }
     }
 
     fn digest(&self, body: &[u8]) -> [u8; 20] {
-        self.0.clone().chain_update(body).finalize().into_bytes().into()
+        self.mac.clone().chain_update(body).finalize().into_bytes().into()
     }
 }
 
-/// Checks the signature header over the raw body against every key, without telling by its time which one matched.
-pub fn verify(keys: &[Key], header: Option<&[u8]>, body: &[u8]) -> Result<(), SignatureError> {
+/// Checks the signature header over the raw body against every key, without telling by its time which one matched, and returns the
+/// index of that one.
+pub fn verify(keys: &[Arc<Key>], header: Option<&[u8]>, body: &[u8]) -> Result<usize, SignatureError> {
     let expected = parse(header.ok_or(SignatureError::Missing)?).ok_or(SignatureError::Malformed)?;
-    let matches = |key: &Key| key.digest(body).ct_eq(&expected);
-    let found = keys
-        .iter()
-        .map(matches)
-        .fold(Choice::from(0), |found, matched| found | matched);
-    if bool::from(found) {
-        Ok(())
-    } else {
-        Err(SignatureError::Wrong)
+    let mut found = Choice::from(0);
+    let mut index_found = 0_u64;
+    for (index, key) in (0..).zip(keys) {
+        let matched = key.digest(body).ct_eq(&expected);
+        index_found.conditional_assign(&index, matched);
+        found |= matched;
+    }
+    match bool::from(found) {
+        true => Ok(usize::try_from(index_found).expect("an index of the slice")),
+        false => Err(SignatureError::Wrong),
     }
 }
 
@@ -119,10 +153,10 @@ mod tests {
     const FEEDS: &[u8] = br#"{"type":"feeds","event":"started","timestamp":1638463486489,"data":{"feedId":"369e4a86-f937-4254-bd9f-99dc484d2bd6","accountId":"ZG6NWV","name":"sample_stream","streamId":"ZG6NWV/sample_stream","started":1638463486359,"active":true}}"#;
     const FEEDS_SIGNATURE: &str = "sha1=dfde8e23a8c06e6c522a67d50fe7412283f653f9";
 
-    fn keys(secrets: &[&str]) -> Vec<Key> {
+    fn keys(secrets: &[&str]) -> Vec<Arc<Key>> {
         secrets
             .iter()
-            .map(|secret| Key::new(&Secret::from_base64(secret).unwrap()))
+            .map(|secret| Arc::new(Key::new(&Secret::from_base64(secret).unwrap())))
             .collect()
     }
 
@@ -136,7 +170,7 @@ mod tests {
             ),
             (FEEDS, FEEDS_SIGNATURE),
         ] {
-            assert_eq!(verify(&keys(&[SECRET]), Some(signature.as_bytes()), body), Ok(()));
+            assert_eq!(verify(&keys(&[SECRET]), Some(signature.as_bytes()), body), Ok(0));
             assert_eq!(sign(&Secret::from_base64(SECRET).unwrap(), body), signature);
         }
     }
@@ -160,8 +194,8 @@ mod tests {
         let spaced = format!("{FEEDS_SIGNATURE} ");
         let not_hex = FEEDS_SIGNATURE.replace("dfde", "dfdg");
         for (header, expected) in [
-            (Some(FEEDS_SIGNATURE), Ok(())),
-            (Some(upper.as_str()), Ok(())),
+            (Some(FEEDS_SIGNATURE), Ok(0)),
+            (Some(upper.as_str()), Ok(0)),
             (Some(&wrong), Err(Wrong)),
             (Some(&longer), Err(Malformed)),
             (Some(&spaced), Err(Malformed)),
@@ -183,8 +217,8 @@ mod tests {
     #[test]
     fn any_active_secret_will_do_and_none_will_not() {
         let header = Some(FEEDS_SIGNATURE.as_bytes());
-        assert_eq!(verify(&keys(&["b3RoZXI=", SECRET]), header, FEEDS), Ok(()));
-        assert_eq!(verify(&keys(&[SECRET, "b3RoZXI="]), header, FEEDS), Ok(()));
+        assert_eq!(verify(&keys(&["b3RoZXI=", SECRET]), header, FEEDS), Ok(1));
+        assert_eq!(verify(&keys(&[SECRET, "b3RoZXI="]), header, FEEDS), Ok(0));
         assert_eq!(verify(&keys(&["b3RoZXI="]), header, FEEDS), Err(SignatureError::Wrong));
         assert_eq!(verify(&[], header, FEEDS), Err(SignatureError::Wrong));
     }

@@ -47,6 +47,7 @@ fn main() -> anyhow::Result<()> {
         bulk_share_max: 0.5,
         segment_bytes: 64 << 20,
         hot_bytes_max: 64 << 20,
+        readers_bytes_max: 128 << 20,
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -18,6 +18,7 @@ mod observe;
 mod replica;
 mod secret_sources;
 mod secrets;
+mod spools;
 mod stop;
 mod supervisor;
 mod tasks;
@@ -43,7 +44,7 @@ use crate::{
         kafka::{self, KafkaMetrics, KafkaSink},
         rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
     },
-    spool::{self, OpenError, Spool},
+    spool::Spool,
     telemetry::{
         Metrics, Traces,
         traces::{Exporter, Exporting, SetupError},
@@ -51,19 +52,14 @@ use crate::{
 };
 pub use drain::{Drain, DrainEnd};
 use known_routes::KnownRoutes;
-use observe::{Overview, SpoolMetrics};
+use observe::Overview;
 use secrets::Endpoints;
 use stop::{Hangups, StopSignals};
 use supervisor::State;
 use tasks::Tasks;
 
-/// Dead letters may take this much of the disk beside `spool.bytes_max`.
-const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
-const DEAD_LETTERS_SEGMENT_BYTES: u64 = 64 << 20;
 /// Of metrics.
 const ONCE: &str = "each metric is registered once";
-/// Newest records kept in memory for the routes.
-const HOT_BYTES_MAX: usize = 64 << 20;
 /// Closing the spool takes one fsync; a disk that takes longer is given up.
 const SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);
 /// The collector gets the last spans within this, and within the deadline of the stop; while the spool is closed in any case.
@@ -263,7 +259,7 @@ struct Stored {
 impl Stored {
     /// Recovers the spool and matches its cursors with the routes. Nothing is published yet.
     fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, BuildError> {
-        let (spool, dead_letters) = open_spools(config, metrics)?;
+        let (spool, dead_letters) = spools::open(config, metrics)?;
         let dir = &config.spool.dir;
         let replica: Arc<str> = replica::name(dir, config.spool.replica.as_deref())
             .map_err(|source| BuildError::KeptFile {
@@ -272,7 +268,7 @@ impl Stored {
             })?
             .into();
         let (traces, exporter) = tracing(config, &replica, metrics)?;
-        match_cursors(config, &spool)?;
+        spools::match_cursors(config, &spool)?;
         let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
         let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
         let routes = dispatchers(config, &known, &replica, &spool, &dead_letters, metrics, &traces)?;
@@ -318,26 +314,6 @@ async fn disk_failed(reason: String, lifecycle: &Lifecycle, ingress: &ingress::H
     RunError::Disk(reason)
 }
 
-fn open_spools(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool), OpenError> {
-    let options = spool::Options {
-        dir: config.spool.dir.clone(),
-        bytes_max: config.spool.bytes_max,
-        bulk_share_max: config.spool.thumbnail_share_max,
-        segment_bytes: config.segment_bytes(),
-        hot_bytes_max: HOT_BYTES_MAX,
-    };
-    let dead_letters = spool::Options {
-        dir: config.spool.dir.join("dead-letters"),
-        bytes_max: DEAD_LETTERS_BYTES_MAX,
-        bulk_share_max: 1.0,
-        segment_bytes: DEAD_LETTERS_SEGMENT_BYTES,
-        hot_bytes_max: 0,
-    };
-    let observer = || Arc::new(SpoolMetrics::new(metrics.clone()));
-    let spool = Spool::open(options, observer())?;
-    Ok((spool, Spool::open_named(dead_letters, observer(), "forebay-dead")?))
-}
-
 /// Off, unless there is somewhere to export to.
 fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces, Option<Exporter>), SetupError> {
     let Some(tracing) = &config.tracing else {
@@ -345,24 +321,6 @@ fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces,
     };
     let (traces, exporter) = Traces::to(&tracing.endpoint, tracing.sample_ratio, replica, metrics)?;
     Ok((traces, Some(exporter)))
-}
-
-/// Gives up the cursors that the configuration abandons, and stops at one that no route has.
-fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildError> {
-    for name in spool.cursors() {
-        if config.routes.iter().any(|route| route.name == name) {
-            continue;
-        }
-        if !config.spool.abandon_routes.contains(&name) {
-            return Err(BuildError::CursorWithoutRoute {
-                dir: config.spool.dir.clone(),
-                route: name,
-            });
-        }
-        tracing::warn!(route = name, "giving up what the abandoned route has not published");
-        spool.remove_cursor(&name)?;
-    }
-    Ok(())
 }
 
 fn dispatchers(

@@ -1,12 +1,13 @@
 //! The operator's HTTP server, on a port of its own: `/livez`, `/readyz`, `/metrics`, `/status`.
 //!
 //! Alive is a process that answers, whatever its disk and its brokers do. Ready is one that can accept and sync: it has
-//! started, is not about to stop, and its spool takes records. A broker that is away makes nobody unready.
+//! started, is not about to stop, its spool takes records, and the disk answers. A broker that is away makes nobody unready.
 
 use std::{
     io,
     net::{SocketAddr, TcpListener},
     sync::Arc,
+    time::Duration,
 };
 
 use actix_web::{
@@ -23,7 +24,7 @@ use crate::{
     config,
     ingress::{self, Bound},
     lifecycle::{Lifecycle, Phase},
-    spool::Spool,
+    spool::{self, Spool},
     telemetry::Metrics,
 };
 
@@ -31,6 +32,8 @@ const BACKLOG_CONNECTIONS: u32 = 128;
 const CONNECTIONS_MAX: usize = 256;
 /// `/livez` and `/readyz` must answer while the process stops; nothing of value is cut off at the end.
 const SHUTDOWN_TIMEOUT_S: u64 = 1;
+/// A write or sync that takes longer makes the replica unready: each event waits for it, and is answered 503 before.
+const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the server learns what it tells.
 #[derive(Clone)]
@@ -125,8 +128,9 @@ impl Sources {
             Phase::Ready => None,
             phase => Some(phase.name().to_owned()),
         };
-        let spool = self.spool.state().refuses.map(|error| error.to_string());
-        phase.into_iter().chain(spool).collect()
+        let spool = self.spool.state();
+        let refuses = spool.refuses.map(|error| error.to_string());
+        phase.into_iter().chain(refuses).chain(stalled(spool)).collect()
     }
 
     fn metrics(&self) -> HttpResponse {
@@ -135,6 +139,12 @@ impl Sources {
             .content_type("text/plain; version=0.0.4; charset=utf-8")
             .body(self.metrics.text())
     }
+}
+
+/// Whether the disk has not answered for so long that the events of another replica are better off.
+fn stalled(spool: spool::State) -> Option<String> {
+    let longest = spool.disk_works.max(spool.append_waits)?;
+    (longest >= DISK_ANSWERS_WITHIN).then(|| format!("the disk has not answered for {} s", longest.as_secs()))
 }
 
 fn text(status: StatusCode, text: String) -> HttpResponse {

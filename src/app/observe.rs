@@ -84,6 +84,9 @@ impl Overview {
         self.metrics.spool_records.set(number(state.records));
         self.metrics.spool_bytes.set(number(state.bytes));
         self.metrics.spool_bytes_max.set(number(state.bytes_max));
+        let seconds = |took: Option<Duration>| took.unwrap_or_default().as_secs_f64();
+        self.metrics.spool_disk_works_seconds.set(seconds(state.disk_works));
+        self.metrics.spool_append_waits_seconds.set(seconds(state.append_waits));
         for route in &self.routes {
             route.collect(&self.spool);
         }

@@ -10,8 +10,19 @@ pub(super) struct StopSignals {
     interrupt: Signal,
 }
 
+/// Sent for a write beyond the limit of a file's size (`ulimit -f`), and deadly unless somebody listens: then the write fails, which the
+/// spool takes for a full disk.
+#[cfg(target_os = "linux")]
+const FILE_SIZE_LIMIT: Option<i32> = Some(25);
+#[cfg(not(target_os = "linux"))]
+const FILE_SIZE_LIMIT: Option<i32> = None;
+
 impl StopSignals {
     pub(super) fn listen() -> io::Result<Self> {
+        if let Some(number) = FILE_SIZE_LIMIT {
+            // Once listened for, it stays harmless for as long as the process lives.
+            drop(signal(SignalKind::from_raw(number))?);
+        }
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,

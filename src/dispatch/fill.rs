@@ -40,6 +40,10 @@ impl<S: Sink> Dispatcher<S> {
             let Some(record) = self.ahead.pop_front() else { break };
             self.take(record).await?;
         }
+        if self.ahead.is_empty() && self.offered.is_none() && self.ahead_through > self.window.read() {
+            // A hole behind the last record is settled with it.
+            self.window.pass(self.ahead_through);
+        }
         if self.window.position() != position_before {
             self.publish_progress();
         }

@@ -103,6 +103,8 @@ pub struct Dispatcher<S> {
     backoff: Backoff,
     /// Read, in order, and not yet looked at.
     ahead: VecDeque<Record>,
+    /// How far the log was read: what it has up to here is in `ahead` or was looked at.
+    ahead_through: u64,
     /// The events that wait for what should go before them, where the route has a reorder window.
     reordering: Option<Reordering>,
     /// Rendered, and refused by a full sink.
@@ -173,6 +175,7 @@ impl<S: Sink> Dispatcher<S> {
             },
             backoff: Backoff::default(),
             ahead: VecDeque::new(),
+            ahead_through: position,
             reordering,
             offered: None,
             condemned: None,
@@ -210,7 +213,10 @@ impl<S: Sink> Dispatcher<S> {
     /// One session, from the lowest record that is not settled, until something ends it.
     async fn session(&mut self, stop: &mut StopSignal) -> Result<std::convert::Infallible, End> {
         self.rewind();
-        self.peek().await?;
+        tokio::select! {
+            peeked = self.peek() => peeked?,
+            _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
+        }
         tokio::select! {
             opened = self.sink.reopen() => opened?,
             _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
@@ -232,7 +238,7 @@ impl<S: Sink> Dispatcher<S> {
                     continue;
                 }
                 more = self.reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read), if wants_more && gathering.is_none() => {
-                    more?;
+                    self.ahead_through = more?;
                     let fast = (GATHER_RECORDS_MIN..READ_RECORDS_MAX).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);
                     self.ahead.extend(read.drain(..));
@@ -257,6 +263,7 @@ impl<S: Sink> Dispatcher<S> {
     async fn finish(&mut self, stop: &StopSignal) -> Result<(), End> {
         let deadline = stop.borrow().unwrap_or_else(Instant::now);
         self.ahead.clear();
+        self.ahead_through = self.window.read();
         self.reordering.iter_mut().for_each(Reordering::end);
         loop {
             self.fill().await?;
@@ -275,6 +282,7 @@ impl<S: Sink> Dispatcher<S> {
         self.window.rewind();
         self.reader.seek(self.window.position() + 1);
         self.ahead.clear();
+        self.ahead_through = self.window.position();
         self.reordering.iter_mut().for_each(Reordering::rewind);
         self.offered = None;
         self.settled.clear();
@@ -287,7 +295,7 @@ impl<S: Sink> Dispatcher<S> {
             return Ok(());
         }
         let mut read = Vec::new();
-        self.reader.next(1, READ_BYTES_MAX, &mut read).await?;
+        self.ahead_through = self.reader.next(1, READ_BYTES_MAX, &mut read).await?;
         let oldest = read.first().and_then(|record| Event::decode(&record.bytes).ok());
         if let Some(event) = oldest {
             self.status.waiting_since(event.recorded.0);

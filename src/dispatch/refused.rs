@@ -67,7 +67,7 @@ impl<S: Sink> Dispatcher<S> {
             let mut reader = self.spool.reader(*sequence);
             reader.next(1, READ_BYTES_MAX, &mut read).await?;
             let record = read.pop().filter(|record| record.sequence == *sequence);
-            // Its segment is kept as long as the cursor is before it, so what is gone was damaged and is reported by the spool.
+            // Its segment is kept as long as the cursor is before it, so what is not there was damaged and is reported by the spool.
             if let Some(record) = record {
                 self.keep(record, failure).await?;
             }

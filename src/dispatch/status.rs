@@ -119,11 +119,10 @@ impl RouteStatus {
         self.metrics.route_blocked.with_label_values(&[&self.route, reason])
     }
 
-    /// The state now, against the head of the spool.
+    /// The state now, and what the spool has behind its position.
     pub fn snapshot(&self, spool: &Spool) -> Snapshot {
-        let head = spool.state().head;
         let state = self.state.lock();
-        let backlog_records = head.saturating_sub(state.position);
+        let backlog_records = spool.backlog(state.position).records;
         let oldest_ms = state
             .oldest_recorded_ms
             .filter(|_| backlog_records > 0)

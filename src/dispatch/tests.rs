@@ -216,6 +216,7 @@ impl Bench {
                 bulk_share_max: 0.5,
                 segment_bytes: 1 << 20,
                 hot_bytes_max: 1 << 20,
+                readers_bytes_max: 8 << 20,
             };
             Spool::open(options, Arc::new(Quiet)).unwrap()
         };

@@ -78,6 +78,7 @@ impl Refusal {
             Refusal::Spool(AppendError::BulkFull) => "spool_bulk_full",
             Refusal::Spool(AppendError::TooLarge) => "record_too_large",
             Refusal::Spool(AppendError::Failed) => "spool_failed",
+            Refusal::Spool(AppendError::Exhausted) => "spool_exhausted",
             Refusal::Spool(AppendError::Busy) => "spool_busy",
             Refusal::Spool(AppendError::Closed) | Refusal::Stopping => "stopping",
             Refusal::Late => "spool_late",
@@ -101,6 +102,7 @@ impl Refusal {
             Refusal::Spool(AppendError::BulkFull) => "the share of the spool for pictures is full",
             Refusal::Spool(AppendError::TooLarge) => "the record is larger than the spool takes",
             Refusal::Spool(AppendError::Failed) => "the spool cannot sync",
+            Refusal::Spool(AppendError::Exhausted) => "no descriptor or memory is left for the spool",
             Refusal::Spool(AppendError::Busy) => "too many requests wait for the disk",
             Refusal::Spool(AppendError::Closed) | Refusal::Stopping => "the server is stopping",
             Refusal::Late => "the disk did not answer in time",
@@ -215,6 +217,7 @@ mod tests {
             AppendError::BulkFull,
             AppendError::TooLarge,
             AppendError::Failed,
+            AppendError::Exhausted,
             AppendError::Busy,
             AppendError::Closed,
         ]

@@ -142,6 +142,7 @@ mod tests {
             bulk_share_max: 1.0,
             segment_bytes: 1 << 18,
             hot_bytes_max: 1 << 16,
+            readers_bytes_max: 1 << 20,
         };
         Spool::open(options, Arc::new(Nobody)).unwrap()
     }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -10,7 +11,12 @@ use std::{
     },
 };
 
-use super::file_system::{File, FileSystem, is_full};
+use parking_lot::Mutex;
+
+use super::{
+    file_system::{File, FileSystem, is_full},
+    settled::SettledRanges,
+};
 
 const SLOT_LEN: usize = 512;
 const MAGIC: [u8; 8] = *b"FBAYCURS";
@@ -24,7 +30,29 @@ const POSITION_MAX: u64 = 1 << 62;
 
 /// A cursor, shared by its handles and the writer.
 pub(super) struct CursorState {
+    /// The low mark: all up to here is settled.
     pub position: AtomicU64,
+    /// What is settled above it.
+    settled: Mutex<SettledRanges>,
+}
+
+impl CursorState {
+    pub(super) fn at(position: u64) -> Arc<Self> {
+        Arc::new(Self {
+            position: AtomicU64::new(position),
+            settled: Mutex::default(),
+        })
+    }
+
+    pub(super) fn settle(&self, numbers: RangeInclusive<u64>) {
+        let mut settled = self.settled.lock();
+        let position = settled.settle(self.position.load(Ordering::Acquire), numbers);
+        self.position.fetch_max(position, Ordering::AcqRel);
+    }
+
+    pub(super) fn settled(&self) -> Vec<RangeInclusive<u64>> {
+        self.settled.lock().iter().collect()
+    }
 }
 
 struct Entry {
@@ -111,9 +139,7 @@ impl Cursors {
             let _ = self.fs.unlink(&path);
             (path.clone(), error)
         })?;
-        let state = Arc::new(CursorState {
-            position: AtomicU64::new(position),
-        });
+        let state = CursorState::at(position);
         self.entries.insert(
             name.to_owned(),
             Entry {
@@ -193,9 +219,7 @@ fn read(fs: &dyn FileSystem, path: &Path, name: &str, oldest: u64) -> io::Result
         .max();
     let (generation, position) = newest.unwrap_or((0, oldest));
     let entry = Entry {
-        state: Arc::new(CursorState {
-            position: AtomicU64::new(position),
-        }),
+        state: CursorState::at(position),
         path: path.to_owned(),
         file,
         generation,

@@ -1,12 +1,17 @@
 //! The file system calls of the spool, behind one trait, so that tests can tear writes, fail an fsync and fill the disk.
 
 use std::{
+    collections::HashMap,
     fs, io,
     io::{Read, Seek, Write},
+    ops::Range,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
 };
+
+use parking_lot::Mutex;
+use rustix::io::Errno;
 
 /// What is made is for the user of the process alone: records hold the bodies as they came.
 const DIR_MODE: u32 = 0o700;
@@ -39,9 +44,9 @@ pub(super) trait File: Send + Sync {
     /// Makes the content and the length durable.
     fn sync_data(&self) -> io::Result<()>;
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Has the next read come from the disk, as far as the system can be told to forget what it has in memory.
-    fn forget_cached(&self) -> io::Result<()> {
-        Ok(())
+    /// Has the next read come from the disk, where the system can be made to forget what it has in memory; whether it was.
+    fn forget_cached(&self) -> io::Result<bool> {
+        Ok(false)
     }
 }
 
@@ -61,8 +66,107 @@ pub(super) fn is_full(error: &io::Error) -> bool {
     )
 }
 
+fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
+    let code = error.raw_os_error();
+    errors.iter().any(|errno| code == Some(errno.raw_os_error()))
+}
+
+/// Whether an error says that the process or the system is short of descriptors or memory: nothing is known about the disk.
+pub(super) fn is_exhausted(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS])
+}
+
+/// Whether a read that failed so says that the bytes cannot be had from the disk, which is damage like any other.
+pub(super) fn is_unreadable(error: &io::Error) -> bool {
+    is_one_of(error, &[Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::BADMSG])
+        || (cfg!(target_os = "linux") && matches!(error.raw_os_error(), Some(EUCLEAN | EREMOTEIO)))
+}
+
+/// What Linux answers for a structure of the file system, or a remote disk, that is damaged.
+const EUCLEAN: i32 = 117;
+const EREMOTEIO: i32 = 121;
+
+/// The unit in which a disk loses what it cannot give back, as far as reading around it goes.
+const PAGE_BYTES: u64 = 4096;
+
+/// Reads until the buffer is full or the file ends, and returns how much. What the disk does not give back stays zero, and
+/// is added to `unreadable`, as places in the file.
+pub(super) fn read_around(
+    file: &dyn File,
+    offset: u64,
+    buffer: &mut [u8],
+    unreadable: &mut Vec<Range<u64>>,
+) -> io::Result<usize> {
+    match file.pread(offset, buffer) {
+        Err(error) if is_unreadable(&error) => {}
+        result => return result,
+    }
+    let end = (offset + buffer.len() as u64).min(file.len()?.max(offset));
+    let mut at = offset;
+    while at < end {
+        let next = ((at / PAGE_BYTES + 1) * PAGE_BYTES).min(end);
+        let page = &mut buffer[(at - offset) as usize..(next - offset) as usize];
+        match file.pread(at, page) {
+            Ok(read) if read < page.len() => return Ok((at - offset) as usize + read),
+            Ok(_) => {}
+            Err(error) if is_unreadable(&error) => {
+                page.fill(0);
+                match unreadable.last_mut() {
+                    Some(before) if before.end == at => before.end = next,
+                    _ => unreadable.push(at..next),
+                }
+            }
+            Err(error) => return Err(error),
+        }
+        at = next;
+    }
+    Ok((end - offset) as usize)
+}
+
+/// Descriptors that are kept for files of the log, for when the process has no other left.
+const SPARE_DESCRIPTORS: usize = 8;
+
 /// The operating system's.
-pub(super) struct RealFileSystem;
+pub(super) struct RealFileSystem {
+    /// Directories that were synced before: a sync must not fail for want of a descriptor.
+    dirs: Mutex<HashMap<PathBuf, fs::File>>,
+    spare: Mutex<Vec<fs::File>>,
+}
+
+impl RealFileSystem {
+    pub(super) fn new() -> Self {
+        let file_system = Self {
+            dirs: Mutex::default(),
+            spare: Mutex::default(),
+        };
+        file_system.refill();
+        file_system
+    }
+
+    /// Opens a file, with a spare descriptor where there is no other.
+    fn open_with_spare<T>(&self, open: impl Fn() -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match open() {
+                // One is given back, and taken by what is opened next, here or elsewhere.
+                Err(error) if is_exhausted(&error) && self.spare.lock().pop().is_some() => {}
+                Ok(opened) => {
+                    self.refill();
+                    return Ok(opened);
+                }
+                failed => return failed,
+            }
+        }
+    }
+
+    /// Takes back spare descriptors, as far as there are any.
+    fn refill(&self) {
+        let mut spare = self.spare.lock();
+        while spare.len() < SPARE_DESCRIPTORS {
+            let Ok(file) = fs::File::open("/dev/null") else { return };
+            spare.push(file);
+        }
+    }
+}
 
 impl FileSystem for RealFileSystem {
     fn make_dir(&self, path: &Path) -> io::Result<()> {
@@ -89,18 +193,17 @@ impl FileSystem for RealFileSystem {
     }
 
     fn create(&self, path: &Path, len: u64) -> io::Result<Arc<dyn File>> {
-        let file = fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(path)?;
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(FILE_MODE);
+        let file = self.open_with_spare(|| options.open(path))?;
         allocate(&file, len)?;
         Ok(Arc::new(file))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(fs::OpenOptions::new().read(true).write(true).open(path)?))
+        let mut options = fs::OpenOptions::new();
+        options.read(true).write(true);
+        Ok(Arc::new(self.open_with_spare(|| options.open(path))?))
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
@@ -108,7 +211,12 @@ impl FileSystem for RealFileSystem {
     }
 
     fn sync_dir(&self, path: &Path) -> io::Result<()> {
-        fs::File::open(path)?.sync_all()
+        let mut dirs = self.dirs.lock();
+        if let Some(dir) = dirs.get(path) {
+            return dir.sync_all();
+        }
+        let dir = self.open_with_spare(|| fs::File::open(path))?;
+        dirs.entry(path.to_owned()).or_insert(dir).sync_all()
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
@@ -121,10 +229,11 @@ impl FileSystem for RealFileSystem {
             .open(path)?;
         match file.try_lock() {
             Ok(()) => {
-                file.set_len(0)?;
+                // The name is for people: a full disk must not keep the spool from draining. One that is shorter than the last is filled up.
+                let _ = file.set_len(0);
+                let left = file.metadata()?.len() as usize;
                 file.rewind()?;
-                // The name is for people: a full disk must not keep the spool from draining.
-                let _ = file.write_all(holder.as_bytes());
+                let _ = file.write_all(format!("{holder:left$}").as_bytes());
                 Ok(Lock::Taken(Box::new(file)))
             }
             Err(fs::TryLockError::WouldBlock) => {
@@ -200,13 +309,13 @@ impl File for fs::File {
     }
 
     #[cfg(target_os = "linux")]
-    fn forget_cached(&self) -> io::Result<()> {
+    fn forget_cached(&self) -> io::Result<bool> {
         // Only what is clean can be forgotten.
         fs::File::sync_data(self)?;
         match rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed) {
             // Advice is not understood everywhere.
-            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(()),
-            result => Ok(result?),
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
+            result => Ok(result.map(|()| true)?),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 pub(super) use self::append::{Request, seal_file};
 use super::{
-    Observer, OpenError, Options, SEGMENTS_DIR, Start,
+    AppendError, Observer, OpenError, Options, SEGMENTS_DIR, Start,
     cursors::{self, CursorState, Cursors, PathError},
     file_system::{File, FileSystem, is_full},
     quarantine::Quarantine,
@@ -45,9 +45,11 @@ impl Limits {
 }
 
 /// The segment that is written.
-struct Active {
-    file: Arc<dyn File>,
-    path: PathBuf,
+pub(super) struct Active {
+    pub file: Arc<dyn File>,
+    pub path: PathBuf,
+    /// Its seal was to be written and there was no room: what there is of it may be whole, so nothing is appended any more.
+    pub is_sealing: bool,
 }
 
 /// The open log.
@@ -63,8 +65,8 @@ pub(super) struct Log {
     next_segment: u64,
     cursors: Cursors,
     quarantine: Quarantine,
-    /// An append found no room; looked at again on every tick.
-    full: bool,
+    /// Why the last segment could not be made; looked at again on every tick.
+    no_room: Option<AppendError>,
     buffer: Vec<u8>,
 }
 
@@ -93,8 +95,7 @@ impl Log {
             segments_dir,
             recovered.segments.clone(),
             next_sequence - 1,
-            options.hot_bytes_max,
-            limits.bytes_max,
+            options,
         ));
         let mut log = Self {
             quarantine: Quarantine::open(fs.clone(), quarantine_dir),
@@ -103,11 +104,11 @@ impl Log {
             observer,
             limits,
             segments: recovered.segments,
-            active: None,
+            active: recovered.unsealed,
             next_sequence,
             next_segment: recovered.next_segment,
             cursors,
-            full: false,
+            no_room: None,
             buffer: Vec::new(),
         };
         for damage in recovered.damage {
@@ -133,13 +134,15 @@ impl Log {
             return;
         }
         self.settle_damage();
+        let shared = self.shared.clone();
+        let _work = shared.disk_works();
         if let Err((path, error)) = self.cursors.sync() {
             return self.fail(&format!("cursor {}: {error}", path.display()));
         }
         if let Err((path, error)) = self.delete_settled() {
             return self.fail(&format!("delete {}: {error}", path.display()));
         }
-        if self.full {
+        if self.no_room.is_some() {
             match self.roll(0) {
                 Ok(_) => self.publish(),
                 Err(reason) => self.fail(&reason),
@@ -176,9 +179,10 @@ impl Log {
         Ok(())
     }
 
-    /// Counts damage, says where it is and sets the bytes aside.
+    /// Counts damage, logs where it is and sets the bytes aside.
     fn settle_damage(&mut self) {
-        for damage in self.shared.take_damage() {
+        let reports = self.shared.take_damage();
+        for damage in reports.places {
             let Damage {
                 kind,
                 path,
@@ -195,10 +199,20 @@ impl Log {
                 self.quarantine.keep(&damage);
             }
         }
+        for (kind, places) in reports.more {
+            tracing::error!(
+                places,
+                kind = kind.label(),
+                "more damage in the spool, which is not set aside"
+            );
+            for _ in 0..places {
+                self.observer.damage(kind.label());
+            }
+        }
     }
 
     fn publish(&self) {
-        self.shared.publish_segments(&self.segments, self.full);
+        self.shared.publish_segments(&self.segments, self.no_room);
     }
 
     fn fail(&mut self, reason: &str) {
@@ -252,7 +266,7 @@ impl Log {
 
     /// Makes everything durable and seals the log.
     pub(super) fn close(&mut self) {
-        self.full = false;
+        self.no_room = None;
         self.tick();
         if !self.shared.is_failed()
             && let Err(reason) = self.seal()

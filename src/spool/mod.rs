@@ -32,9 +32,18 @@
 //! # Read path
 //!
 //! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader near the head copies
-//! references. One that is far behind reads the files a mebibyte at a time, on a blocking thread, up to what is durable. Where a frame is wrong
-//! it goes on at the next valid header; the writer is told, counts it and copies the bytes to `quarantine/`. A segment that is deleted
+//! references. One that is far behind reads the files on a blocking thread, up to what is durable, no more than it was asked for; each
+//! record is copied out of what was read, so that it keeps nothing alive but itself. What readers have handed out counts until the last
+//! part of it is dropped, all readers together against one limit ([`Options::readers_bytes_max`]), beyond which they wait.
+//!
+//! Where a frame is wrong, or the disk does not give a page back, the reader goes on at the next valid header; the writer counts the place and
+//! copies its bytes to `quarantine/`. A hole settles like a record: [`Reader::next`] returns how far it got, with or without records, so a
+//! position never stands before something that nobody can read. Every wait of a reader can be given up. A segment that is deleted
 //! under a reader is finished from the open file, or passed over: only what every cursor has passed is deleted.
+//!
+//! A reader's owner counts on this: numbers rise and may have gaps; a call returns a number that is higher than that of the call before; what lies
+//! between two calls' numbers and was not handed out is not there, and is settled together with what was. So a cursor is moved by
+//! [`Cursor::settle`] with ranges that begin behind the record read before, and reaches the head when all was settled.
 //!
 //! # Delete path
 //!
@@ -75,6 +84,7 @@
 //! durable*: readers are shown records after the sync, and after recovery has written again what was in doubt. The simulator in the tests drives
 //! the log over a disk that loses, tears and fails at every call, and checks this against a model; with the syncs taken out it fails.
 
+mod budget;
 mod cursors;
 mod desk;
 mod file_system;
@@ -84,11 +94,13 @@ mod reader;
 mod recovery;
 mod scan;
 mod segment;
+mod settled;
 mod shared;
 mod writer;
 
 use std::{
     future::Future,
+    ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -97,6 +109,11 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub use self::{
+    budget::RECORD_OVERHEAD_BYTES,
+    desk::{Answer, Desk},
+    reader::{ReadError, Reader},
+};
 use self::{
     cursors::CursorState,
     desk::{Asker, Ticket},
@@ -104,10 +121,6 @@ use self::{
     log::{Log, io_error},
     shared::Shared,
     writer::Inlet,
-};
-pub use self::{
-    desk::{Answer, Desk},
-    reader::{ReadError, Reader},
 };
 
 /// Where the segments are in a spool's directory.
@@ -125,6 +138,9 @@ pub struct Options {
     pub segment_bytes: u64,
     /// Newest records kept in memory for readers near the head.
     pub hot_bytes_max: usize,
+    /// What all readers together have handed out and is still held. Each may hold a mebibyte, or one record, beyond it, and a quarter of one
+    /// to read with.
+    pub readers_bytes_max: usize,
 }
 
 /// How a record counts against the limits.
@@ -140,6 +156,14 @@ pub enum Class {
 pub struct Record {
     pub sequence: u64,
     pub bytes: Bytes,
+}
+
+/// What of the log is behind a position.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub records: u64,
+    /// What the segments that hold them take on disk.
+    pub bytes: u64,
 }
 
 /// Where a new cursor starts.
@@ -162,6 +186,8 @@ pub enum AppendError {
     TooLarge,
     #[error("the disk failed; the process must end and recover from it")]
     Failed,
+    #[error("the process has no descriptor or memory left for a new segment")]
+    Exhausted,
     #[error("too many records wait for the disk")]
     Busy,
     #[error("the spool is closed")]
@@ -178,6 +204,10 @@ pub struct State {
     pub head: u64,
     /// `None` while it takes ordinary records; else what an append would be answered.
     pub refuses: Option<AppendError>,
+    /// How long the oldest append that has no answer has waited.
+    pub append_waits: Option<Duration>,
+    /// How long a write or sync that is under way has taken; appends wait for it.
+    pub disk_works: Option<Duration>,
 }
 
 /// Told of what the spool does, for metrics. Called on the writer thread, or by [`Spool::open`]: must not block.
@@ -233,7 +263,7 @@ impl Spool {
 
     /// Like [`Spool::open`], with a name for the writer's thread: a process may have several spools.
     pub fn open_named(options: Options, observer: Arc<dyn Observer>, thread_name: &str) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(RealFileSystem), options, observer, thread_name)
+        Self::open_on(Arc::new(RealFileSystem::new()), options, observer, thread_name)
     }
 
     fn open_on(
@@ -309,9 +339,15 @@ impl Spool {
         Reader::new(self.handle.shared.clone(), from)
     }
 
+    /// What the log has behind `position`. Numbers are not always in a row, so this is counted and not subtracted.
+    pub fn backlog(&self, position: u64) -> Backlog {
+        self.handle.shared.backlog(position)
+    }
+
     pub fn state(&self) -> State {
         let mut state = self.handle.shared.state();
         state.refuses = state.refuses.or_else(|| self.handle.inlet.refuses());
+        state.append_waits = self.handle.inlet.oldest_waits();
         state
     }
 
@@ -340,7 +376,7 @@ fn holder() -> String {
     format!("pid {} on {}", std::process::id(), host.to_string_lossy())
 }
 
-/// The position of a route: everything up to it is confirmed, dead-lettered or not the route's.
+/// The position of a route: everything up to it is confirmed, dead-lettered or not the route's; and what of that kind is above it.
 pub struct Cursor {
     state: Arc<CursorState>,
     shared: Arc<Shared>,
@@ -352,11 +388,22 @@ impl Cursor {
         self.state.position.load(Ordering::Acquire)
     }
 
-    /// Moves forward, at most to the head. Made durable soon after, and at [`Spool::close`]; records behind every cursor
-    /// are deleted, a segment at a time.
+    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at [`Spool::close`]; records behind
+    /// every cursor are deleted, a segment at a time.
     pub fn advance(&self, sequence: u64) {
-        let sequence = sequence.min(self.shared.head());
-        self.state.position.fetch_max(sequence, Ordering::AcqRel);
+        self.settle(0..=sequence);
+    }
+
+    /// Settles these numbers, whatever lies before them; the position follows once nothing does. Numbers that no record has are
+    /// settled with their neighbours: of a record, from the number after the one that was read before it.
+    pub fn settle(&self, numbers: RangeInclusive<u64>) {
+        let last = (*numbers.end()).min(self.shared.head());
+        self.state.settle(*numbers.start()..=last);
+    }
+
+    /// What is settled above the position, in rising order: for [`Reader::skip_settled`].
+    pub fn settled(&self) -> Vec<RangeInclusive<u64>> {
+        self.state.settled()
     }
 }
 

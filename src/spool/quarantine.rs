@@ -2,7 +2,11 @@
 
 use std::{io, path::PathBuf, sync::Arc};
 
-use super::{file_system::FileSystem, scan::CHUNK_BYTES, shared::Damage};
+use super::{
+    file_system::{FileSystem, read_around},
+    scan::CHUNK_BYTES,
+    shared::Damage,
+};
 
 /// All that is set aside stays below this.
 const BYTES_MAX: u64 = 64 << 20;
@@ -52,7 +56,13 @@ impl Quarantine {
         let mut done = 0;
         while done < len {
             let part = buffer.len().min((len - done) as usize);
-            let read = from.pread(damage.offset + done, &mut buffer[..part])?;
+            // What the disk does not give back is zeros in the copy.
+            let read = read_around(
+                from.as_ref(),
+                damage.offset + done,
+                &mut buffer[..part],
+                &mut Vec::new(),
+            )?;
             if read == 0 {
                 break;
             }

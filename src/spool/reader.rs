@@ -1,6 +1,12 @@
 //! Follows the log: from memory near the head, else from disk.
 
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc};
+use std::{
+    collections::VecDeque,
+    io,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use tokio::{
     sync::watch,
@@ -9,11 +15,20 @@ use tokio::{
 
 use super::{
     Record,
+    budget::{READER_BYTES_MIN, ReadShare},
     cursors::PathError,
-    scan::{Found, Scan},
-    segment::DATA_START,
+    file_system::is_unreadable,
+    scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
+    segment::{DATA_START, FrameHeader},
     shared::{Damage, DamageKind, Segment, Shared},
 };
+
+/// Places that the disk does not give back that one read looks for its way behind: each may take the disk seconds.
+const UNREADABLE_HOLES_MAX: usize = 4;
+
+/// Small records are read from disk so many at a time, also for an owner who takes them one by one.
+const READ_AHEAD_RECORDS: usize = 128;
+const READ_AHEAD_BYTES: usize = 64 << 10;
 
 /// Why a reader cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -25,17 +40,22 @@ pub enum ReadError {
 }
 
 /// A read from disk on its way, which brings the disk reader back.
-type Reading = JoinHandle<(DiskReader, Result<Vec<Record>, PathError>)>;
+type Reading = JoinHandle<(DiskReader, Result<DiskRead, PathError>)>;
 
 /// Follows the log: from memory near the head, else from disk.
 pub struct Reader {
     shared: Arc<Shared>,
+    share: Arc<ReadShare>,
     head: watch::Receiver<u64>,
     closed: watch::Receiver<bool>,
     /// The sequence number to go on at.
     next: u64,
-    /// Read from disk and not yet handed out. The first is the one at or after `next`.
+    /// Settled before, and not handed out: in rising order.
+    skipped: VecDeque<RangeInclusive<u64>>,
+    /// Read from disk and not yet handed out.
     buffered: VecDeque<Record>,
+    /// Everything up to here is in `buffered`, was handed out or is not there.
+    buffered_through: u64,
     disk: Option<DiskReader>,
     reading: Option<Reading>,
     /// What is being read is no longer wanted.
@@ -45,10 +65,13 @@ pub struct Reader {
 impl Reader {
     pub(super) fn new(shared: Arc<Shared>, from: u64) -> Self {
         Self {
+            share: ReadShare::new(shared.read_budget.clone()),
             head: shared.watch_head(),
             closed: shared.watch_closed(),
             next: from,
+            skipped: VecDeque::new(),
             buffered: VecDeque::new(),
+            buffered_through: 0,
             disk: None,
             reading: None,
             stale: false,
@@ -56,31 +79,45 @@ impl Reader {
         }
     }
 
-    /// The next durable records, at most `records_max` and (beyond the first) `bytes_max`; waits for at least one.
-    /// Cancel-safe. Damaged records are passed over (they were counted and set aside).
-    pub async fn next(&mut self, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) -> Result<(), ReadError> {
+    /// Adds the next durable records to `out`, at most `records_max` and (beyond the first) `bytes_max`, and returns how far it
+    /// got: every record up to there was handed out, was to be skipped, or is not there. Waits until it gets further; that may be
+    /// without a record, where the log has a hole.
+    ///
+    /// Cancel-safe, so it can be raced with a stop. Damaged records are passed over (they are counted and set aside). While
+    /// what was handed out and is still held, by all readers together, is more than
+    /// [`Options::readers_bytes_max`](super::Options::readers_bytes_max), it waits for some to be dropped.
+    pub async fn next(
+        &mut self,
+        records_max: usize,
+        bytes_max: usize,
+        out: &mut Vec<Record>,
+    ) -> Result<u64, ReadError> {
+        let records_max = records_max.max(1);
         loop {
-            if self.take_buffered(records_max, bytes_max, out) {
-                return Ok(());
+            if let Some(through) = self.take_buffered(records_max, bytes_max, out) {
+                return Ok(through);
             }
             if self.reading.is_some() {
                 self.finish_reading().await?;
                 continue;
             }
-            let before = out.len();
-            if self.shared.read_hot(self.next, records_max, bytes_max, out) {
-                self.next += (out.len() - before) as u64;
-                return Ok(());
+            if let Some(skipped) = self.skip() {
+                return Ok(skipped);
             }
             if self.next > *self.head.borrow_and_update() {
                 self.wait().await?;
                 continue;
             }
+            let bytes_max = bytes_max.min(self.share.room().await).min(READER_BYTES_MIN);
+            if self.read_hot(records_max, bytes_max, out) {
+                return Ok(self.next - 1);
+            }
             let mut disk = self.disk.take().unwrap_or_else(|| DiskReader::new(self.shared.clone()));
             let from = self.next;
             self.stale = false;
+            let (records_max, bytes_max) = (records_max.max(READ_AHEAD_RECORDS), bytes_max.max(READ_AHEAD_BYTES));
             self.reading = Some(spawn_blocking(move || {
-                let result = disk.read(from);
+                let result = disk.read(from, records_max, bytes_max);
                 (disk, result)
             }));
         }
@@ -90,7 +127,13 @@ impl Reader {
     pub fn seek(&mut self, sequence: u64) {
         self.next = sequence;
         self.buffered.clear();
+        self.buffered_through = 0;
         self.stale = true;
+    }
+
+    /// Hands out nothing of these numbers: they were settled before. They are in rising order, and replace those given before.
+    pub fn skip_settled(&mut self, settled: Vec<RangeInclusive<u64>>) {
+        self.skipped = settled.into();
     }
 
     /// Whether all that is durable was handed out.
@@ -98,19 +141,68 @@ impl Reader {
         self.buffered.is_empty() && self.reading.is_none() && self.next > *self.head.borrow()
     }
 
-    fn take_buffered(&mut self, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) -> bool {
+    /// Passes over numbers that are to be skipped, if the next one is among them; returns how far.
+    fn skip(&mut self) -> Option<u64> {
+        while self.skipped.front().is_some_and(|range| *range.end() < self.next) {
+            self.skipped.pop_front();
+        }
+        let range = self.skipped.front().filter(|range| range.contains(&self.next))?;
+        let through = (*range.end()).min(*self.head.borrow());
+        if through < self.next {
+            return None;
+        }
+        self.next = through + 1;
+        Some(through)
+    }
+
+    /// How many records may be read from `next` on before one that is to be skipped.
+    fn until_skipped(&self) -> u64 {
+        self.skipped
+            .front()
+            .map_or(u64::MAX, |range| range.start().saturating_sub(1))
+    }
+
+    fn read_hot(&mut self, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) -> bool {
+        let before = out.len();
+        if !self.shared.read_hot(self.next, records_max, bytes_max, out) {
+            return false;
+        }
+        let until = self.until_skipped();
+        while out.len() > before + 1 && out.last().is_some_and(|record| record.sequence > until) {
+            out.pop();
+        }
+        for record in &mut out[before..] {
+            self.next = record.sequence + 1;
+            *record = self.share.charge(record.clone());
+        }
+        // What was read from disk before is behind.
+        self.disk.iter_mut().for_each(DiskReader::release);
+        true
+    }
+
+    fn take_buffered(&mut self, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) -> Option<u64> {
+        if self.buffered_through < self.next {
+            return None;
+        }
         let (mut taken, mut bytes) = (0, 0);
-        while taken < records_max.max(1) {
+        while taken < records_max {
             let Some(record) = self.buffered.front() else { break };
             bytes += record.bytes.len();
             if taken > 0 && bytes > bytes_max {
                 break;
             }
             self.next = record.sequence + 1;
-            out.extend(self.buffered.pop_front());
-            taken += 1;
+            let skipped = self.skipped.iter().any(|range| range.contains(&record.sequence));
+            let record = self.buffered.pop_front();
+            if !skipped {
+                out.extend(record);
+                taken += 1;
+            }
         }
-        taken > 0
+        if self.buffered.is_empty() {
+            self.next = self.buffered_through + 1;
+        }
+        Some(self.next - 1)
     }
 
     async fn finish_reading(&mut self) -> Result<(), ReadError> {
@@ -121,16 +213,14 @@ impl Reader {
         self.reading = None;
         // Only a runtime that ends takes the read away.
         let (disk, result) = finished.map_err(|_| ReadError::Closed)?;
-        let after = disk.next;
         self.disk = Some(disk);
         if self.stale {
             return Ok(());
         }
-        let records = result.map_err(|(path, source)| ReadError::Io { path, source })?;
-        if records.is_empty() {
-            self.next = self.next.max(after);
-        }
-        self.buffered.extend(records);
+        let read = result.map_err(|(path, source)| ReadError::Io { path, source })?;
+        self.buffered
+            .extend(read.records.into_iter().map(|record| self.share.charge(record)));
+        self.buffered_through = read.through;
         Ok(())
     }
 
@@ -146,7 +236,14 @@ impl Reader {
     }
 }
 
-/// Reads the durable part of the segments, in order, a chunk at a time.
+/// What a read from disk brought.
+pub(super) struct DiskRead {
+    pub records: Vec<Record>,
+    /// Every record up to here was read, now or before, or is not there.
+    pub through: u64,
+}
+
+/// Reads the durable part of the segments, in order, no more than is asked for.
 pub(super) struct DiskReader {
     shared: Arc<Shared>,
     scan: Option<Scan>,
@@ -154,6 +251,14 @@ pub(super) struct DiskReader {
     next: u64,
     /// Where in the segment of `scan` which sequence number stands, about one a chunk, for going back.
     marks: Vec<(u64, u64)>,
+}
+
+/// How reading a segment ended.
+enum Stop {
+    /// At its end.
+    End,
+    /// Before it: enough was read, or looked at.
+    Enough,
 }
 
 impl DiskReader {
@@ -166,60 +271,87 @@ impl DiskReader {
         }
     }
 
-    /// Reads records at or after `from`, as many as one chunk holds; none when there are none that are whole.
-    pub(super) fn read(&mut self, from: u64) -> Result<Vec<Record>, PathError> {
+    /// Lets go of the memory for what was read, but not of the place.
+    pub(super) fn release(&mut self) {
+        self.scan.iter_mut().for_each(Scan::release);
+    }
+
+    /// Reads records at or after `from`: at most `records_max` and, beyond the first, `bytes_max`.
+    pub(super) fn read(&mut self, from: u64, records_max: usize, bytes_max: usize) -> Result<DiskRead, PathError> {
         if from < self.next {
             self.go_back(from);
         }
         self.next = from;
-        let mut out = Vec::new();
-        while out.is_empty() {
+        let mut read = Batch {
+            records: Vec::new(),
+            bytes: 0,
+            records_max,
+            bytes_max,
+            unreadable: 0,
+        };
+        // What is durable now is in a segment that is found below, unless it is lost.
+        let head = self.shared.head();
+        loop {
             let Some(segment) = self.shared.segment_for(self.next) else {
+                self.next = self.next.max(head + 1);
                 break;
             };
             let path = self.shared.segments_dir.join(segment.file_name());
-            match self.read_segment(segment, &path, &mut out) {
+            match self.read_segment(segment, &path, &mut read) {
+                Ok(Stop::End) => self.next = self.next.max(segment.last_sequence + 1),
+                Ok(Stop::Enough) => break,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing(segment, path),
+                // The file itself cannot be opened.
+                Err(error) if is_unreadable(&error) => self.lost(DamageKind::Record, segment, path, segment.end),
+                Err(_) if !read.records.is_empty() => {
+                    self.scan = None;
+                    break;
+                }
                 Err(error) => {
                     self.scan = None;
                     return Err((path, error));
                 }
-                Ok(()) if out.is_empty() => self.next = self.next.max(segment.last_sequence + 1),
-                Ok(()) => {}
             }
         }
-        Ok(out)
+        Ok(DiskRead {
+            records: read.records,
+            through: self.next - 1,
+        })
     }
 
     /// Back within the segment at hand, if there is a mark for it, else to wherever it is found.
     fn go_back(&mut self, sequence: u64) {
         let at = self.marks.partition_point(|(marked, _)| *marked <= sequence);
         self.marks.truncate(at);
-        self.scan = match (self.scan.take(), self.marks.last()) {
-            (Some(scan), Some((_, offset))) => Some(scan.restart(*offset)),
-            _ => None,
-        };
+        match (&mut self.scan, self.marks.last()) {
+            (Some(scan), Some((_, offset))) => scan.restart(*offset),
+            _ => self.scan = None,
+        }
     }
 
     /// The file is gone: deleted meanwhile, since every cursor passed it, or by a stranger.
     fn missing(&mut self, segment: Segment, path: PathBuf) {
-        if self
-            .shared
-            .segment_for(self.next)
-            .is_some_and(|again| again.id == segment.id)
-        {
-            self.shared.report(Damage {
-                kind: DamageKind::SegmentMissing,
-                path,
-                segment: segment.id,
-                offset: 0,
-                len: 0,
-            });
-            self.next = segment.last_sequence + 1;
+        self.scan = None;
+        let again = self.shared.segment_for(self.next);
+        if again.is_some_and(|again| again.id == segment.id) {
+            self.lost(DamageKind::SegmentMissing, segment, path, 0);
         }
     }
 
-    fn read_segment(&mut self, segment: Segment, path: &std::path::Path, out: &mut Vec<Record>) -> io::Result<()> {
+    /// Nothing of the segment can be read.
+    fn lost(&mut self, kind: DamageKind, segment: Segment, path: PathBuf, len: u64) {
+        self.scan = None;
+        self.shared.report(Damage {
+            kind,
+            path,
+            segment: segment.id,
+            offset: 0,
+            len,
+        });
+        self.next = segment.last_sequence + 1;
+    }
+
+    fn read_segment(&mut self, segment: Segment, path: &Path, read: &mut Batch) -> io::Result<Stop> {
         if self.scan.as_ref().is_none_or(|scan| scan.segment() != segment.id) {
             let file = self.shared.fs.open(path)?;
             self.scan = Some(Scan::new(file, segment.id, DATA_START, segment.end));
@@ -227,37 +359,78 @@ impl DiskReader {
         }
         let scan = self.scan.as_mut().expect("it was just set");
         scan.extend(segment.end);
-        loop {
-            let buffered = scan.is_buffered();
-            if !buffered && !out.is_empty() {
-                return Ok(());
-            }
-            match scan.next()? {
-                None => return Ok(()),
+        while !read.is_enough() {
+            let from = self.next;
+            let found = scan.next(|header| read.wants(header, from))?;
+            match found {
+                None => return Ok(Stop::End),
                 Some(Found::Frame {
                     offset,
                     header,
                     payload,
                 }) => {
-                    if !buffered {
+                    if header.sequence >= from && !read.has_room(header.payload_len as usize) {
+                        scan.restart(offset);
+                        return Ok(Stop::Enough);
+                    }
+                    let marked = self.marks.last().map_or(0, |(_, marked)| marked + CHUNK_BYTES as u64);
+                    if offset >= marked {
                         self.marks.push((header.sequence, offset));
                     }
-                    if header.sequence >= self.next {
+                    if header.sequence >= from {
                         self.next = header.sequence + 1;
-                        out.push(Record {
-                            sequence: header.sequence,
-                            bytes: payload,
-                        });
+                        read.add(header.sequence, payload);
                     }
                 }
-                Some(Found::Hole { offset, len, .. }) => self.shared.report(Damage {
-                    kind: DamageKind::Record,
-                    path: path.to_owned(),
-                    segment: segment.id,
+                Some(Found::Hole(Hole {
                     offset,
                     len,
-                }),
+                    unreadable,
+                    ..
+                })) => {
+                    read.unreadable += usize::from(unreadable);
+                    self.shared.report(Damage {
+                        kind: DamageKind::Record,
+                        path: path.to_owned(),
+                        segment: segment.id,
+                        offset,
+                        len,
+                    });
+                }
             }
         }
+        Ok(Stop::Enough)
+    }
+}
+
+/// Records that are being read, and how many may be.
+struct Batch {
+    records: Vec<Record>,
+    bytes: usize,
+    records_max: usize,
+    bytes_max: usize,
+    /// Holes that the disk did not give back.
+    unreadable: usize,
+}
+
+impl Batch {
+    fn is_enough(&self) -> bool {
+        self.records.len() >= self.records_max || self.unreadable >= UNREADABLE_HOLES_MAX
+    }
+
+    fn has_room(&self, bytes: usize) -> bool {
+        self.records.is_empty() || self.bytes + bytes <= self.bytes_max
+    }
+
+    fn wants(&self, header: &FrameHeader, from: u64) -> Payload {
+        match header.sequence >= from && self.has_room(header.payload_len as usize) {
+            true => Payload::Copied,
+            false => Payload::Skipped,
+        }
+    }
+
+    fn add(&mut self, sequence: u64, bytes: bytes::Bytes) {
+        self.bytes += bytes.len();
+        self.records.push(Record { sequence, bytes });
     }
 }

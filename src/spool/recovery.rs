@@ -1,13 +1,13 @@
 //! What is found in the directory at the start: sealed segments by their first block, an unsealed one by reading it.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, iter, path::Path, sync::Arc};
 
 use super::{
     Class, OpenError,
-    file_system::{File, FileSystem},
-    log::{io_error, seal_file},
-    scan::{CHUNK_BYTES, Found, Scan},
-    segment::{DATA_START, Header, VERSION, encode_header, parse_file_name, parse_header, parse_seal},
+    file_system::{File, FileSystem, is_full, read_around},
+    log::{Active, io_error, seal_file},
+    scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
+    segment::{DATA_START, HEADER_LEN, Header, VERSION, encode_header, parse_file_name, parse_header, parse_seal},
     shared::{Damage, DamageKind, Segment},
 };
 
@@ -18,6 +18,8 @@ pub(super) struct Recovered {
     pub next_sequence: u64,
     pub next_segment: u64,
     pub damage: Vec<Damage>,
+    /// The newest segment, when there was no room for its seal.
+    pub unsealed: Option<Active>,
 }
 
 /// Opens every segment, and cuts, syncs and seals what was not sealed.
@@ -30,6 +32,7 @@ pub(super) fn recover(fs: &dyn FileSystem, dir: &Path) -> Result<Recovered, Open
         next_sequence: 1,
         next_segment: 1,
         damage: Vec::new(),
+        unsealed: None,
     };
     for (at, &(id, first_sequence)) in found.iter().enumerate() {
         let newest = at + 1 == found.len();
@@ -54,13 +57,14 @@ impl Recovered {
         let failed = |source: io::Error| io_error(&path, source);
         let file = fs.open(&path).map_err(failed)?;
         segment.disk_bytes = file.len().map_err(failed)?;
+        let mut is_from_disk = false;
         if newest {
             // After a failed sync memory shows what the disk does not have, and on ext4 the same pages, written again and synced
             // with success, are gone at the next mount all the same: their blocks count as never written.
-            file.forget_cached().map_err(failed)?;
+            is_from_disk = file.forget_cached().map_err(failed)?;
         }
         let mut block = vec![0; DATA_START as usize];
-        let read = file.pread(0, &mut block).map_err(failed)?;
+        let read = read_around(file.as_ref(), 0, &mut block, &mut Vec::new()).map_err(failed)?;
         block.truncate(read);
 
         let header = parse_header(&block);
@@ -93,7 +97,7 @@ impl Recovered {
             segment.end = seal.end;
             if newest && seal.end <= segment.disk_bytes {
                 // Its own sync may have failed, see `rewrite`; the segments before it were sealed before it was made.
-                seal_file(file.as_ref(), &mut segment).map_err(failed)?;
+                self.unsealed = seal_or_wait(&file, &mut segment, &path).map_err(failed)?;
             }
         } else {
             let tail = scan(&file, &mut segment, newest).map_err(failed)?;
@@ -115,12 +119,16 @@ impl Recovered {
                 tracing::info!(path = %path.display(), offset = segment.end, len = tail.torn_bytes,
                     "batch that was never acknowledged: cut off");
             }
-            if header == expected {
-                let header = encode_header(id, first_sequence);
-                file.pwrite(0, &header).map_err(failed)?;
+            let header = (header == expected).then(|| encode_header(id, first_sequence));
+            match rewrite(file.as_ref(), header, tail.last_batch, segment.end) {
+                // What was read came from the disk; there is nothing better on one that has no room.
+                Err(error) if is_full(&error) && is_from_disk => {
+                    tracing::warn!(path = %path.display(), %error, "no room to write the last batch once more");
+                }
+                result => result.map_err(failed)?,
             }
-            rewrite(file.as_ref(), tail.last_batch, segment.end).map_err(failed)?;
-            seal_file(file.as_ref(), &mut segment).map_err(failed)?;
+            let unsealed = seal_or_wait(&file, &mut segment, &path).map_err(failed)?;
+            self.unsealed = unsealed.filter(|_| newest);
         }
         if header != expected {
             damage(DamageKind::SegmentHeader, 0, block.len() as u64);
@@ -159,7 +167,7 @@ fn scan(file: &Arc<dyn File>, segment: &mut Segment, newest: bool) -> io::Result
         last_batch,
     };
     let mut scan = Scan::new(file.clone(), segment.id, DATA_START, file_end);
-    while let Some(found) = scan.next()? {
+    while let Some(found) = scan.next(|_| Payload::Checked)? {
         match found {
             Found::Frame { offset, header, .. } => {
                 segment.records += 1;
@@ -169,11 +177,11 @@ fn scan(file: &Arc<dyn File>, segment: &mut Segment, newest: bool) -> io::Result
                     segment.bulk_bytes += header.frame_len();
                 }
             }
-            Found::Hole { offset, len, .. } if offset < last_batch => {
-                tail.holes.push((offset, len));
-                segment.end = offset + len;
+            Found::Hole(hole) if hole.unreadable || hole.offset < last_batch => {
+                tail.holes.push((hole.offset, hole.len));
+                segment.end = hole.offset + hole.len;
             }
-            Found::Hole { blank, .. } => {
+            Found::Hole(Hole { blank, .. }) => {
                 if !blank {
                     tail.torn_bytes = file_end - segment.end;
                 }
@@ -188,33 +196,53 @@ fn scan(file: &Arc<dyn File>, segment: &mut Segment, newest: bool) -> io::Result
 fn last_batch(file: &Arc<dyn File>, segment: u64, file_end: u64) -> io::Result<u64> {
     let mut newest = DATA_START;
     let mut scan = Scan::new(file.clone(), segment, DATA_START, file_end);
-    while let Some(found) = scan.next()? {
-        if let Found::Frame { header, .. }
-        | Found::Hole {
-            header: Some(header), ..
-        } = found
-        {
+    while let Some(found) = scan.next(|_| Payload::Skipped)? {
+        if let Found::Frame { header, .. } = found {
             newest = newest.max(u64::from(header.batch_start));
         }
     }
     Ok(newest)
 }
 
-/// Writes the last batch once more, the same bytes, and syncs it.
+/// Writes the header and the last batch once more, the same bytes, and syncs them.
 ///
 /// If the fsync of the process before failed, its pages are in memory and marked clean: an fsync alone would say yes to
 /// what the disk does not have.
-fn rewrite(file: &dyn File, start: u64, end: u64) -> io::Result<()> {
+fn rewrite(file: &dyn File, header: Option<[u8; HEADER_LEN]>, start: u64, end: u64) -> io::Result<()> {
+    if let Some(header) = header {
+        file.pwrite(0, &header)?;
+    }
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = start;
     while at < end {
         let part = buffer.len().min((end - at) as usize);
-        let read = file.pread(at, &mut buffer[..part])?;
+        let mut unreadable = Vec::new();
+        let read = read_around(file, at, &mut buffer[..part], &mut unreadable)? as u64;
         if read == 0 {
             break;
         }
-        file.pwrite(at, &buffer[..read])?;
-        at += read as u64;
+        let mut written = at;
+        for lost in unreadable.into_iter().chain(iter::once(at + read..at + read)) {
+            file.pwrite(written, &buffer[(written - at) as usize..(lost.start - at) as usize])?;
+            written = lost.end;
+        }
+        at += read;
     }
-    file.sync_data()
+    // A full disk is known before the sync.
+    file.sync_data().map_err(io::Error::other)
+}
+
+/// Seals a segment, unless the disk has no room for that: it is read at each start until it has.
+fn seal_or_wait(file: &Arc<dyn File>, segment: &mut Segment, path: &Path) -> io::Result<Option<Active>> {
+    match seal_file(file.as_ref(), segment) {
+        Err(error) if is_full(&error) => {
+            tracing::warn!(path = %path.display(), %error, "no room to seal a segment");
+            Ok(Some(Active {
+                file: file.clone(),
+                path: path.to_owned(),
+                is_sealing: true,
+            }))
+        }
+        result => result.map(|()| None),
+    }
 }

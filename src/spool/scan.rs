@@ -1,16 +1,27 @@
 //! Reads a segment from a place on, in chunks, and finds its way again after damage.
 
-use std::{io, sync::Arc};
+use std::{io, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use super::{
-    file_system::File,
+    file_system::{File, read_around},
     segment::{FRAME_HEADER_LEN, FrameHeader, is_blank, parse_frame_header},
 };
 
-/// Bytes read at a time, unless one frame is longer.
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// Bytes read at a time, and kept by a scan.
+pub(super) const CHUNK_BYTES: usize = 256 << 10;
+
+/// What is done with the payload of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Payload {
+    /// It is copied out, so that it keeps nothing alive but itself.
+    Copied,
+    /// It is held against its checksum.
+    Checked,
+    /// It is not looked at.
+    Skipped,
+}
 
 /// The next thing in a segment.
 #[derive(Debug)]
@@ -18,17 +29,21 @@ pub(super) enum Found {
     Frame {
         offset: u64,
         header: FrameHeader,
+        /// Empty, unless it was to be copied.
         payload: Bytes,
     },
-    /// Bytes that are no valid frame, up to the next header that is valid, or the end.
-    Hole {
-        offset: u64,
-        len: u64,
-        /// The header, when it is only the payload that is wrong.
-        header: Option<FrameHeader>,
-        /// Nothing but zeros: never written, as far as one can tell.
-        blank: bool,
-    },
+    Hole(Hole),
+}
+
+/// Bytes that are no valid frame, up to the next header that is valid, or the end.
+#[derive(Debug)]
+pub(super) struct Hole {
+    pub offset: u64,
+    pub len: u64,
+    /// Nothing but zeros: never written, as far as one can tell.
+    pub blank: bool,
+    /// The disk did not give back some of it.
+    pub unreadable: bool,
 }
 
 /// A position in a segment.
@@ -37,8 +52,10 @@ pub(super) struct Scan {
     segment: u64,
     offset: u64,
     end: u64,
-    chunk: Bytes,
+    chunk: Vec<u8>,
     chunk_start: u64,
+    /// Places of the chunk that the disk did not give back.
+    unreadable: Vec<Range<u64>>,
 }
 
 impl Scan {
@@ -49,24 +66,25 @@ impl Scan {
             segment,
             offset,
             end,
-            chunk: Bytes::new(),
+            chunk: Vec::new(),
             chunk_start: offset,
+            unreadable: Vec::new(),
         }
     }
 
-    /// The same scan, from another frame's start.
-    pub(super) fn restart(self, offset: u64) -> Self {
-        Self { offset, ..self }
+    /// Goes to another frame's start.
+    pub(super) fn restart(&mut self, offset: u64) {
+        self.offset = offset;
     }
 
     pub(super) fn segment(&self) -> u64 {
         self.segment
     }
 
-    /// Whether the next frame is already in memory, as far as its header tells.
-    pub(super) fn is_buffered(&self) -> bool {
-        self.offset >= self.chunk_start
-            && self.offset + (FRAME_HEADER_LEN as u64) <= self.chunk_start + self.chunk.len() as u64
+    /// Lets go of the memory for what was read.
+    pub(super) fn release(&mut self) {
+        self.chunk = Vec::new();
+        self.unreadable.clear();
     }
 
     /// More became durable behind the old end.
@@ -74,55 +92,106 @@ impl Scan {
         self.end = self.end.max(end);
     }
 
-    /// The next frame or hole; `None` at the end.
-    pub(super) fn next(&mut self) -> io::Result<Option<Found>> {
+    /// The next frame or hole; `None` at the end. `payload` decides, by the header, what is done with what the frame holds.
+    pub(super) fn next(&mut self, payload: impl FnOnce(&FrameHeader) -> Payload) -> io::Result<Option<Found>> {
         if self.offset >= self.end {
             return Ok(None);
         }
         let offset = self.offset;
         let Some(header) = self.header_at(offset)? else {
-            return self.hole(offset).map(Some);
+            return Ok(Some(Found::Hole(self.hole(offset)?)));
         };
-        let len = header.frame_len();
-        let frame = self.bytes(offset, len as usize)?;
-        let payload_end = FRAME_HEADER_LEN + header.payload_len as usize;
-        self.offset = offset + len;
-        if (frame.len() as u64) < len || crc32c::crc32c(&frame[FRAME_HEADER_LEN..]) != header.payload_crc {
-            self.offset = self.offset.min(self.end);
-            return Ok(Some(Found::Hole {
+        let next = offset + header.frame_len();
+        let read = match payload(&header) {
+            Payload::Skipped => Ok(Some(Bytes::new())),
+            Payload::Checked => Ok(self.check(offset, &header)?.then(Bytes::new)),
+            Payload::Copied => self.copy(offset, &header),
+        }?;
+        self.offset = next;
+        Ok(Some(match read {
+            Some(payload) => Found::Frame {
                 offset,
-                len: self.offset - offset,
-                header: Some(header),
+                header,
+                payload,
+            },
+            None => Found::Hole(Hole {
+                offset,
+                len: next - offset,
                 blank: false,
-            }));
-        }
-        Ok(Some(Found::Frame {
-            offset,
-            header,
-            payload: frame.slice(FRAME_HEADER_LEN..payload_end),
+                unreadable: self.is_unreadable(offset..next),
+            }),
         }))
     }
 
+    /// Holds the payload of a frame against its checksum, a chunk at a time.
+    fn check(&mut self, offset: u64, header: &FrameHeader) -> io::Result<bool> {
+        let (mut at, end) = (offset + FRAME_HEADER_LEN as u64, offset + header.frame_len());
+        let mut crc = 0;
+        while at < end {
+            let piece = self.load(at, (end - at).min(CHUNK_BYTES as u64) as usize)?;
+            if piece.is_empty() {
+                return Ok(false);
+            }
+            crc = crc32c::crc32c_append(crc, piece);
+            let next = at + piece.len() as u64;
+            if self.is_unreadable(at..next) {
+                return Ok(false);
+            }
+            at = next;
+        }
+        Ok(crc == header.payload_crc)
+    }
+
+    /// Copies the payload of a frame, unless it is not what was written.
+    fn copy(&mut self, offset: u64, header: &FrameHeader) -> io::Result<Option<Bytes>> {
+        let start = offset + FRAME_HEADER_LEN as u64;
+        let len = (header.frame_len() - FRAME_HEADER_LEN as u64) as usize;
+        let mut body;
+        let mut unreadable = Vec::new();
+        if len <= CHUNK_BYTES {
+            let piece = self.load(start, len)?;
+            if piece.len() < len || crc32c::crc32c(piece) != header.payload_crc {
+                return Ok(None);
+            }
+            body = Vec::with_capacity(header.payload_len as usize);
+            body.extend_from_slice(&piece[..header.payload_len as usize]);
+            return Ok((!self.is_unreadable(start..start + len as u64)).then(|| body.into()));
+        }
+        body = vec![0; len];
+        let read = read_around(self.file.as_ref(), start, &mut body, &mut unreadable)?;
+        let whole = read == len && unreadable.is_empty() && crc32c::crc32c(&body) == header.payload_crc;
+        // A hole is looked up there.
+        self.unreadable.append(&mut unreadable);
+        body.truncate(header.payload_len as usize);
+        Ok(whole.then(|| body.into()))
+    }
+
     fn header_at(&mut self, offset: u64) -> io::Result<Option<FrameHeader>> {
-        let segment = self.segment;
-        let bytes = self.bytes(offset, FRAME_HEADER_LEN)?;
+        let (segment, end) = (self.segment, self.end);
+        let bytes = self.load(offset, FRAME_HEADER_LEN)?;
         // A frame beyond the end was cut off: it never counted.
-        Ok(parse_frame_header(&bytes, segment, offset).filter(|header| offset + header.frame_len() <= self.end))
+        Ok(parse_frame_header(bytes, segment, offset).filter(|header| offset + header.frame_len() <= end))
     }
 
     /// Goes on to the next valid header. Frames are aligned, and a header has a checksum of its own, so this is linear.
-    fn hole(&mut self, offset: u64) -> io::Result<Found> {
-        let mut blank = true;
+    fn hole(&mut self, offset: u64) -> io::Result<Hole> {
+        let (mut blank, mut unreadable) = (true, false);
         let mut at = offset;
         loop {
-            let word = self.bytes(at, 8)?;
-            blank &= is_blank(&word);
-            at += 8;
-            if at >= self.end || word.len() < 8 {
+            let word = self.load(at, 8)?;
+            let cut = word.len() < 8;
+            blank &= is_blank(word);
+            if let Some(lost) = self.unreadable.iter().find(|lost| lost.contains(&at)) {
+                (blank, unreadable) = (false, true);
+                at = lost.end;
+            } else {
+                at += 8;
+            }
+            if at >= self.end || cut {
                 at = self.end;
                 break;
             }
-            if self.skips_blank(&mut at) {
+            if blank && self.skips_blank(&mut at) {
                 continue;
             }
             if self.header_at(at)?.is_some() {
@@ -130,11 +199,11 @@ impl Scan {
             }
         }
         self.offset = at;
-        Ok(Found::Hole {
+        Ok(Hole {
             offset,
             len: at - offset,
-            header: None,
             blank,
+            unreadable,
         })
     }
 
@@ -145,7 +214,9 @@ impl Scan {
             return false;
         };
         match self.chunk.get(start..start + RUN) {
-            Some(run) if *at + RUN as u64 <= self.end && is_blank(run) => {
+            Some(run)
+                if *at + RUN as u64 <= self.end && is_blank(run) && !self.is_unreadable(*at..*at + RUN as u64) =>
+            {
                 // A header may straddle the run's end: its last bytes are looked at one by one.
                 *at += (RUN - FRAME_HEADER_LEN) as u64;
                 true
@@ -154,21 +225,31 @@ impl Scan {
         }
     }
 
-    /// `len` bytes at `at`, fewer where the file or the segment ends.
-    fn bytes(&mut self, at: u64, len: usize) -> io::Result<Bytes> {
+    fn is_unreadable(&self, place: Range<u64>) -> bool {
+        let overlaps = |lost: &Range<u64>| lost.start < place.end && lost.end > place.start;
+        self.unreadable.iter().any(overlaps)
+    }
+
+    /// `len` bytes at `at`, at most a chunk; fewer where the file or the segment ends.
+    fn load(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
+        debug_assert!(len <= CHUNK_BYTES);
         let len = len.min(self.end.saturating_sub(at) as usize);
         let inside = at >= self.chunk_start && at + len as u64 <= self.chunk_start + self.chunk.len() as u64;
         if !inside {
-            let want = len.max(CHUNK_BYTES).min((self.end - at) as usize);
-            let mut buffer = vec![0; want];
-            let read = self.file.pread(at, &mut buffer)?;
-            buffer.truncate(read);
-            self.chunk = buffer.into();
+            let want = CHUNK_BYTES.min((self.end - at) as usize);
+            self.unreadable.clear();
             self.chunk_start = at;
+            self.chunk.clear();
+            self.chunk.resize(want, 0);
+            match read_around(self.file.as_ref(), at, &mut self.chunk, &mut self.unreadable) {
+                Ok(read) => self.chunk.truncate(read),
+                Err(error) => {
+                    self.chunk.clear();
+                    return Err(error);
+                }
+            }
         }
-        let start = (at - self.chunk_start) as usize;
-        Ok(self
-            .chunk
-            .slice(start.min(self.chunk.len())..(start + len).min(self.chunk.len())))
+        let start = ((at - self.chunk_start) as usize).min(self.chunk.len());
+        Ok(&self.chunk[start..(start + len).min(self.chunk.len())])
     }
 }

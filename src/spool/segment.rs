@@ -4,7 +4,7 @@ use super::Class;
 
 /// Where the frames start. The header and the seal have this block for themselves, so that no append rewrites it.
 pub(super) const DATA_START: u64 = 4096;
-const HEADER_LEN: usize = 48;
+pub(super) const HEADER_LEN: usize = 48;
 const SEAL_OFFSET: usize = 512;
 const SEAL_LEN: usize = 56;
 pub(super) const FRAME_HEADER_LEN: usize = 32;

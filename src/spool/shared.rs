@@ -1,24 +1,27 @@
 //! What the writer tells the readers: which segments there are, how far they are durable, and the newest records.
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
     sync::Arc,
+    time::Instant,
 };
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    AppendError, Record, State,
+    AppendError, Backlog, Options, Record, State,
+    budget::{RECORD_OVERHEAD_BYTES, ReadBudget},
     file_system::FileSystem,
     segment::{DATA_START, file_name},
 };
 
-/// A record's cost in memory beyond its bytes.
-const RECORD_OVERHEAD_BYTES: usize = 64;
-/// Places of damage that are remembered, so that each is counted once.
+/// Places of damage that are remembered each for itself, so that each is counted once. Of a segment that has more, it is remembered how
+/// far they were counted: whoever reads it again comes to them in the same order.
 const DAMAGE_PLACES_MAX: usize = 4096;
+/// Places that wait to be logged and set aside one by one; what is found beyond is counted, and logged as a sum.
+const DAMAGE_WAITING_MAX: usize = 1024;
 
 /// A segment, as far as it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,10 +109,53 @@ pub(super) struct Damage {
     pub len: u64,
 }
 
+/// Damage that was found, and what of it the writer has yet to hear of.
 #[derive(Default)]
-struct Found {
+struct DamageFound {
     places: HashSet<(u64, u64, DamageKind)>,
-    waiting: Vec<Damage>,
+    /// By segment, the highest offset that was counted without room for its place.
+    counted_to: HashMap<u64, u64>,
+    reports: DamageReports,
+}
+
+/// Damage for the writer to count and set aside.
+#[derive(Default)]
+pub(super) struct DamageReports {
+    pub places: Vec<Damage>,
+    /// How many more there were, by kind.
+    pub more: HashMap<DamageKind, u64>,
+}
+
+impl DamageFound {
+    /// Whether a place is met for the first time.
+    fn is_new(&mut self, damage: &Damage) -> bool {
+        let place = (damage.segment, damage.offset, damage.kind);
+        if self.places.contains(&place) {
+            return false;
+        }
+        if self.places.len() < DAMAGE_PLACES_MAX {
+            return self.places.insert(place);
+        }
+        match self.counted_to.get_mut(&damage.segment) {
+            Some(counted) if *counted >= damage.offset => false,
+            Some(counted) => {
+                *counted = damage.offset;
+                true
+            }
+            None => self.counted_to.insert(damage.segment, damage.offset).is_none(),
+        }
+    }
+}
+
+/// The disk works for the log as long as this is there.
+pub(super) struct DiskWork<'a> {
+    shared: &'a Shared,
+}
+
+impl Drop for DiskWork<'_> {
+    fn drop(&mut self) {
+        *self.shared.disk_works.lock() = None;
+    }
 }
 
 /// Shared by the log, its readers and its cursors.
@@ -120,7 +166,11 @@ pub(super) struct Shared {
     hot: Mutex<Hot>,
     head: watch::Sender<u64>,
     state: Mutex<State>,
-    found: Mutex<Found>,
+    damage: Mutex<DamageFound>,
+    /// What readers have handed out.
+    pub read_budget: Arc<ReadBudget>,
+    /// When the write or sync that is under way began.
+    disk_works: Mutex<Option<Instant>>,
     failed: watch::Sender<Option<String>>,
     /// Nothing more will be appended.
     closed: watch::Sender<bool>,
@@ -132,8 +182,7 @@ impl Shared {
         segments_dir: PathBuf,
         segments: Vec<Segment>,
         head: u64,
-        hot_bytes_max: usize,
-        bytes_max: u64,
+        options: &Options,
     ) -> Self {
         Self {
             fs,
@@ -142,17 +191,21 @@ impl Shared {
             hot: Mutex::new(Hot {
                 records: VecDeque::new(),
                 bytes: 0,
-                bytes_max: hot_bytes_max,
+                bytes_max: options.hot_bytes_max,
             }),
             head: watch::Sender::new(head),
             state: Mutex::new(State {
                 records: 0,
                 bytes: 0,
-                bytes_max,
+                bytes_max: options.bytes_max,
                 head,
                 refuses: None,
+                append_waits: None,
+                disk_works: None,
             }),
-            found: Mutex::default(),
+            damage: Mutex::default(),
+            read_budget: Arc::new(ReadBudget::new(options.readers_bytes_max)),
+            disk_works: Mutex::default(),
             failed: watch::Sender::new(None),
             closed: watch::Sender::new(false),
         }
@@ -172,6 +225,12 @@ impl Shared {
 
     pub(super) fn watch_closed(&self) -> watch::Receiver<bool> {
         self.closed.subscribe()
+    }
+
+    /// From here until what is returned is dropped the disk works for the log.
+    pub(super) fn disk_works(&self) -> DiskWork<'_> {
+        *self.disk_works.lock() = Some(Instant::now());
+        DiskWork { shared: self }
     }
 
     /// Marks the spool as failed. The first reason stays.
@@ -195,6 +254,7 @@ impl Shared {
 
     pub(super) fn state(&self) -> State {
         let mut state = *self.state.lock();
+        state.disk_works = self.disk_works.lock().map(|since| since.elapsed());
         if self.is_failed() {
             state.refuses = Some(AppendError::Failed);
         } else if *self.closed.borrow() {
@@ -204,11 +264,11 @@ impl Shared {
     }
 
     /// Tells what the segments are now, and whether there is room.
-    pub(super) fn publish_segments(&self, segments: &[Segment], full: bool) {
+    pub(super) fn publish_segments(&self, segments: &[Segment], refuses: Option<AppendError>) {
         let mut state = self.state.lock();
         state.records = segments.iter().map(|segment| segment.records).sum();
         state.bytes = segments.iter().map(|segment| segment.disk_bytes).sum();
-        state.refuses = full.then_some(AppendError::Full);
+        state.refuses = refuses;
         drop(state);
         let mut shared = self.segments.lock();
         shared.clear();
@@ -291,18 +351,40 @@ impl Shared {
 
     /// Notes damage for the writer to count and set aside. Each place counts once.
     pub(super) fn report(&self, damage: Damage) {
-        let mut found = self.found.lock();
-        if found.places.len() < DAMAGE_PLACES_MAX && found.places.insert((damage.segment, damage.offset, damage.kind)) {
-            found.waiting.push(damage);
+        let mut found = self.damage.lock();
+        if !found.is_new(&damage) {
+            return;
+        }
+        let reports = &mut found.reports;
+        if reports.places.len() < DAMAGE_WAITING_MAX {
+            reports.places.push(damage);
+        } else {
+            *reports.more.entry(damage.kind).or_default() += 1;
         }
     }
 
-    pub(super) fn take_damage(&self) -> Vec<Damage> {
-        std::mem::take(&mut self.found.lock().waiting)
+    pub(super) fn take_damage(&self) -> DamageReports {
+        std::mem::take(&mut self.damage.lock().reports)
     }
 
     /// Forgets the places of a segment that was deleted.
     pub(super) fn forget_damage(&self, segment: u64) {
-        self.found.lock().places.retain(|(id, ..)| *id != segment);
+        let mut found = self.damage.lock();
+        found.places.retain(|(id, ..)| *id != segment);
+        found.counted_to.remove(&segment);
+    }
+
+    /// What the log has behind `position`, as far as numbers tell: records that are damaged count until a reader has passed them.
+    pub(super) fn backlog(&self, position: u64) -> Backlog {
+        let segments = self.segments.lock();
+        let at = segments.partition_point(|segment| segment.last_sequence <= position);
+        let records = |segment: &Segment| match position < segment.first_sequence {
+            true => segment.records,
+            false => segment.records.min(segment.last_sequence - position),
+        };
+        Backlog {
+            records: segments[at..].iter().map(records).sum(),
+            bytes: segments[at..].iter().map(|segment| segment.disk_bytes).sum(),
+        }
     }
 }

@@ -43,6 +43,9 @@ struct Queue {
     /// Waiting or being written.
     records: usize,
     bytes: usize,
+    /// Since when the oldest of `requests` waits, and the oldest of those that are being written has waited.
+    waiting_since: Option<Instant>,
+    writing_since: Option<Instant>,
     /// Nothing more is taken: the writer ends when the queue is empty.
     closing: bool,
     /// The writer has ended, and this is why.
@@ -75,6 +78,9 @@ impl Inlet {
         }
         queue.records += 1;
         queue.bytes += record.len();
+        if queue.requests.is_empty() {
+            queue.waiting_since = Some(Instant::now());
+        }
         queue.requests.push(Request {
             record,
             class,
@@ -88,6 +94,13 @@ impl Inlet {
     /// What an append would be answered now, as far as the queue goes.
     pub(super) fn refuses(&self) -> Option<AppendError> {
         self.queue.lock().refuses(0)
+    }
+
+    /// How long the oldest append that has no answer has waited.
+    pub(super) fn oldest_waits(&self) -> Option<Duration> {
+        let queue = self.queue.lock();
+        let since = queue.writing_since.or(queue.waiting_since)?;
+        Some(since.elapsed())
     }
 
     /// Has the writer do something and waits for it; `None` when the writer has ended.
@@ -161,6 +174,7 @@ fn run(mut log: Log, inlet: &Inlet) {
             let mut queue = inlet.queue.lock();
             queue.records -= records;
             queue.bytes -= bytes;
+            queue.writing_since = None;
         }
         for command in commands {
             command(&mut log);
@@ -200,6 +214,7 @@ fn wait(inlet: &Inlet, until: Instant, requests: &mut Vec<Request>) -> (Vec<Comm
         }
     }
     mem::swap(&mut queue.requests, requests);
+    queue.writing_since = queue.waiting_since.take();
     (mem::take(&mut queue.commands), queue.closing)
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, exponential_buckets,
 };
 
@@ -40,6 +40,8 @@ pub struct Metrics {
     pub spool_bytes: IntGauge,
     pub spool_bytes_max: IntGauge,
     pub spool_fsync_seconds: Histogram,
+    pub spool_disk_works_seconds: Gauge,
+    pub spool_append_waits_seconds: Gauge,
     pub spool_batch_records: Histogram,
     pub spool_damage: IntCounterVec,
     pub route_backlog_records: IntGaugeVec,
@@ -154,6 +156,14 @@ impl Metrics {
                 "How long an fsync of the spool took.",
                 seconds_buckets(),
             ),
+            spool_disk_works_seconds: r.keep(Gauge::new(
+                "forebay_spool_disk_works_seconds",
+                "How long a write or fsync of the spool that is under way has taken; 0 when there is none.",
+            )),
+            spool_append_waits_seconds: r.keep(Gauge::new(
+                "forebay_spool_append_waits_seconds",
+                "How long the oldest event that waits for the disk has waited; 0 when there is none.",
+            )),
             spool_batch_records: r.histogram(
                 "spool_batch_records",
                 "Records that shared one fsync.",

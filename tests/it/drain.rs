@@ -1,6 +1,7 @@
 //! `forebay drain`: a spool whose replica is gone is emptied into a real Kafka.
 
 use std::{
+    fs,
     net::TcpStream,
     path::Path,
     process::{Child, Command, Output},
@@ -133,4 +134,29 @@ fn a_spool_in_use_is_left_alone() {
     let (code, _, stderr) = drain(&setup.config());
     assert_eq!(code, Some(74), "{stderr}");
     assert!(stderr.contains(&format!("pid {}", forebay.pid())), "{stderr}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_in_the_last_record_does_not_keep_it_from_ending() {
+    let topic = topic("last-damaged");
+    let setup = Setup::new(&kafka::shared(), &topic).environment(&["FOREBAY__SERVER__SHUTDOWN_DEADLINE=1s"]);
+    let mut forebay = setup.start();
+    let status = send_command(&setup.url(), &["feeds"])
+        .args(["--count", "20", "--streams", "5"])
+        .status();
+    assert!(status.unwrap().success());
+    assert!(forebay.terminate(DRAINED).success(), "{}", forebay.log());
+    let segments = fs::read_dir(setup.spool().join("segments")).unwrap().flatten();
+    let newest = segments.map(|entry| entry.path()).max().expect("a segment");
+    let mut bytes = fs::read(&newest).unwrap();
+    // Within the payload of the last record.
+    let at = bytes.len() - 60;
+    bytes[at] ^= 1;
+    fs::write(&newest, bytes).unwrap();
+
+    create_topic_named(&kafka::shared(), &topic, 3, &[]).await;
+    let (code, stdout, stderr) = drain(&setup.config());
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert_eq!(stdout, "route events: empty\n19 messages published\n");
+    assert!(stderr.contains("damage in the spool"), "{stderr}");
 }

@@ -52,6 +52,7 @@ fn spool_of(dir: &TempDir, bytes_max: u64) -> Spool {
         bulk_share_max: 0.5,
         segment_bytes: 1 << 20,
         hot_bytes_max: 1 << 20,
+        readers_bytes_max: 1 << 20,
     };
     Spool::open(options, Arc::new(Silent)).expect("an empty directory makes a spool")
 }

@@ -158,6 +158,7 @@ pub fn survived(dir: &Path) -> Survived {
         bulk_share_max: 0.5,
         segment_bytes: 16 << 20,
         hot_bytes_max: 0,
+        readers_bytes_max: 8 << 20,
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -173,7 +174,7 @@ pub fn survived(dir: &Path) -> Survived {
         for _ in 0..state.records {
             let next = reader.next(1, usize::MAX, &mut records);
             match tokio::time::timeout(DEADLINE, next).await {
-                Ok(result) => result.expect("it is read"),
+                Ok(result) => drop(result.expect("it is read")),
                 // The rest is not there, whatever the log says of itself.
                 Err(_) => break,
             }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Active, Log};
 use crate::spool::{
     AppendError, Class, Record,
-    file_system::{File, is_full},
+    file_system::{File, is_exhausted, is_full},
     segment::{DATA_START, Seal, encode_frame, encode_header, encode_seal, frame_len},
     shared::Segment,
 };
@@ -70,14 +70,14 @@ impl Log {
                 results.push(Err(refused));
                 continue;
             }
-            let fits = self.active.is_some() && after.is_some_and(|active| active.end + len <= active.disk_bytes);
+            let is_open = self.active.as_ref().is_some_and(|active| !active.is_sealing);
+            let fits = is_open && after.is_some_and(|active| active.end + len <= active.disk_bytes);
             if !fits {
                 if !self.buffer.is_empty() {
                     break;
                 }
                 if !self.roll(len)? {
-                    self.full = true;
-                    results.push(Err(AppendError::Full));
+                    results.push(Err(self.no_room.unwrap_or(AppendError::Full)));
                     continue;
                 }
                 after = self.segments.last().copied();
@@ -131,6 +131,8 @@ impl Log {
     fn write(&mut self, after: Segment, records: Vec<Record>) -> Result<(), String> {
         let active = self.active.as_ref().expect("a batch was encoded for it");
         let segment = self.segments.last_mut().expect("the active segment is the last");
+        let shared = self.shared.clone();
+        let _work = shared.disk_works();
         let started = Instant::now();
         active
             .file
@@ -162,9 +164,15 @@ impl Log {
             })
             .sum();
         if kept + self.limits.segment_bytes > self.limits.bytes_max {
+            self.no_room = Some(AppendError::Full);
             return Ok(false);
         }
-        self.seal()?;
+        let shared = self.shared.clone();
+        let _work = shared.disk_works();
+        if !self.seal()? {
+            self.no_room = Some(AppendError::Full);
+            return Ok(false);
+        }
         self.create()
     }
 
@@ -178,14 +186,16 @@ impl Log {
             Err(error) => {
                 // What is left of it holds nothing, and recovery passes over it.
                 let _ = self.fs.unlink(&path);
-                if is_full(&error) || error.kind() == io::ErrorKind::AlreadyExists {
-                    // Once, not with every append until there is room again.
-                    if !self.full {
-                        tracing::warn!(path = %path.display(), %error, "no room for a new segment");
-                    }
-                    return Ok(false);
+                let reason = match () {
+                    () if is_exhausted(&error) => AppendError::Exhausted,
+                    () if is_full(&error) || error.kind() == io::ErrorKind::AlreadyExists => AppendError::Full,
+                    () => return Err(format!("create {}: {error}", path.display())),
+                };
+                // Once, not with every append until there is room again.
+                if self.no_room.replace(reason) != Some(reason) {
+                    tracing::warn!(path = %path.display(), %error, "no room for a new segment");
                 }
-                return Err(format!("create {}: {error}", path.display()));
+                return Ok(false);
             }
         };
         let dir = &self.shared.segments_dir;
@@ -193,9 +203,13 @@ impl Log {
             .sync_dir(dir)
             .map_err(|error| format!("fsync of {}: {error}", dir.display()))?;
         self.segments.push(segment);
-        self.active = Some(Active { file, path });
+        self.active = Some(Active {
+            file,
+            path,
+            is_sealing: false,
+        });
         self.next_segment += 1;
-        self.full = false;
+        self.no_room = None;
         self.publish();
         Ok(true)
     }
@@ -207,13 +221,22 @@ impl Log {
         Ok(file)
     }
 
-    /// Says what the active segment holds and gives back the space it did not use. Its records are durable already.
-    pub(super) fn seal(&mut self) -> Result<(), String> {
-        let Some(active) = self.active.take() else {
-            return Ok(());
+    /// Writes down what the active segment holds and gives back the space it did not use. Its records are durable already. `false`: there is
+    /// no room even for that, and the segment stays the active one.
+    pub(super) fn seal(&mut self) -> Result<bool, String> {
+        let Some(active) = &mut self.active else {
+            return Ok(true);
         };
         let segment = self.segments.last_mut().expect("the active segment is the last");
-        seal_file(active.file.as_ref(), segment).map_err(|error| format!("seal {}: {error}", active.path.display()))
+        match seal_file(active.file.as_ref(), segment) {
+            Ok(()) => self.active = None,
+            Err(error) if is_full(&error) => {
+                active.is_sealing = true;
+                return Ok(false);
+            }
+            Err(error) => return Err(format!("seal {}: {error}", active.path.display())),
+        }
+        Ok(true)
     }
 }
 
@@ -228,9 +251,13 @@ pub(in crate::spool) fn seal_file(file: &dyn File, segment: &mut Segment) -> io:
             end: segment.end,
         },
     );
-    file.truncate(segment.end)?;
     file.pwrite(offset, &seal)?;
-    file.sync_data()?;
-    segment.disk_bytes = segment.end;
-    Ok(())
+    match file.truncate(segment.end) {
+        Ok(()) => segment.disk_bytes = segment.end,
+        // Some file systems need space to give some back.
+        Err(error) if is_full(&error) => {}
+        Err(error) => return Err(error),
+    }
+    // A full disk is known before; from here on the bytes in memory and on disk may differ.
+    file.sync_data().map_err(io::Error::other)
 }

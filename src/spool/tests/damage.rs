@@ -4,7 +4,7 @@ use std::{ops::Range, path::PathBuf};
 
 use super::{disk::FakeDisk, *};
 use crate::spool::{
-    scan::{Found, Scan},
+    scan::{Found, Payload, Scan},
     segment::{DATA_START, FRAME_HEADER_LEN, parse_file_name},
 };
 
@@ -75,7 +75,7 @@ fn original() -> Original {
         let (segment, _) = parse_file_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
         let file = crate::spool::file_system::FileSystem::open(&disk, path).unwrap();
         let mut scan = Scan::new(file, segment, DATA_START, bytes.len() as u64);
-        while let Some(Found::Frame { offset, header, .. }) = scan.next().unwrap() {
+        while let Some(Found::Frame { offset, header, .. }) = scan.next(|_| Payload::Checked).unwrap() {
             records.push(Placed {
                 segment,
                 offset,

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,10 +16,10 @@ const SECTOR: usize = 512;
 
 /// A small generator of numbers, the same ones for the same seed.
 #[derive(Clone)]
-pub(super) struct Random(u64);
+pub(in crate::spool) struct Random(u64);
 
 impl Random {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(in crate::spool) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
@@ -30,7 +31,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    pub(super) fn below(&mut self, limit: u64) -> u64 {
+    pub(in crate::spool) fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit.max(1)
     }
 
@@ -76,6 +77,8 @@ struct Content {
     durable: Vec<u8>,
     /// Written since the last sync, and dirty.
     dirty: Vec<Write>,
+    /// Places that are not given back, until something is written there.
+    bad: Vec<Range<usize>>,
 }
 
 struct State {
@@ -100,6 +103,16 @@ pub(super) struct FakeDisk {
 
 fn eio() -> io::Error {
     io::Error::other("injected EIO")
+}
+
+/// Short of memory: it may pass with the next call.
+fn enomem() -> io::Error {
+    io::Error::from_raw_os_error(12)
+}
+
+/// A sector that the disk does not give back.
+fn unreadable() -> io::Error {
+    io::Error::from_raw_os_error(5)
 }
 
 fn enospc() -> io::Error {
@@ -312,10 +325,18 @@ impl FakeDisk {
             durable: bytes.clone(),
             live: bytes,
             dirty: Vec::new(),
+            bad: Vec::new(),
         });
         state.live.insert(path.to_owned(), file);
         state.durable.insert(path.to_owned(), file);
         state.dirs.extend(path.ancestors().skip(1).map(Path::to_owned));
+    }
+
+    /// Has the disk not give back a place of a file any more.
+    pub(super) fn spoil(&self, path: &Path, place: Range<usize>) {
+        let mut state = self.state.lock();
+        let file = state.live[path];
+        state.contents[file].bad.push(place);
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
@@ -437,10 +458,20 @@ impl File for Handle {
     fn pread(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         let mut state = self.state()?;
         if state.call("read failed")? {
-            return Err(eio());
+            return Err(enomem());
         }
         state.after()?;
-        let content = &state.contents[self.file].live;
+        let content = &state.contents[self.file];
+        let place = offset as usize..offset as usize + buffer.len();
+        if content
+            .bad
+            .iter()
+            .any(|bad| bad.start < place.end && bad.end > place.start)
+        {
+            state.fire("unreadable sector met");
+            return Err(unreadable());
+        }
+        let content = &content.live;
         let rest = content.get(offset as usize..).unwrap_or_default();
         let read = rest.len().min(buffer.len());
         buffer[..read].copy_from_slice(&rest[..read]);
@@ -478,6 +509,22 @@ impl File for Handle {
         state.after()?;
         state.sync(self.file);
         Ok(())
+    }
+
+    fn forget_cached(&self) -> io::Result<bool> {
+        let mut state = self.state()?;
+        if state.random.one_in(2) {
+            return Ok(false);
+        }
+        if state.call("forgetting failed")? {
+            return Err(eio());
+        }
+        state.after()?;
+        state.sync(self.file);
+        let content = &mut state.contents[self.file];
+        content.dirty.clear();
+        content.live.clone_from(&content.durable);
+        Ok(true)
     }
 
     fn truncate(&self, len: u64) -> io::Result<()> {

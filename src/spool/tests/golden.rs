@@ -16,7 +16,7 @@ fn write_log(dir: &Path) {
             segment_bytes: 8 << 10,
             ..options(dir)
         };
-        Log::open(Arc::new(RealFileSystem), &options, Arc::new(Counts::default())).unwrap()
+        Log::open(Arc::new(RealFileSystem::new()), &options, Arc::new(Counts::default())).unwrap()
     };
     for life in 0..3u64 {
         let mut log = open();
@@ -54,7 +54,7 @@ fn version_1_is_read() {
         fs::write(path, bytes).unwrap();
     }
     let counts = Arc::new(Counts::default());
-    let mut log = Log::open(Arc::new(RealFileSystem), &options(dir.path()), counts.clone()).unwrap();
+    let mut log = Log::open(Arc::new(RealFileSystem::new()), &options(dir.path()), counts.clone()).unwrap();
     let records = read_all(&log);
     assert!(records.iter().map(|record| record.sequence).eq(1..=12));
     for record in records {

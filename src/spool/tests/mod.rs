@@ -7,6 +7,7 @@ mod disk;
 mod failures;
 mod golden;
 mod sim;
+mod unreadable;
 
 use std::{
     path::Path,
@@ -20,6 +21,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+pub(super) use self::disk::Random;
 use super::{reader::DiskReader, *};
 
 /// Counts what it is told.
@@ -48,6 +50,7 @@ fn options(dir: &Path) -> Options {
         bulk_share_max: 0.5,
         segment_bytes: 16 << 10,
         hot_bytes_max: 8 << 10,
+        readers_bytes_max: 1 << 20,
     }
 }
 
@@ -68,12 +71,11 @@ fn read_all(log: &Log) -> Vec<Record> {
     let shared = log.shared();
     let mut disk = DiskReader::new(shared.clone());
     let mut records: Vec<Record> = Vec::new();
-    loop {
-        let next = records.last().map_or(1, |record| record.sequence + 1);
-        let read = disk.read(next).expect("the disk reads");
-        if read.is_empty() {
-            return records;
-        }
-        records.extend(read);
+    let mut next = 1;
+    while next <= shared.head() {
+        let read = disk.read(next, 50, 1 << 16).expect("the disk reads");
+        records.extend(read.records);
+        next = read.through + 1;
     }
+    records
 }

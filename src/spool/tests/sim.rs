@@ -152,6 +152,7 @@ impl Sim {
             bulk_share_max: 0.1,
             segment_bytes: 8 << 10,
             hot_bytes_max: 2000,
+            readers_bytes_max: 1 << 20,
             dir: "/spool".into(),
         };
         Log::open(Arc::new(self.disk.clone()), &options, self.counts.clone())
@@ -329,19 +330,18 @@ impl Sim {
         let mut records: Vec<Record> = Vec::new();
         let mut next = from;
         while next <= shared.head() {
-            let before = records.len();
             if self.random.one_in(2) && shared.read_hot(next, 1 + self.random.below(5) as usize, 1000, &mut records) {
                 self.fire("read from memory");
             } else {
-                let Ok(read) = disk.read(next) else {
+                let (records_max, bytes_max) = (1 + self.random.below(8) as usize, self.random.below(2000) as usize);
+                let Ok(read) = disk.read(next, records_max, bytes_max) else {
                     self.fire("read refused");
                     return Ok(());
                 };
-                records.extend(read);
+                records.extend(read.records);
+                next = read.through + 1;
                 self.fire("read from disk");
-            }
-            if records.len() == before {
-                break;
+                continue;
             }
             next = records.last().map_or(next, |record| record.sequence + 1);
         }

@@ -211,3 +211,29 @@ fn a_route_that_left_the_configuration_with_webhooks_unpublished_stops_the_start
     assert_eq!(given_up.terminate(DEADLINE).code(), Some(0), "{}", given_up.log());
     assert_kept(&dir, &outcome);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_route_that_has_published_everything_can_be_taken_out() {
+    let brokers = kafka::shared();
+    let events = create_topic(&brokers, "stays", 3, &[]).await;
+    let audit = create_topic(&brokers, "leaves", 3, &[]).await;
+    let scratch = scratch();
+    let one = Setup::new(&brokers, &events).spool_at(&scratch.path().join("spool"));
+    let both = Setup::new(&brokers, &events)
+        .spool_at(&scratch.path().join("spool"))
+        .with(&format!("[routes.audit]\nsink = \"main\"\ntopic = \"{audit}\"\n"));
+    let mut forebay = both.start();
+    let before = send(&both, 50);
+    forebay.wait_until_drained(DRAINED);
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+
+    let mut forebay = one.start();
+    let after = send(&one, 50);
+    forebay.wait_until_drained(DRAINED);
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+    let census = assert_in_order(&read_to_end(&brokers, &events));
+    for outcome in [&before, &after] {
+        assert_eq!(outcome.acknowledged.difference(&census.feed_ids).count(), 0);
+    }
+    assert_eq!(census.repeats, 0);
+}

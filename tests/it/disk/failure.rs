@@ -182,6 +182,29 @@ fn a_sync_that_takes_seconds_is_answered_503_in_time_and_passes() {
     assert_kept(setup.spool(), &outcome);
 }
 
+#[test]
+fn a_disk_that_hangs_makes_the_replica_unready() {
+    let scratch = scratch();
+    let strace = Strace::new(&scratch.path().join("strace"));
+    let mut setup = setup(&scratch.path().join("spool"));
+    setup
+        .wrapper
+        .extend(strace.wrapper(&["fdatasync:delay_enter=60000000:when=20"]));
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, 8, 500, 200);
+    wait_until("it is not ready", RESTARTED, || {
+        let answer = forebay.get("/readyz");
+        answer.is_some_and(|(status, why)| status == 503 && why.contains("the disk has not answered for"))
+    });
+    for metric in ["forebay_spool_disk_works_seconds", "forebay_spool_append_waits_seconds"] {
+        assert!(forebay.metric(metric) >= 5.0, "{metric}: {}", forebay.metric(metric));
+    }
+    assert_eq!(forebay.get("/livez").unwrap().0, 200);
+    let outcome = sender.stop();
+    forebay.kill();
+    assert_kept(setup.spool(), &outcome);
+}
+
 fn resident_kib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -1,0 +1,74 @@
+//! The log of events and that of dead letters: how they are laid out and limited, and whose cursors they hold.
+
+use std::sync::Arc;
+
+use super::{BuildError, observe::SpoolMetrics};
+use crate::{
+    config::Config,
+    spool::{self, OpenError, Spool, Start},
+    telemetry::Metrics,
+};
+
+/// Dead letters may take this much of the disk beside `spool.bytes_max`.
+const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
+const DEAD_LETTERS_SEGMENT_BYTES: u64 = 64 << 20;
+/// Newest records kept in memory for the routes.
+const HOT_BYTES_MAX: usize = 64 << 20;
+/// Of what was read for the routes, and is in flight or held back, all of them together.
+const READERS_BYTES_MAX: usize = 128 << 20;
+
+pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool), OpenError> {
+    let options = spool::Options {
+        dir: config.spool.dir.clone(),
+        bytes_max: config.spool.bytes_max,
+        bulk_share_max: config.spool.thumbnail_share_max,
+        segment_bytes: config.segment_bytes(),
+        hot_bytes_max: HOT_BYTES_MAX,
+        readers_bytes_max: READERS_BYTES_MAX + reorder_bytes_max(config),
+    };
+    let dead_letters = spool::Options {
+        dir: config.spool.dir.join("dead-letters"),
+        bytes_max: DEAD_LETTERS_BYTES_MAX,
+        bulk_share_max: 1.0,
+        segment_bytes: DEAD_LETTERS_SEGMENT_BYTES,
+        hot_bytes_max: 0,
+        readers_bytes_max: READERS_BYTES_MAX,
+    };
+    let observer = || Arc::new(SpoolMetrics::new(metrics.clone()));
+    let spool = Spool::open(options, observer())?;
+    Ok((spool, Spool::open_named(dead_letters, observer(), "forebay-dead")?))
+}
+
+/// What the reorder windows of all routes may hold: a window that is not full must not keep the log from being read, or it never lets go.
+fn reorder_bytes_max(config: &Config) -> usize {
+    let windows = config.routes.iter().filter(|route| route.reorder_window.is_some());
+    windows
+        .map(|route| route.reorder_bytes_max + route.reorder_records_max * spool::RECORD_OVERHEAD_BYTES)
+        .sum()
+}
+
+/// Gives up the cursors that the configuration abandons, and those whose routes have published everything; stops at any other that no
+/// route has.
+pub(super) fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildError> {
+    for name in spool.cursors() {
+        if config.routes.iter().any(|route| route.name == name) {
+            continue;
+        }
+        let position = spool.cursor(&name, Start::Oldest)?.position();
+        if config.spool.abandon_routes.contains(&name) {
+            tracing::warn!(route = name, "giving up what the abandoned route has not published");
+        } else if spool.backlog(position).records == 0 {
+            tracing::info!(
+                route = name,
+                "the route is no longer configured, and has published everything"
+            );
+        } else {
+            return Err(BuildError::CursorWithoutRoute {
+                dir: config.spool.dir.clone(),
+                route: name,
+            });
+        }
+        spool.remove_cursor(&name)?;
+    }
+    Ok(())
+}

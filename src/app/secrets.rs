@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{self, SecretSource},
     ingress,
-    provider::millicast::{Receiver, Secret},
+    provider::millicast::{Accounts, Receiver, Secret},
     telemetry::Metrics,
 };
 
@@ -72,6 +72,7 @@ impl Endpoints {
                 name: opened.endpoint.name.clone(),
                 path: opened.endpoint.path.clone(),
                 receiver: opened.receiver.clone(),
+                replay_window: opened.endpoint.replay_window,
             })
             .collect()
     }
@@ -142,8 +143,12 @@ impl EndpointSecrets {
                 .secret_read_failures
                 .with_label_values(&[&endpoint.name, &position])
         };
+        let receiver = Receiver::new(&endpoint.name, None, Vec::new()).with_accounts(Accounts {
+            own: endpoint.account.clone(),
+            listed: endpoint.accounts.clone(),
+        });
         let opened = Self {
-            receiver: Arc::new(Receiver::new(&endpoint.name, endpoint.account.as_deref(), Vec::new())),
+            receiver: Arc::new(receiver),
             sources: Mutex::new(SecretSources::new(&endpoint.secrets, endpoint.secrets_grace, now)),
             read_failures: (0..endpoint.secrets.len()).map(counter).collect(),
             endpoint: endpoint.clone(),

@@ -21,6 +21,8 @@ const RECORD_BYTES_EXTRA: u64 = 64 * KIB;
 const SECRET_SOURCES_MAX: usize = 16;
 /// Longer than a file or a volume is away for a moment.
 const SECRETS_GRACE: Duration = Duration::from_secs(600);
+/// Far more than a delivery takes, and little for who copied a webhook.
+const REPLAY_WINDOW: Duration = Duration::from_secs(600);
 
 /// Enough to see how long things take, and little to pay.
 const SAMPLE_RATIO: f64 = 0.01;
@@ -181,6 +183,20 @@ impl Loader<'_> {
                 values::word(&[("millicast", Provider::Millicast)]),
             );
             let account = table.take("account", account);
+            let accounts = table.take("accounts", |value| {
+                values::list(value)?
+                    .into_iter()
+                    .map(legal_account)
+                    .collect::<Result<Vec<_>, _>>()
+            });
+            let (account, accounts) = whose_events(account, accounts);
+            if let Some(account) = account
+                .as_ref()
+                .filter(|account| !accounts.is_empty() && !accounts.contains(account))
+            {
+                table.problem("account", format!("{account:?} is not among the endpoint's accounts"));
+            }
+            let replay_window = table.take_or("replay_window", REPLAY_WINDOW, values::duration(seconds(0, 7 * 86_400)));
             let secrets = table.require("secrets", |value| {
                 let (secrets, unread) = loader.secrets(value)?;
                 let key = format!("endpoints.{name}.secrets");
@@ -199,6 +215,8 @@ impl Loader<'_> {
                 path: path?,
                 provider,
                 account,
+                accounts,
+                replay_window,
                 secrets: secrets?,
                 secrets_grace,
             })
@@ -300,6 +318,9 @@ fn server(mut table: Table<'_>) -> Server {
         streams_max: table.take_or("streams_max", 200_000, |value| {
             values::whole(1..=100_000_000)(value).map(|streams| streams as usize)
         }),
+        event_ids_max: table.take_or("event_ids_max", 200_000, |value| {
+            values::whole(1..=100_000_000)(value).map(|ids| ids as usize)
+        }),
         drain_delay: table.take_or("drain_delay", Duration::from_secs(5), values::duration(seconds(0, 600))),
         shutdown_deadline: table.take_or(
             "shutdown_deadline",
@@ -348,8 +369,24 @@ fn replica(value: &Value) -> Result<String, String> {
     Ok(name)
 }
 
+/// The account of events that name none, and those whose events are taken for what they name. Each goes without saying where
+/// only the other one is there: an endpoint with an account takes this one's events, and a single account is the endpoint's.
+fn whose_events(account: Option<String>, accounts: Option<Vec<String>>) -> (Option<String>, Vec<String>) {
+    match (account, accounts) {
+        (Some(account), None) => (Some(account.clone()), vec![account]),
+        (None, Some(accounts)) => match accounts.as_slice() {
+            [only] => (Some(only.clone()), accounts),
+            _ => (None, accounts),
+        },
+        (account, accounts) => (account, accounts.unwrap_or_default()),
+    }
+}
+
 fn account(value: &Value) -> Result<String, String> {
-    let account = values::text(value)?;
+    legal_account(values::text(value)?)
+}
+
+fn legal_account(account: String) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_graphic() && c != '/';
     if account.len() > 128 || !account.chars().all(legal) {
         return Err(format!(

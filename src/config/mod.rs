@@ -63,6 +63,8 @@ pub struct Server {
     pub connections_max: usize,
     /// How many streams' newest times are remembered.
     pub streams_max: usize,
+    /// How many ids of events are remembered.
+    pub event_ids_max: usize,
     pub drain_delay: Duration,
     pub shutdown_deadline: Duration,
     pub trusted_proxies: Vec<Network>,
@@ -108,7 +110,12 @@ pub struct Endpoint {
     pub name: String,
     pub path: String,
     pub provider: Provider,
+    /// Of events that name none.
     pub account: Option<String>,
+    /// Whose events it takes for what they name; empty: anybody's.
+    pub accounts: Vec<String>,
+    /// Zero: nothing is marked as stale or repeated.
+    pub replay_window: Duration,
     pub secrets: Vec<SecretSource>,
     /// How long a source that cannot be read keeps what it last held, while another can be read.
     pub secrets_grace: Duration,

@@ -1,15 +1,16 @@
 //! An event as the spool stores it.
 //!
 //! ```text
-//! version  u8         1, 2 or 3
+//! version  u8         1 to 4
 //! length   u32, LE    of the header
 //! header              postcard of the attributes; version 2: followed by that of `late_by_ms`; version 3: by those of
-//!                     `late_by_ms`, which may be absent, and of the trace: its id, the span's id, the flags
+//!                     `late_by_ms`, which may be absent, and of the trace: its id, the span's id, the flags; version 4:
+//!                     by those of `late_by_ms` and the trace, either of which may be absent, `account_claimed`, which
+//!                     may be absent, `is_stale` and `is_repeated`
 //! body                as it came, to the end
 //! ```
 //!
-//! An event that belongs to a trace is version 3. Another one is version 2 where it is late, else version 1. A new attribute is a new
-//! version; all are read for ever.
+//! An event is of the lowest version that holds what it has. A new attribute is a new version; all are read for ever.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ use super::{Content, Event, Provider, Time, TraceContext};
 const VERSION: u8 = 1;
 const VERSION_LATE: u8 = 2;
 const VERSION_TRACED: u8 = 3;
+const VERSION_MARKED: u8 = 4;
 const PREFIX_BYTES: usize = 5;
 /// What a header takes beside its texts, about.
 const HEADER_BYTES_FIXED: usize = 112;
@@ -62,30 +64,45 @@ struct Header<'a> {
     content_type: Option<&'a str>,
 }
 
-/// What follows the header, by version.
-#[derive(Default)]
-struct More {
+/// What follows the header in version 3. The order of the fields is the format.
+#[derive(Serialize, Deserialize)]
+struct Traced {
     late_by_ms: Option<u64>,
-    trace: Option<TraceContext>,
+    trace: Trace,
 }
 
-impl More {
-    fn traced(traced: Traced) -> Result<Self, DecodeError> {
-        let trace = TraceContext::new(traced.trace_id, traced.span_id, traced.flags).ok_or(DecodeError::Header)?;
-        Ok(Self {
-            late_by_ms: traced.late_by_ms,
-            trace: Some(trace),
-        })
-    }
+/// What follows the header in version 4, and what any version has of it. The order of the fields is the format.
+#[derive(Default, Serialize, Deserialize)]
+struct Marked<'a> {
+    late_by_ms: Option<u64>,
+    trace: Option<Trace>,
+    account_claimed: Option<&'a str>,
+    is_stale: bool,
+    is_repeated: bool,
 }
 
 /// The order of the fields is the format.
 #[derive(Serialize, Deserialize)]
-struct Traced {
-    late_by_ms: Option<u64>,
+struct Trace {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     flags: u8,
+}
+
+impl From<TraceContext> for Trace {
+    fn from(context: TraceContext) -> Self {
+        Self {
+            trace_id: context.trace_id(),
+            span_id: context.span_id(),
+            flags: context.flags(),
+        }
+    }
+}
+
+impl Trace {
+    fn context(&self) -> Result<TraceContext, DecodeError> {
+        TraceContext::new(self.trace_id, self.span_id, self.flags).ok_or(DecodeError::Header)
+    }
 }
 
 impl Event {
@@ -121,37 +138,52 @@ impl Event {
             &header.stream_name,
             &header.feed_id,
             &header.token_id,
+            &header.content_type,
+            &self.account_claimed.as_deref(),
         ];
         let texts = texts.into_iter().flatten().map(|text| text.len()).sum::<usize>();
         let header_bytes = HEADER_BYTES_FIXED + header.endpoint.len() + header.kind.len() + header.key.len() + texts;
         let mut record = Vec::with_capacity(PREFIX_BYTES + header_bytes + self.body.len());
-        let version = match (self.trace, self.late_by_ms) {
-            (Some(_), _) => VERSION_TRACED,
-            (None, Some(_)) => VERSION_LATE,
-            (None, None) => VERSION,
+        record.extend_from_slice(&[self.version(), 0, 0, 0, 0]);
+        let record = extended(record, &header);
+        let mut record = match (self.version(), self.trace, self.late_by_ms) {
+            (VERSION_MARKED, trace, late_by_ms) => {
+                let marked = Marked {
+                    late_by_ms,
+                    trace: trace.map(Trace::from),
+                    account_claimed: self.account_claimed.as_deref(),
+                    is_stale: self.is_stale,
+                    is_repeated: self.is_repeated,
+                };
+                extended(record, &marked)
+            }
+            (_, Some(trace), late_by_ms) => {
+                let trace = trace.into();
+                extended(record, &Traced { late_by_ms, trace })
+            }
+            (_, None, Some(late_by_ms)) => extended(record, &late_by_ms),
+            (_, None, None) => record,
         };
-        record.extend_from_slice(&[version, 0, 0, 0, 0]);
-        let mut record = postcard::to_extend(&header, record).expect("a header of plain values is always serialized");
-        if let Some(trace) = self.trace {
-            let traced = Traced {
-                late_by_ms: self.late_by_ms,
-                trace_id: trace.trace_id(),
-                span_id: trace.span_id(),
-                flags: trace.flags(),
-            };
-            record = postcard::to_extend(&traced, record).expect("plain values are always serialized");
-        } else if let Some(late_by_ms) = self.late_by_ms {
-            record = postcard::to_extend(&late_by_ms, record).expect("a number is always serialized");
-        }
         let length = u32::try_from(record.len() - PREFIX_BYTES).expect("attributes are far below 4 GiB");
         record[1..PREFIX_BYTES].copy_from_slice(&length.to_le_bytes());
         record.extend_from_slice(&self.body);
         record.into()
     }
 
+    /// The lowest version that holds what this event has.
+    fn version(&self) -> u8 {
+        let is_marked = self.account_claimed.is_some() || self.is_stale || self.is_repeated;
+        match (is_marked, self.trace, self.late_by_ms) {
+            (true, _, _) => VERSION_MARKED,
+            (false, Some(_), _) => VERSION_TRACED,
+            (false, None, Some(_)) => VERSION_LATE,
+            (false, None, None) => VERSION,
+        }
+    }
+
     /// Reads a record. The event's body shares the record's memory.
     pub fn decode(record: &Bytes) -> Result<Self, DecodeError> {
-        let (header, more, body_offset) = header(record)?;
+        let (header, marked, body_offset) = header(record)?;
         Ok(Event {
             id: Uuid::from_bytes(header.id),
             provider: match header.provider {
@@ -163,14 +195,17 @@ impl Event {
             name: header.name.map(str::to_owned),
             key: header.key.to_owned(),
             account: header.account.map(str::to_owned),
+            account_claimed: marked.account_claimed.map(str::to_owned),
             stream_name: header.stream_name.map(str::to_owned),
             feed_id: header.feed_id.map(str::to_owned),
             token_id: header.token_id.map(str::to_owned),
             time: Time(header.time),
             sent: header.sent.map(Time),
             recorded: Time(header.recorded),
-            late_by_ms: more.late_by_ms,
-            trace: more.trace,
+            late_by_ms: marked.late_by_ms,
+            is_stale: marked.is_stale,
+            is_repeated: marked.is_repeated,
+            trace: marked.trace.map(|trace| trace.context()).transpose()?,
             content: match (header.content, header.content_type) {
                 (0, None) => Content::Json,
                 (1, None) => Content::Jpeg,
@@ -191,37 +226,48 @@ impl Event {
     }
 }
 
+fn extended<T: Serialize>(record: Vec<u8>, value: &T) -> Vec<u8> {
+    postcard::to_extend(value, record).expect("plain values are always serialized")
+}
+
+fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), DecodeError> {
+    postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Header)
+}
+
 /// The header of a record, what its version adds to it, and where its body starts.
-fn header(record: &[u8]) -> Result<(Header<'_>, More, usize), DecodeError> {
+fn header(record: &[u8]) -> Result<(Header<'_>, Marked<'_>, usize), DecodeError> {
     let version = match record.first() {
         None => return Err(DecodeError::Truncated),
-        Some(&version @ (VERSION | VERSION_LATE | VERSION_TRACED)) => version,
+        Some(&version @ VERSION..=VERSION_MARKED) => version,
         Some(&version) => return Err(DecodeError::Version(version)),
     };
     let length = record[1..].first_chunk::<4>().ok_or(DecodeError::Truncated)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| DecodeError::Truncated)?;
     let bytes = record[PREFIX_BYTES..].get(..length).ok_or(DecodeError::Truncated)?;
-    let (header, rest) = postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Header)?;
-    let (more, rest) = match version {
+    let (header, rest) = take(bytes)?;
+    let (marked, rest) = match version {
         VERSION_LATE => {
-            let (late_by_ms, rest) = postcard::take_from_bytes(rest).map_err(|_| DecodeError::Header)?;
-            let late_by_ms = Some(late_by_ms);
-            (
-                More {
-                    late_by_ms,
-                    trace: None,
-                },
-                rest,
-            )
+            let (late_by_ms, rest) = take(rest)?;
+            let marked = Marked {
+                late_by_ms: Some(late_by_ms),
+                ..Marked::default()
+            };
+            (marked, rest)
         }
         VERSION_TRACED => {
-            let (traced, rest) = postcard::take_from_bytes(rest).map_err(|_| DecodeError::Header)?;
-            (More::traced(traced)?, rest)
+            let (Traced { late_by_ms, trace }, rest) = take(rest)?;
+            let marked = Marked {
+                late_by_ms,
+                trace: Some(trace),
+                ..Marked::default()
+            };
+            (marked, rest)
         }
-        _ => (More::default(), rest),
+        VERSION_MARKED => take(rest)?,
+        _ => (Marked::default(), rest),
     };
     match rest {
-        [] => Ok((header, more, PREFIX_BYTES + length)),
+        [] => Ok((header, marked, PREFIX_BYTES + length)),
         _ => Err(DecodeError::Header),
     }
 }
@@ -251,8 +297,11 @@ mod tests {
                 maybe(),
                 maybe(),
                 maybe(),
+                maybe(),
             ),
             (
+                any::<bool>(),
+                any::<bool>(),
                 any::<i64>(),
                 proptest::option::of(any::<i64>()),
                 any::<i64>(),
@@ -264,8 +313,8 @@ mod tests {
         )
             .prop_map(
                 |(
-                    (id, endpoint, kind, name, key, account, stream_name, feed_id, token_id),
-                    (time, sent, recorded, late_by_ms, trace, content, body),
+                    (id, endpoint, kind, name, key, account, account_claimed, stream_name, feed_id, token_id),
+                    (is_stale, is_repeated, time, sent, recorded, late_by_ms, trace, content, body),
                 )| Event {
                     id: Uuid::from_bytes(id),
                     provider: Provider::Millicast,
@@ -274,6 +323,7 @@ mod tests {
                     name,
                     key,
                     account,
+                    account_claimed,
                     stream_name,
                     feed_id,
                     token_id,
@@ -281,6 +331,8 @@ mod tests {
                     sent: sent.map(Time),
                     recorded: Time(recorded),
                     late_by_ms,
+                    is_stale,
+                    is_repeated,
                     trace: trace.and_then(|(trace, span, flags)| TraceContext::new(trace, span, flags)),
                     content,
                     body: body.into(),
@@ -300,7 +352,7 @@ mod tests {
         }
 
         #[test]
-        fn no_bytes_make_decode_panic(bytes: Vec<u8>, version in proptest::option::of(VERSION..=VERSION_TRACED)) {
+        fn no_bytes_make_decode_panic(bytes: Vec<u8>, version in proptest::option::of(VERSION..=VERSION_MARKED)) {
             let mut bytes = bytes;
             if let (Some(version), Some(first)) = (version, bytes.first_mut()) {
                 *first = version;
@@ -339,6 +391,17 @@ mod tests {
               \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plain\x01\xac\x02\
               \x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x01body",
         );
+        let version_4 = Bytes::from_static(
+            b"\x04Z\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
+              \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plain\0\0\
+              \x01\x01B\0\x01body",
+        );
+        let version_4_late = Bytes::from_static(
+            b"\x04s\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\x04acme\x05feeds\x01\x07started\x03A/s\x01\x01A\x01\x01s\
+              \x01\x01f\0\xae\xe6\xc5\xc0\xaf_\x01\xb2\xe8\xc5\xc0\xaf_\xe0\xe8\xc5\xc0\xaf_\x02\x01\ntext/plain\x01\xac\x02\
+              \x01\x01\x02\x03\x04\x05\x06\x07\x08\x09\x0a\x0b\x0c\x0d\x0e\x0f\x10\x11\x12\x13\x14\x15\x16\x17\x18\x01\
+              \0\x01\0body",
+        );
         let in_order = Event {
             id: Uuid::from_u128(1),
             provider: Provider::Millicast,
@@ -347,6 +410,7 @@ mod tests {
             name: Some("started".to_owned()),
             key: "A/s".to_owned(),
             account: Some("A".to_owned()),
+            account_claimed: None,
             stream_name: Some("s".to_owned()),
             feed_id: Some("f".to_owned()),
             token_id: None,
@@ -354,6 +418,8 @@ mod tests {
             sent: Some(Time(1_638_463_486_489)),
             recorded: Time(1_638_463_486_512),
             late_by_ms: None,
+            is_stale: false,
+            is_repeated: false,
             trace: None,
             content: Content::Opaque("text/plain".to_owned()),
             body: Bytes::from_static(b"body"),
@@ -368,11 +434,22 @@ mod tests {
             ..in_order.clone()
         };
         let traced_and_late = Event { trace, ..late.clone() };
+        let marked = Event {
+            account_claimed: Some("B".to_owned()),
+            is_repeated: true,
+            ..in_order.clone()
+        };
+        let marked_traced_and_late = Event {
+            is_stale: true,
+            ..traced_and_late.clone()
+        };
         for (record, event) in [
             (version_1, in_order),
             (version_2, late),
             (version_3, traced),
             (version_3_late, traced_and_late),
+            (version_4, marked),
+            (version_4_late, marked_traced_and_late),
         ] {
             assert_eq!(Event::decode(&record).as_ref(), Ok(&event));
             assert_eq!(event.encode(), record);
@@ -382,8 +459,8 @@ mod tests {
     #[test]
     fn a_record_of_a_later_format_is_named_as_such() {
         assert_eq!(
-            Event::decode(&Bytes::from_static(&[4, 0, 0])),
-            Err(DecodeError::Version(4))
+            Event::decode(&Bytes::from_static(&[5, 0, 0])),
+            Err(DecodeError::Version(5))
         );
         assert_eq!(Event::decode(&Bytes::new()), Err(DecodeError::Truncated));
     }

@@ -41,7 +41,7 @@ pub enum Content {
     Json,
     /// A JPEG picture.
     Jpeg,
-    /// Anything else that was authentic, with the content type that its sender gave it.
+    /// Anything else that was authentic, with the content type that its sender gave it, whether it is one or not.
     Opaque(String),
 }
 
@@ -60,6 +60,9 @@ pub struct Event {
     /// The stream key, which is the partition key and the subject. Never empty.
     pub key: String,
     pub account: Option<String>,
+    /// The account that the event itself names, where its endpoint does not take events of that one: then `account` and `key` are
+    /// as the configuration has them.
+    pub account_claimed: Option<String>,
     pub stream_name: Option<String>,
     pub feed_id: Option<String>,
     /// The publishing token that took a picture; only headers say it.
@@ -73,6 +76,10 @@ pub struct Event {
     /// How far `time` lies behind the newest of the same stream that this replica had seen, in milliseconds. `None`: it does not,
     /// or the replica remembered none.
     pub late_by_ms: Option<u64>,
+    /// The sender's signed time of sending lay further back than the endpoint's replay window.
+    pub is_stale: bool,
+    /// This replica had seen an event with the same id within the endpoint's replay window.
+    pub is_repeated: bool,
     /// The span that took it in, or where that was not recorded, the sender's; the consumer's is to be its child.
     pub trace: Option<TraceContext>,
     pub content: Content,
@@ -108,10 +115,8 @@ impl Event {
     /// The CloudEvents `source`, a URI reference.
     pub fn source(&self) -> String {
         let account = self.account.as_deref().unwrap_or("unknown");
-        format!(
-            "//{}/accounts/{}",
-            self.provider.authority(),
-            text::uri_segment(account)
-        )
+        let mut source = format!("//{}/accounts/", self.provider.authority());
+        source.push_str(&text::uri_segment(account, text::ATTRIBUTE_BYTES_MAX - source.len()));
+        source
     }
 }

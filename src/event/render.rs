@@ -46,17 +46,25 @@ pub struct Rendered {
 /// The content type of a structured event.
 pub const STRUCTURED_CONTENT_TYPE: &str = "application/cloudevents+json; charset=UTF-8";
 
-/// Renders `event` with `data`. A picture is always binary.
+/// The most data that goes into a structured event in base64, which makes a text of 20,000,000 characters of it: Jackson reads no
+/// longer one.
+pub const DATA_BASE64_BYTES_MAX: usize = 15_000_000;
+
+/// The attributes that are Booleans. In binary mode they are the text `true`, like the headers that they are.
+pub const BOOLEANS: [&str; 2] = ["stale", "repeated"];
+
+/// Renders `event` with `data`. A picture is always binary, and so is data that base64 would make too long.
 pub fn render(event: &Event, stamp: Stamp<'_>, mode: Mode, data: Data) -> Rendered {
     let content_type = content_type(&event.content);
-    if mode == Mode::Binary || event.content == Content::Jpeg {
-        let (Data::Json(body) | Data::Binary(body)) = data;
+    let (Data::Json(body) | Data::Binary(body)) = &data;
+    let is_too_large = matches!(data, Data::Binary(_)) && body.len() > DATA_BASE64_BYTES_MAX;
+    if mode == Mode::Binary || event.content == Content::Jpeg || is_too_large {
         let mut attributes = Vec::with_capacity(16);
-        each_attribute(event, stamp, |name, value| attributes.push((name, value.into_owned())));
+        each_attribute(event, stamp, |name, value| attributes.push((name, value.into_text())));
         return Rendered {
             content_type,
             attributes,
-            body,
+            body: body.clone(),
         };
     }
     Rendered {
@@ -67,13 +75,16 @@ pub fn render(event: &Event, stamp: Stamp<'_>, mode: Mode, data: Data) -> Render
 }
 
 fn structured(event: &Event, stamp: Stamp<'_>, content_type: &str, data: &Data) -> Bytes {
-    let (Data::Json(bytes) | Data::Binary(bytes)) = data;
-    let mut json = Vec::with_capacity(1024 + bytes.len() * 4 / 3);
+    let data_bytes = match data {
+        Data::Json(bytes) => bytes.len(),
+        Data::Binary(bytes) => bytes.len().div_ceil(3) * 4,
+    };
+    let mut json = Vec::with_capacity(1024 + data_bytes);
     json.push(b'{');
     each_attribute(event, stamp, |name, value| {
         member(&mut json, name, &value);
         if name == "time" {
-            member(&mut json, "datacontenttype", content_type);
+            member(&mut json, "datacontenttype", &Attribute::Text(content_type.into()));
         }
     });
     match data {
@@ -83,7 +94,10 @@ fn structured(event: &Event, stamp: Stamp<'_>, content_type: &str, data: &Data) 
         }
         Data::Binary(bytes) => {
             json.extend_from_slice(b"\"data_base64\":\"");
-            json.extend_from_slice(STANDARD.encode(bytes).as_bytes());
+            let start = json.len();
+            json.resize(start + data_bytes, 0);
+            let written = STANDARD.encode_slice(bytes, &mut json[start..]);
+            written.expect("base64 takes four bytes for every three");
             json.push(b'"');
         }
     }
@@ -91,8 +105,25 @@ fn structured(event: &Event, stamp: Stamp<'_>, content_type: &str, data: &Data) 
     json.into()
 }
 
+/// The value of an attribute.
+enum Attribute<'a> {
+    Text(Cow<'a, str>),
+    True,
+}
+
+impl Attribute<'_> {
+    /// As a header has it.
+    fn into_text(self) -> String {
+        match self {
+            Self::Text(text) => text.into_owned(),
+            Self::True => "true".to_owned(),
+        }
+    }
+}
+
 /// Every attribute but `datacontenttype`, in the order in which a structured event has them.
-fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut attribute: impl FnMut(&'static str, Cow<'a, str>)) {
+fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut each: impl FnMut(&'static str, Attribute<'a>)) {
+    let mut attribute = |name, text: Cow<'a, str>| each(name, Attribute::Text(text));
     attribute("specversion", "1.0".into());
     attribute("id", event.id.hyphenated().to_string().into());
     attribute("source", event.source().into());
@@ -105,6 +136,7 @@ fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut attribute: impl Fn
     attribute("endpoint", event.endpoint.as_str().into());
     let optional = [
         ("account", &event.account),
+        ("accountclaimed", &event.account_claimed),
         ("streamname", &event.stream_name),
         ("feedid", &event.feed_id),
         ("tokenid", &event.token_id),
@@ -121,24 +153,57 @@ fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut attribute: impl Fn
     if let Some(late_by_ms) = event.late_by_ms {
         attribute("lateby", late_by_ms.to_string().into());
     }
+    if let Some(claimed) = content_type_claimed(&event.content) {
+        attribute("contenttypeclaimed", claimed.into());
+    }
     if let Some(trace) = event.trace {
         attribute("traceparent", trace.to_string().into());
     }
+    for (name, is_marked) in BOOLEANS.into_iter().zip([event.is_stale, event.is_repeated]) {
+        if is_marked {
+            each(name, Attribute::True);
+        }
+    }
 }
 
-/// Appends `"name":"value",`.
-fn member(json: &mut Vec<u8>, name: &str, value: &str) {
+/// Appends `"name":value,`.
+fn member(json: &mut Vec<u8>, name: &str, value: &Attribute<'_>) {
     json.push(b'"');
     json.extend_from_slice(name.as_bytes());
     json.extend_from_slice(b"\":");
-    serde_json::to_writer(&mut *json, value).expect("a text is always serialized into memory");
+    match value {
+        Attribute::Text(text) => {
+            serde_json::to_writer(&mut *json, text).expect("a text is always serialized into memory");
+        }
+        Attribute::True => json.extend_from_slice(b"true"),
+    }
     json.push(b',');
 }
 
+const OCTET_STREAM: &str = "application/octet-stream";
+
+/// The content type of the data: the sender's own only where no parser can stumble over it.
 fn content_type(content: &Content) -> Cow<'static, str> {
     match content {
         Content::Json => Cow::Borrowed("application/json"),
         Content::Jpeg => Cow::Borrowed("image/jpeg"),
-        Content::Opaque(content_type) => Cow::Owned(content_type.clone()),
+        Content::Opaque(claimed) if is_sound(claimed) => Cow::Owned(claimed.clone()),
+        Content::Opaque(_) => Cow::Borrowed(OCTET_STREAM),
     }
+}
+
+/// The content type that the sender gave the body, where the data has another one.
+fn content_type_claimed(content: &Content) -> Option<&str> {
+    match content {
+        Content::Opaque(claimed) if claimed != OCTET_STREAM && !is_sound(claimed) => Some(claimed),
+        _ => None,
+    }
+}
+
+/// Whether data that is no JSON may have this content type. As `application/cloudevents+json` a consumer would take the body for the
+/// event, with an id, a source and a type of the sender's choice; as JSON it would parse what cannot be parsed.
+fn is_sound(claimed: &str) -> bool {
+    let essence = text::essence(claimed).to_ascii_lowercase();
+    let is_json = essence.ends_with("/json") || essence.ends_with("+json");
+    text::is_media_type(claimed) && !is_json && !essence.starts_with("application/cloudevents")
 }

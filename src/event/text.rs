@@ -5,6 +5,9 @@ use std::{borrow::Cow, fmt::Write as _};
 /// The longest attribute that a payload can bring about, in bytes of UTF-8: a stream's name is up to 128 characters.
 pub const ATTRIBUTE_BYTES_MAX: usize = 1024;
 
+/// The longest media type, in bytes.
+pub const MEDIA_TYPE_BYTES_MAX: usize = 255;
+
 /// The longest kind or event, in bytes.
 pub const WORD_BYTES_MAX: usize = 64;
 
@@ -51,21 +54,70 @@ pub fn word(text: &str) -> (String, bool) {
     (word, lossy)
 }
 
-/// `text` as a segment of a URI's path, percent-encoded.
-pub fn uri_segment(text: &str) -> Cow<'_, str> {
+/// `text` as a segment of a URI's path, percent-encoded. What is beyond `bytes_max` is cut off, between characters.
+pub fn uri_segment(text: &str, bytes_max: usize) -> Cow<'_, str> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     if text.bytes().all(plain) {
-        return Cow::Borrowed(text);
+        return Cow::Borrowed(truncate(text, bytes_max));
     }
-    let mut encoded = String::with_capacity(text.len() * 3);
-    for byte in text.bytes() {
-        if plain(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            write!(encoded, "%{byte:02X}").expect("a String takes any text");
+    let mut encoded = String::new();
+    for c in text.chars() {
+        let whole = encoded.len();
+        for &byte in c.encode_utf8(&mut [0; 4]).as_bytes() {
+            if plain(byte) {
+                encoded.push(char::from(byte));
+            } else {
+                write!(encoded, "%{byte:02X}").expect("a String takes any text");
+            }
+        }
+        if encoded.len() > bytes_max {
+            encoded.truncate(whole);
+            break;
         }
     }
     Cow::Owned(encoded)
+}
+
+/// Whether `text` is a media type (RFC 2046) that every parser of these takes, in the 255 bytes that AMQP has for one.
+pub fn is_media_type(text: &str) -> bool {
+    let mut parts = text.split(';');
+    let essence = parts.next().unwrap_or_default().trim_end_matches([' ', '\t']);
+    let is_named = essence
+        .split_once('/')
+        .is_some_and(|(kind, subtype)| is_token(kind) && is_token(subtype));
+    let mut names: Vec<&str> = Vec::new();
+    for part in parts {
+        let Some((name, value)) = part.trim_matches([' ', '\t']).split_once('=') else {
+            return false;
+        };
+        let is_twice = names.iter().any(|known| known.eq_ignore_ascii_case(name));
+        // `*` makes a name one of RFC 2231, whose value has a grammar of its own.
+        if is_twice || !is_token(name) || name.contains('*') || !(is_token(value) || is_quoted(value)) {
+            return false;
+        }
+        names.push(name);
+    }
+    text.len() <= MEDIA_TYPE_BYTES_MAX && is_named
+}
+
+/// The media type without its parameters.
+pub fn essence(media_type: &str) -> &str {
+    media_type.split(';').next().unwrap_or_default().trim_ascii()
+}
+
+fn is_token(text: &str) -> bool {
+    let in_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    !text.is_empty() && text.bytes().all(in_token)
+}
+
+/// A quoted string without anything that is escaped, or that would have to be.
+fn is_quoted(text: &str) -> bool {
+    let inside = text.strip_prefix('"').and_then(|text| text.strip_suffix('"'));
+    inside.is_some_and(|inside| {
+        inside
+            .bytes()
+            .all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\')
+    })
 }
 
 fn is_forbidden(c: char) -> bool {
@@ -113,7 +165,50 @@ mod tests {
 
     #[test]
     fn an_account_is_escaped_in_the_source() {
-        assert_eq!(uri_segment("ZG6NWV"), "ZG6NWV");
-        assert_eq!(uri_segment("a/b ü"), "a%2Fb%20%C3%BC");
+        for (text, bytes_max, expected) in [
+            ("ZG6NWV", 6, "ZG6NWV"),
+            ("ZG6NWV", 5, "ZG6NW"),
+            ("a/b ü", 14, "a%2Fb%20%C3%BC"),
+            ("a/b ü", 13, "a%2Fb%20"),
+            ("ü", 5, ""),
+        ] {
+            assert_eq!(uri_segment(text, bytes_max), expected);
+        }
+    }
+
+    #[test]
+    fn only_a_media_type_that_every_parser_takes_is_one() {
+        for (text, expected) in [
+            ("text/plain", true),
+            ("Application/Problem+JSON", true),
+            ("text/plain; charset=utf-8", true),
+            ("text/plain ;charset=\"utf-8\"; a=b ;c=\"; d\"", false),
+            ("text/plain ;charset=\"utf-8\"; a=b ;c=\"d e\"", true),
+            ("text/plain;\tcharset=utf-8", true),
+            ("garbage", false),
+            ("", false),
+            ("/", false),
+            ("a/", false),
+            ("/b", false),
+            ("a/b/c", false),
+            (" a/b", false),
+            ("a/b;", false),
+            ("a/b;c", false),
+            ("a/b;c=", false),
+            ("a/b;=c", false),
+            ("a/b;c=d;C=e", false),
+            ("a/b;c*=utf-8''d", false),
+            ("a/b;c=\"d\\e\"", false),
+            ("a/b;c=\"d", false),
+            ("a/b, c/d", false),
+            ("é/ü", false),
+            ("a/b;c=é", false),
+            ("a/b\n", false),
+        ] {
+            assert_eq!(is_media_type(text), expected, "{text:?}");
+        }
+        let long = format!("a/{}", "b".repeat(MEDIA_TYPE_BYTES_MAX - 2));
+        assert!(is_media_type(&long) && !is_media_type(&(long + "b")));
+        assert_eq!(essence("Text/Plain ; a=b"), "Text/Plain");
     }
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(pub i64);
 
-/// The start of the year 0, the first moment that RFC 3339 can write.
-const MS_MIN: i64 = -62_167_219_200_000;
+/// The start of the year 1. RFC 3339 has a year 0, which the calendars of many languages have not.
+const MS_MIN: i64 = -62_135_596_800_000;
 /// The last moment that `jiff` can write, some hours before the year 10000.
 const MS_MAX: i64 = 253_402_207_200_000;
 /// Numbers nearer to zero than this are seconds, others milliseconds.
@@ -30,7 +30,7 @@ impl Time {
 
     /// Reads a sender's time: a number of seconds or milliseconds as decimal text, or RFC 3339.
     ///
-    /// What is finer than a millisecond is rounded. `None`: not a time, or outside the years 0 to 9999.
+    /// What is finer than a millisecond is rounded. `None`: not a time, or outside the years 1 to 9999.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim_ascii();
         match text.as_bytes().first()? {
@@ -65,7 +65,7 @@ impl Time {
         (MS_MIN..=MS_MAX).contains(&ms).then_some(Time(ms))
     }
 
-    /// RFC 3339 in UTC with milliseconds: `2021-12-02T16:44:46.359Z`. A time outside the years 0 to 9999 becomes the
+    /// RFC 3339 in UTC with milliseconds: `2021-12-02T16:44:46.359Z`. A time outside the years 1 to 9999 becomes the
     /// nearest one inside.
     pub fn to_rfc3339(self) -> String {
         let timestamp = Timestamp::from_millisecond(self.0.clamp(MS_MIN, MS_MAX)).expect("the limits are jiff's own");
@@ -99,6 +99,14 @@ mod tests {
             ("1e999", None),
             ("999999999999999999999999", None),
             ("-999999999999999", None),
+            ("-62135596800000", Some("0001-01-01T00:00:00.000Z")),
+            ("-62135596800001", None),
+            ("0000-12-31T23:59:59Z", None),
+            ("0001-01-01T00:30:00+01:00", None),
+            ("-000001-01-01T00:00:00Z", None),
+            ("9999-12-30T22:00:00Z", Some("9999-12-30T22:00:00.000Z")),
+            ("9999-12-31T23:59:59Z", None),
+            ("+010000-01-01T00:00:00Z", None),
             ("inf", None),
             ("NaN", None),
             ("", None),
@@ -111,6 +119,6 @@ mod tests {
     #[test]
     fn a_time_that_no_calendar_has_is_written_as_the_nearest_one_that_it_has() {
         assert_eq!(Time(i64::MAX).to_rfc3339(), "9999-12-30T22:00:00.000Z");
-        assert_eq!(Time(i64::MIN).to_rfc3339(), "0000-01-01T00:00:00.000Z");
+        assert_eq!(Time(i64::MIN).to_rfc3339(), "0001-01-01T00:00:00.000Z");
     }
 }

@@ -8,8 +8,9 @@ use std::{
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use super::answer::Refusal;
+use super::{answer::Refusal, other_accounts::OtherAccounts};
 use crate::{
+    event::Event,
     provider::{KINDS, SignatureError, millicast::Receiver},
     telemetry::{Metrics, Seldom},
 };
@@ -27,6 +28,8 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Served {
     pub path: String,
     pub receiver: Arc<Receiver>,
+    pub replay_window: Duration,
+    pub other_accounts: OtherAccounts,
     pub told: Told,
 }
 
@@ -36,6 +39,8 @@ pub(super) struct Told {
     requests: [IntCounter; CODES.len()],
     events: ByKind,
     late_events: ByKind,
+    stale_events: ByKind,
+    repeated_events: ByKind,
     signature_missing: IntCounter,
     signature_malformed: IntCounter,
     signature_wrong: IntCounter,
@@ -62,6 +67,8 @@ impl Told {
             requests: CODES.map(|code| metrics.requests.with_label_values(&[endpoint, &code.to_string()])),
             events: ByKind::new(endpoint, &metrics.events),
             late_events: ByKind::new(endpoint, &metrics.late_events),
+            stale_events: ByKind::new(endpoint, &metrics.stale_events),
+            repeated_events: ByKind::new(endpoint, &metrics.repeated_events),
             signature_missing: signature("missing"),
             signature_malformed: signature("malformed"),
             signature_wrong: signature("wrong"),
@@ -81,9 +88,17 @@ impl Told {
         self.events.of(kind)
     }
 
-    /// The counter of verified events of this kind that are late.
-    pub fn late(&self, kind: &str) -> &IntCounter {
-        self.late_events.of(kind)
+    /// A verified event was marked: it is late, stale, repeated, or none of these.
+    pub fn marked(&self, event: &Event) {
+        for (is_marked, counters) in [
+            (event.late_by_ms.is_some(), &self.late_events),
+            (event.is_stale, &self.stale_events),
+            (event.is_repeated, &self.repeated_events),
+        ] {
+            if is_marked {
+                counters.of(&event.kind).inc();
+            }
+        }
     }
 
     /// A request was refused. What only the log wants to know is asked only if there is to be a line.

@@ -25,7 +25,9 @@ mod connections;
 mod endpoint;
 mod lateness;
 mod limits;
+mod other_accounts;
 mod peer;
+mod seen_ids;
 mod service;
 mod spans;
 
@@ -72,6 +74,8 @@ pub struct Endpoint {
     /// Compared with a request's path byte for byte.
     pub path: String,
     pub receiver: Arc<Receiver>,
+    /// How far back an event may have been sent, or its id have been seen, without being marked. Zero: any.
+    pub replay_window: Duration,
 }
 
 /// Why the server could not be set up.

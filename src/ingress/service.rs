@@ -27,7 +27,9 @@ use super::{
     connections::Entry,
     endpoint::{Served, Told},
     lateness::Lateness,
+    other_accounts::OtherAccounts,
     peer,
+    seen_ids::SeenIds,
     spans::RequestSpan,
 };
 use crate::{
@@ -50,6 +52,7 @@ pub(super) struct Service {
     limits: Limits,
     budget: Budget,
     lateness: Lateness,
+    seen_ids: SeenIds,
     trusted_proxies: Vec<config::Network>,
     lifecycle: Arc<Lifecycle>,
     traces: Traces,
@@ -63,10 +66,18 @@ impl Service {
         metrics: &Metrics,
         traces: Traces,
     ) -> Self {
+        let windows = endpoints.iter().map(|endpoint| endpoint.replay_window);
+        let window_max = windows.max().unwrap_or_default();
         let served = endpoints.into_iter().map(|endpoint| {
-            let told = Told::new(&endpoint.name, metrics);
-            let (path, receiver) = (endpoint.path, endpoint.receiver);
-            (path.clone(), Served { path, receiver, told })
+            let counter = metrics.other_account_events.with_label_values(&[&endpoint.name]);
+            let served = Served {
+                told: Told::new(&endpoint.name, metrics),
+                other_accounts: OtherAccounts::new(&endpoint.receiver, counter),
+                replay_window: endpoint.replay_window,
+                receiver: endpoint.receiver,
+                path: endpoint.path,
+            };
+            (served.path.clone(), served)
         });
         Self {
             by_path: served.collect(),
@@ -77,6 +88,7 @@ impl Service {
             },
             budget: Budget::new(config.bodies_bytes_max),
             lateness: Lateness::new(config.streams_max, metrics.streams_remembered.clone()),
+            seen_ids: SeenIds::new(config.event_ids_max, window_max, metrics.event_ids_remembered.clone()),
             trusted_proxies: config.trusted_proxies.clone(),
             lifecycle,
             traces,
@@ -134,10 +146,7 @@ impl Service {
         }
         let (body, _reservation) = body::read(request.headers(), payload, self.limits, &self.budget).await?;
         let mut event = receive(served, request.headers(), body)?;
-        event.late_by_ms = self.lateness.observe(&event.key, event.time, event.recorded);
-        if event.late_by_ms.is_some() {
-            served.told.late(&event.kind).inc();
-        }
+        self.mark(served, &mut event);
         event.trace = span.verified(&event);
         let durable = served.told.event(&event.kind);
         let record = event.encode();
@@ -147,7 +156,19 @@ impl Service {
             Err(error) => Err(Refusal::Spool(error)),
         };
         waiting.end(stored);
+        if matches!(stored, Err(Refusal::Spool(_))) && !event.is_repeated {
+            self.seen_ids.forget(event.id);
+        }
         stored.map(drop)
+    }
+
+    /// Holds an event against those before it.
+    fn mark(&self, served: &Served, event: &mut Event) {
+        event.late_by_ms = self.lateness.observe(&event.key, event.time, event.recorded);
+        event.is_stale = is_stale(event, served.replay_window);
+        event.is_repeated = self.seen_ids.observe(event.id, served.replay_window, Instant::now());
+        served.told.marked(event);
+        served.other_accounts.observe(event);
     }
 }
 
@@ -160,6 +181,13 @@ fn receive(served: &Served, headers: &HeaderMap, body: Bytes) -> Result<Event, R
     };
     let verified = served.receiver.verify(request).map_err(Refusal::Signature)?;
     Ok(served.receiver.event(verified))
+}
+
+/// Whether an event was sent longer ago than `window`, by a time that its sender signed. A window of zero is none.
+fn is_stale(event: &Event, window: Duration) -> bool {
+    let window_ms = i64::try_from(window.as_millis()).unwrap_or(i64::MAX);
+    let age_ms = event.sent.map_or(0, |sent| event.recorded.0.saturating_sub(sent.0));
+    window_ms > 0 && age_ms > window_ms
 }
 
 /// Waits for an append for so long as the sender may be expected to.

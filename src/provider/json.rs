@@ -1,94 +1,345 @@
-//! JSON objects whose members stay exactly as they came: their order, duplicates, digits and escapes.
+//! JSON texts whose members stay exactly as they came: their order, duplicates, digits and escapes.
+//!
+//! A body comes from outside and goes on to parsers of every language, so [`Value::check`] accepts what all of them read:
+//! not only the grammar, but also the limits below. What it accepts is then read member by member, in memory that does
+//! not grow with the number of members; nothing is recursive.
 
 use std::borrow::Cow;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
-use serde_json::value::RawValue;
+/// The deepest nesting. Parsers that recurse give up at some depth: Python's at about 1,000, .NET's (unless it is set
+/// otherwise) at 64.
+pub const NESTING_MAX: u32 = 128;
+/// The longest number: Jackson's limit. Python refuses integers of more than 4,300 digits.
+pub const NUMBER_BYTES_MAX: usize = 1000;
+/// The longest name of a member: Jackson's limit.
+pub const NAME_BYTES_MAX: usize = 50_000;
+/// The longest text: Jackson's limit.
+pub const TEXT_BYTES_MAX: usize = 20_000_000;
+
+/// A JSON value as it came, which was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Value<'a>(&'a str);
 
 /// A member of an object.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Copy)]
 pub struct Member<'a> {
-    pub name: Cow<'a, str>,
     /// The name as it came, with its quotes.
     pub raw_name: &'a str,
-    /// The value as it came.
-    pub value: &'a str,
+    pub value: Value<'a>,
 }
 
-/// An object's members, in their order.
-#[derive(Debug, Default)]
-pub struct Object<'a>(pub Vec<Member<'a>>);
+/// The members of an object, in their order.
+#[derive(Debug, Clone, Default)]
+pub struct Members<'a> {
+    text: &'a str,
+    at: usize,
+}
 
-impl<'a> Object<'a> {
-    /// `None`: not a JSON object.
-    pub fn parse(json: &'a str) -> Option<Self> {
-        serde_json::from_str(json).ok()
+impl<'a> Value<'a> {
+    /// `None`: not a JSON text in UTF-8, or one that some parser refuses: nested too deeply, with a number, a name or a
+    /// text that is too long, or with a number beyond what a double holds.
+    pub fn check(text: &'a [u8]) -> Option<Self> {
+        let text = str::from_utf8(text).ok()?;
+        let end = Checker::new(text.as_bytes()).document()?;
+        (end == text.len()).then(|| Value(text.trim_matches([' ', '\t', '\r', '\n'])))
     }
 
-    /// The value of the last member of this name, which is the one that JSON parsers keep.
-    pub fn value(&self, name: &str) -> Option<&'a str> {
+    /// The value as it came, without the white space around it.
+    pub fn raw(self) -> &'a str {
         self.0
-            .iter()
-            .rev()
-            .find(|member| member.name == name)
-            .map(|member| member.value)
     }
 
-    pub fn count(&self, name: &str) -> usize {
-        self.0.iter().filter(|member| member.name == name).count()
+    /// `None`: not an object.
+    pub fn members(self) -> Option<Members<'a>> {
+        self.0.starts_with('{').then_some(Members { text: self.0, at: 1 })
     }
 
-    /// The text of a member that is a string or a number, unless it is empty.
-    pub fn text(&self, name: &str) -> Option<Cow<'a, str>> {
-        self.value(name).and_then(scalar).filter(|text| !text.is_empty())
+    /// The text of a string; `None` for any other value.
+    pub fn string(self) -> Option<Cow<'a, str>> {
+        self.0.starts_with('"').then(|| string_inside(self.0))
+    }
+
+    /// The text of a string, or of a number as it came.
+    pub fn scalar(self) -> Option<Cow<'a, str>> {
+        match self.0.as_bytes().first()? {
+            b'-' | b'0'..=b'9' => Some(Cow::Borrowed(self.0)),
+            _ => self.string(),
+        }
+    }
+
+    /// The same, unless it is empty.
+    pub fn text(self) -> Option<Cow<'a, str>> {
+        self.scalar().filter(|text| !text.is_empty())
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Object<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Members;
+impl<'a> Member<'a> {
+    pub fn name(&self) -> Cow<'a, str> {
+        string_inside(self.raw_name)
+    }
+}
 
-        impl<'de> Visitor<'de> for Members {
-            type Value = Object<'de>;
+impl<'a> Iterator for Members<'a> {
+    type Item = Member<'a>;
 
-            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str("an object")
-            }
+    fn next(&mut self) -> Option<Member<'a>> {
+        let bytes = self.text.as_bytes();
+        let name = skip(bytes, self.at, |byte| is_space(byte) || byte == b',');
+        if bytes.get(name) != Some(&b'"') {
+            return None;
+        }
+        let name_end = string_end(bytes, name)?;
+        let value = skip(bytes, name_end, |byte| is_space(byte) || byte == b':');
+        let value_end = value_end(bytes, value)?;
+        self.at = value_end;
+        Some(Member {
+            raw_name: self.text.get(name..name_end)?,
+            value: Value(self.text.get(value..value_end)?),
+        })
+    }
+}
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
-                let mut members = Vec::with_capacity(8);
-                while let Some((name, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                    members.push(Member {
-                        name: string_inside(name.get()),
-                        raw_name: name.get(),
-                        value: value.get(),
-                    });
+/// Appends a member, after a comma unless it is the object's first.
+pub fn write_member(json: &mut Vec<u8>, raw_name: &str, raw_value: &str) {
+    if json.last() != Some(&b'{') {
+        json.push(b',');
+    }
+    json.extend_from_slice(raw_name.as_bytes());
+    json.push(b':');
+    json.extend_from_slice(raw_value.as_bytes());
+}
+
+/// `text` as a JSON string.
+pub fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a text is always serialized into memory")
+}
+
+/// Reads a document from its first to its last byte. Which of the open containers are objects takes one bit for each.
+struct Checker<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    nesting: u32,
+    objects: u128,
+}
+
+impl<'a> Checker<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            nesting: 0,
+            objects: 0,
+        }
+    }
+
+    /// Where the document ends; `None` where it is not as it must be.
+    fn document(mut self) -> Option<usize> {
+        loop {
+            self.value()?;
+            while self.nesting > 0 {
+                match (self.next()?, self.is_in_object()) {
+                    (b',', true) => {
+                        self.name()?;
+                        break;
+                    }
+                    (b',', false) => break,
+                    (b'}', true) | (b']', false) => self.nesting -= 1,
+                    _ => return None,
                 }
-                Ok(Object(members))
+            }
+            if self.nesting == 0 {
+                return Some(skip(self.bytes, self.at, is_space));
             }
         }
+    }
 
-        deserializer.deserialize_map(Members)
+    /// Reads a value that is none of the two containers, or the start of one, to where its first value is expected. Opens
+    /// as many containers as stand here, and closes one that is empty.
+    fn value(&mut self) -> Option<()> {
+        loop {
+            match self.next()? {
+                b'{' => {
+                    self.open(true)?;
+                    if self.closes(b'}') {
+                        return Some(());
+                    }
+                    self.name()?;
+                }
+                b'[' => {
+                    self.open(false)?;
+                    if self.closes(b']') {
+                        return Some(());
+                    }
+                }
+                b'"' => return self.string(TEXT_BYTES_MAX),
+                b't' => return self.literal(b"rue"),
+                b'f' => return self.literal(b"alse"),
+                b'n' => return self.literal(b"ull"),
+                b'-' | b'0'..=b'9' => return self.number(),
+                _ => return None,
+            }
+        }
+    }
+
+    fn open(&mut self, is_object: bool) -> Option<()> {
+        if self.nesting == NESTING_MAX {
+            return None;
+        }
+        let bit = 1 << self.nesting;
+        if is_object {
+            self.objects |= bit;
+        } else {
+            self.objects &= !bit;
+        }
+        self.nesting += 1;
+        Some(())
+    }
+
+    fn is_in_object(&self) -> bool {
+        self.objects >> (self.nesting - 1) & 1 == 1
+    }
+
+    /// Whether the container that was just opened is empty; then it is closed.
+    fn closes(&mut self, end: u8) -> bool {
+        self.at = skip(self.bytes, self.at, is_space);
+        let closes = self.bytes.get(self.at) == Some(&end);
+        if closes {
+            self.at += 1;
+            self.nesting -= 1;
+        }
+        closes
+    }
+
+    /// The next byte that is no white space.
+    fn next(&mut self) -> Option<u8> {
+        let at = skip(self.bytes, self.at, is_space);
+        self.at = at + 1;
+        self.bytes.get(at).copied()
+    }
+
+    fn name(&mut self) -> Option<()> {
+        (self.next()? == b'"').then_some(())?;
+        self.string(NAME_BYTES_MAX)?;
+        (self.next()? == b':').then_some(())
+    }
+
+    /// The rest of a string, whose quote was read.
+    fn string(&mut self, bytes_max: usize) -> Option<()> {
+        let start = self.at;
+        loop {
+            let at = skip(self.bytes, self.at, |byte| {
+                byte >= 0x20 && byte != b'"' && byte != b'\\'
+            });
+            self.at = at + 1;
+            match self.bytes.get(at)? {
+                b'"' => return (at - start <= bytes_max).then_some(()),
+                b'\\' => self.escape()?,
+                _ => return None,
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Option<()> {
+        let escaped = *self.bytes.get(self.at)?;
+        self.at += 1;
+        match escaped {
+            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
+            b'u' => {
+                let digits = self.bytes.get(self.at..self.at + 4)?;
+                self.at += 4;
+                digits.iter().all(u8::is_ascii_hexdigit).then_some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn literal(&mut self, rest: &[u8]) -> Option<()> {
+        self.at += rest.len();
+        (self.bytes.get(self.at - rest.len()..self.at)? == rest).then_some(())
+    }
+
+    /// A number, whose first byte was read.
+    fn number(&mut self) -> Option<()> {
+        let start = self.at - 1;
+        let digits = |from| skip(self.bytes, from, |byte| byte.is_ascii_digit());
+        let has = |at, bytes: &[u8]| self.bytes.get(at).is_some_and(|byte| bytes.contains(byte));
+
+        let whole = start + usize::from(has(start, b"-"));
+        let mut end = digits(whole);
+        let leading_zero = has(whole, b"0") && end > whole + 1;
+        if end == whole || leading_zero {
+            return None;
+        }
+        let whole_digits = end - whole;
+        if has(end, b".") {
+            let fraction = end + 1;
+            end = digits(fraction);
+            if end == fraction {
+                return None;
+            }
+        }
+        let mut exponent_digits = 0;
+        if has(end, b"eE") {
+            let exponent = end + 1 + usize::from(has(end + 1, b"+-"));
+            end = digits(exponent);
+            exponent_digits = end - exponent;
+            if exponent_digits == 0 {
+                return None;
+            }
+        }
+        self.at = end;
+        let number = self.bytes.get(start..end)?;
+        if number.len() > NUMBER_BYTES_MAX {
+            return None;
+        }
+        // Below that no double overflows: 10^200 · 10^99.
+        let may_overflow = whole_digits > 200 || exponent_digits > 2;
+        if may_overflow && !str::from_utf8(number).ok()?.parse::<f64>().ok()?.is_finite() {
+            return None;
+        }
+        Some(())
     }
 }
 
-/// The text of a JSON string; `None` for any other value.
-pub fn string(value: &str) -> Option<Cow<'_, str>> {
-    value.starts_with('"').then(|| string_inside(value))
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }
 
-/// The text of a JSON string, or of a number as it came.
-pub fn scalar(value: &str) -> Option<Cow<'_, str>> {
-    match value.as_bytes().first()? {
-        b'"' => Some(string_inside(value)),
-        b'-' | b'0'..=b'9' => Some(Cow::Borrowed(value)),
-        _ => None,
+/// The first place from `at` on whose byte is another, or the end.
+fn skip(bytes: &[u8], at: usize, skipped: impl Fn(u8) -> bool) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let length = rest.iter().position(|byte| !skipped(*byte)).unwrap_or(rest.len());
+    at + length
+}
+
+/// Where the string that begins at `at` ends, of JSON that was checked.
+fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = at + 1;
+    loop {
+        at = skip(bytes, at, |byte| byte != b'"' && byte != b'\\');
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            _ => at += 2,
+        }
     }
 }
 
-/// Appends `text` as a JSON string.
-pub fn write_string(json: &mut Vec<u8>, text: &str) {
-    serde_json::to_writer(json, text).expect("a text is always serialized into memory");
+/// Where the value that begins at `at` ends, of JSON that was checked.
+fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
+    let mut at = at;
+    let mut nesting = 0_usize;
+    loop {
+        match bytes.get(at)? {
+            b'"' => at = string_end(bytes, at)?,
+            b'{' | b'[' => (nesting, at) = (nesting + 1, at + 1),
+            b'}' | b']' => (nesting, at) = (nesting.checked_sub(1)?, at + 1),
+            _ => at = skip(bytes, at, |byte| !b" \t\r\n\",:{}[]".contains(&byte)),
+        }
+        if nesting == 0 {
+            return Some(at);
+        }
+        at = skip(bytes, at, |byte| b" \t\r\n,:".contains(&byte));
+    }
 }
 
 fn string_inside(quoted: &str) -> Cow<'_, str> {
@@ -127,32 +378,4 @@ fn unescape_lossy(inside: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn members_stay_as_they_came() {
-        let object = Object::parse(r#" {"a": 1.000, "\u0061":[ 2 ],"b\ud800":"\ud83d\ude00\ud83d\n"} "#).unwrap();
-        let members: Vec<_> = object
-            .0
-            .iter()
-            .map(|m| (m.name.as_ref(), m.raw_name, m.value))
-            .collect();
-        assert_eq!(
-            members,
-            [
-                ("a", r#""a""#, "1.000"),
-                ("a", r#""\u0061""#, "[ 2 ]"),
-                ("b\u{FFFD}", r#""b\ud800""#, r#""\ud83d\ude00\ud83d\n""#),
-            ]
-        );
-        assert_eq!(object.text("b\u{FFFD}").unwrap(), "😀\u{FFFD}\n");
-    }
-
-    #[test]
-    fn what_is_no_object_is_refused() {
-        for json in ["", "[]", "{", "{}x", "{\"a\":}", "{\"a\":\"\n\"}", "null"] {
-            assert!(Object::parse(json).is_none(), "{json:?}");
-        }
-    }
-}
+mod tests;

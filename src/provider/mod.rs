@@ -65,7 +65,7 @@ pub fn data(event: &Event, payload: Payload) -> Data {
     match (&event.content, payload) {
         (Content::Json, Payload::Original) => Data::Json(event.body.clone()),
         (Content::Json, Payload::Normalized) => match event.provider {
-            Provider::Millicast => Data::Json(millicast::normalize(&event.kind, &event.body).into()),
+            Provider::Millicast => Data::Json(millicast::normalize(&event.kind, &event.body)),
         },
         (Content::Jpeg | Content::Opaque(_), _) => Data::Binary(event.body.clone()),
     }

@@ -77,7 +77,15 @@ impl Server {
         Self::build(SPOOL_BYTES_MAX, change)
     }
 
+    fn of_account(account: &str) -> Self {
+        Self::build_for(Some(account), SPOOL_BYTES_MAX, |_| {})
+    }
+
     fn build(spool_bytes_max: u64, change: impl FnOnce(&mut config::Server)) -> Self {
+        Self::build_for(None, spool_bytes_max, change)
+    }
+
+    fn build_for(account: Option<&str>, spool_bytes_max: u64, change: impl FnOnce(&mut config::Server)) -> Self {
         let mut config = config::Server {
             listen: "127.0.0.1:0".parse().unwrap(),
             body_bytes_max: 64 * 1024,
@@ -85,6 +93,7 @@ impl Server {
             body_deadline: Duration::from_secs(8),
             connections_max: 64,
             streams_max: 100,
+            event_ids_max: 100,
             drain_delay: Duration::ZERO,
             shutdown_deadline: Duration::from_secs(5),
             trusted_proxies: Vec::new(),
@@ -104,7 +113,12 @@ impl Server {
         let endpoint = Endpoint {
             name: "acme".to_owned(),
             path: PATH.to_owned(),
-            receiver: Arc::new(Receiver::new("acme", None, vec![Secret::from_base64(SECRET).unwrap()])),
+            receiver: Arc::new(Receiver::new(
+                "acme",
+                account,
+                vec![Secret::from_base64(SECRET).unwrap()],
+            )),
+            replay_window: Duration::from_secs(600),
         };
         let bound = ingress::bind(
             None,

@@ -301,10 +301,10 @@ async fn a_picture_carries_its_trace_in_headers() {
     let route = kafka_route("events", &brokers, &topic).replace("not_kinds", "kinds");
     let setup = Setup::publishing(&route);
     let forebay = setup.start();
-    let body = "\u{7f}not really a picture";
+    let body = b"\xff\xd8\xff not really a picture";
     let headers = format!(
         "Content-Type: image/jpeg\r\nX-Millicast-Signature: {}\r\nX-Millicast-Stream-Id: ZG6NWV/s\r\ntraceparent: {}\r\n",
-        sign(body.as_bytes()),
+        sign(body),
         traceparent()
     );
     assert_eq!(

@@ -15,15 +15,17 @@ pub struct Answer {
 }
 
 /// Sends a request over a connection of its own; `None` when nobody answers. `headers`: whole lines, each with its end.
-pub fn request(to: SocketAddr, method: &str, path: &str, headers: &str, body: &str) -> Option<Answer> {
+pub fn request(to: SocketAddr, method: &str, path: &str, headers: &str, body: impl AsRef<[u8]>) -> Option<Answer> {
+    let body = body.as_ref();
     let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(2)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(30))).ok()?;
     let length = body.len();
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+        "{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
     )
     .ok()?;
+    stream.write_all(body).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
     let code = answer.get(9..12)?.parse().ok()?;

@@ -4,6 +4,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::cli::out;
+use crate::event::render::BOOLEANS;
 use crate::sink::{kafka, rabbitmq};
 
 /// A message, whichever broker had it.
@@ -125,7 +126,11 @@ impl Message {
         header(&self.headers, &format!("{}specversion", self.prefix))?;
         let attributes = self.headers.iter().filter_map(|(name, value)| {
             let name = name.strip_prefix(self.prefix)?;
-            Some((name.to_owned(), json!(String::from_utf8_lossy(value))))
+            let value = match value.as_slice() {
+                b"true" if BOOLEANS.contains(&name) => Value::Bool(true),
+                text => json!(String::from_utf8_lossy(text)),
+            };
+            Some((name.to_owned(), value))
         });
         let mut event: Map<String, Value> = attributes.collect();
         match serde_json::from_slice(&self.payload) {
@@ -199,10 +204,12 @@ mod tests {
     fn both_modes_are_shown_as_the_same_event() {
         let structured = message(
             &[("content-type", "application/cloudevents+json; charset=utf-8"), ("sequence", "00000000000000000042")],
-            br#"{"specversion":"1.0","type":"com.millicast.feeds.started","time":"2021-12-02T16:44:46.359Z","datacontenttype":"application/json","data":{"a":1}}"#,
+            br#"{"specversion":"1.0","type":"com.millicast.feeds.started","time":"2021-12-02T16:44:46.359Z","datacontenttype":"application/json","stale":true,"streamname":"true","data":{"a":1}}"#,
         );
         let binary = message(
             &[
+                ("ce_stale", "true"),
+                ("ce_streamname", "true"),
                 ("content-type", "application/json"),
                 ("ce_specversion", "1.0"),
                 ("ce_type", "com.millicast.feeds.started"),

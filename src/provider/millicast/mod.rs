@@ -16,7 +16,7 @@ use self::{
     payload::{Envelope, Facts},
     signature::Key,
 };
-use super::{Headers, SignatureError, Unverified, Verified, json::Object};
+use super::{Headers, SignatureError, Unverified, Verified};
 use crate::event::{Content, Event, Provider, Time, text};
 
 pub(super) use normalize::normalize;
@@ -30,24 +30,70 @@ const TOKEN_ID: &str = "X-Millicast-Token-Id";
 /// The namespace of event ids. It never changes: a duplicate has the same id whichever version took it in.
 const ID_NAMESPACE: Uuid = Uuid::from_u128(0x5b0f_9c52_6f0e_4d6a_9a51_0f3f_6f72_6562);
 
+/// What every JPEG begins with.
+const JPEG_START: &[u8] = b"\xff\xd8\xff";
+
+/// Whose events an endpoint takes for what they name themselves.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Accounts {
+    /// Of events that name none, and of those that name one that is not listed.
+    pub own: Option<String>,
+    /// Empty: any.
+    pub listed: Vec<String>,
+}
+
+/// What says whom an event is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum FactSource {
+    Body,
+    /// The signature does not cover them.
+    Headers,
+}
+
+impl Accounts {
+    /// Whether an event may be of the account that it names. Where any may be, headers still choose none in place of the
+    /// endpoint's own.
+    fn include(&self, account: &str, source: FactSource) -> bool {
+        let own = self.own.as_deref();
+        match source {
+            _ if !self.listed.is_empty() => self.listed.iter().any(|listed| listed == account),
+            FactSource::Body => true,
+            FactSource::Headers => own.is_none_or(|own| own == account),
+        }
+    }
+}
+
 /// Receives one endpoint's webhooks: verifies them, and makes events of them.
 ///
 /// Shared by all requests of the endpoint; it learns the account from the events that name it.
 pub struct Receiver {
     endpoint: String,
-    account: Option<String>,
+    accounts: Accounts,
     learned: RwLock<Option<Arc<str>>>,
     keys: RwLock<Arc<[Arc<Key>]>>,
 }
 
 impl Receiver {
+    /// Takes the events of `account` alone for its own; without one, those of any.
     pub fn new(endpoint: &str, account: Option<&str>, secrets: Vec<Secret>) -> Self {
+        let own = account.map(str::to_owned);
         Receiver {
             endpoint: text::attribute(endpoint).into_owned(),
-            account: account.and_then(attribute),
+            accounts: Accounts {
+                listed: own.iter().cloned().collect(),
+                own,
+            },
             learned: RwLock::new(None),
             keys: RwLock::new(keys(&secrets, &[])),
         }
+    }
+
+    pub fn with_accounts(self, accounts: Accounts) -> Self {
+        Self { accounts, ..self }
+    }
+
+    pub fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 
     /// Replaces the active secrets, as after a rotation. Of those that stay, it stays known when they were last the right ones.
@@ -66,9 +112,11 @@ impl Receiver {
         self.learned.read().clone()
     }
 
-    /// Takes over an account that was learned before, unless a newer one is known.
+    /// Takes over an account that was learned before, unless a newer one is known, or its events are no longer the endpoint's.
     pub fn remember_account(&self, account: &str) {
-        self.learned.write().get_or_insert_with(|| account.into());
+        if self.accounts.include(account, FactSource::Body) {
+            self.learned.write().get_or_insert_with(|| account.into());
+        }
     }
 
     /// Checks the signature over the raw body against every active secret, in constant time.
@@ -86,24 +134,20 @@ impl Receiver {
             body,
             received,
         } = request.request;
-        let content_type = headers.value("Content-Type").map(String::from_utf8_lossy);
-        if content_type.as_deref().is_some_and(is_jpeg) || body.starts_with(b"\xff\xd8\xff") {
+        if body.starts_with(JPEG_START) {
             return self.picture(headers, body, received);
         }
         self.announcement(&body, received)
-            .unwrap_or_else(|| self.unreadable(headers, content_type, body, received))
+            .unwrap_or_else(|| self.unreadable(headers, body, received))
     }
 
     /// An event of the JSON envelope, if the body has one.
     fn announcement(&self, body: &Bytes, received: Time) -> Option<Event> {
         let envelope = Envelope::parse(body)?;
-        let data = envelope.data.and_then(Object::parse).unwrap_or_default();
-        let facts = Facts::of(&envelope.kind, &envelope.name, &data);
-        if let Some(account) = facts.account().and_then(attribute) {
-            self.learn(&account);
-        }
-        let mut event = self.base(&facts, id(&self.endpoint, body, None), body.clone(), received);
-        event.time = facts.time.or(envelope.sent).unwrap_or(received);
+        let facts = Facts::of(&envelope.kind, &envelope.name, envelope.data);
+        let time = facts.time.or(envelope.sent).unwrap_or(received);
+        let mut event = self.base(facts, FactSource::Body, id(&self.endpoint, body, None), body, received);
+        event.time = time;
         event.sent = envelope.sent;
         event.kind = envelope.kind;
         event.name = Some(envelope.name);
@@ -112,29 +156,24 @@ impl Receiver {
     }
 
     fn picture(&self, headers: &dyn Headers, body: Bytes, received: Time) -> Event {
-        let mut event = self.of_headers(headers, body, received);
+        let mut event = self.of_headers(headers, &body, received);
         event.kind = "thumbnail".to_owned();
         event.name = Some("captured".to_owned());
         event.content = Content::Jpeg;
         event
     }
 
-    fn unreadable(
-        &self,
-        headers: &dyn Headers,
-        content_type: Option<Cow<'_, str>>,
-        body: Bytes,
-        received: Time,
-    ) -> Event {
-        let mut event = self.of_headers(headers, body, received);
+    fn unreadable(&self, headers: &dyn Headers, body: Bytes, received: Time) -> Event {
+        let mut event = self.of_headers(headers, &body, received);
         event.kind = "unreadable".to_owned();
+        let content_type = headers.value("Content-Type").map(String::from_utf8_lossy);
         let content_type = content_type.as_deref().and_then(attribute);
         event.content = Content::Opaque(content_type.unwrap_or_else(|| "application/octet-stream".to_owned()));
         event
     }
 
     /// An event of which only the headers tell something. They are not signed, so nothing is learned from them.
-    fn of_headers(&self, headers: &dyn Headers, body: Bytes, received: Time) -> Event {
+    fn of_headers(&self, headers: &dyn Headers, body: &Bytes, received: Time) -> Event {
         let header = |name| {
             headers
                 .value(name)
@@ -148,21 +187,28 @@ impl Receiver {
             time,
             ..Facts::default()
         };
-        let mut event = self.base(&facts, id(&self.endpoint, &body, Some(headers)), body.clone(), received);
+        let id = id(&self.endpoint, body, Some(headers));
+        let mut event = self.base(facts, FactSource::Headers, id, body, received);
         event.time = time.unwrap_or(received);
         event.token_id = header(TOKEN_ID).as_deref().and_then(attribute);
         event
     }
 
     /// An event with all that its facts say; kind, time and content are the caller's.
-    fn base(&self, facts: &Facts<'_>, id: Uuid, body: Bytes, received: Time) -> Event {
-        let account = facts.account().and_then(attribute).or_else(|| self.account.clone());
-        let account = account.or_else(|| self.learned.read().as_deref().map(str::to_owned));
-        let key = facts.key(account.as_deref());
-        let key = key
-            .as_deref()
-            .and_then(attribute)
-            .unwrap_or_else(|| self.endpoint.clone());
+    fn base(&self, facts: Facts<'_>, source: FactSource, id: Uuid, body: &Bytes, received: Time) -> Event {
+        let foreign = facts.accounts().find(|account| !self.accounts.include(account, source));
+        let (is_foreign, account_claimed) = (foreign.is_some(), foreign.and_then(attribute));
+        let facts = if is_foreign { facts.without_account() } else { facts };
+        let named = facts.account().and_then(attribute);
+        if let (Some(account), FactSource::Body) = (&named, source) {
+            self.learn(account);
+        }
+        let mut account = named.or_else(|| self.accounts.own.clone());
+        if account.is_none() && !is_foreign {
+            account = self.learned.read().as_deref().map(str::to_owned);
+        }
+        let key = facts.key(account.as_deref()).as_deref().and_then(attribute);
+        let key = key.or_else(|| account.clone()).unwrap_or_else(|| self.endpoint.clone());
         Event {
             id,
             provider: Provider::Millicast,
@@ -171,6 +217,7 @@ impl Receiver {
             name: None,
             key,
             account,
+            account_claimed,
             stream_name: facts.stream_name().and_then(attribute),
             feed_id: facts.feed_id.as_deref().and_then(attribute),
             token_id: None,
@@ -178,9 +225,11 @@ impl Receiver {
             sent: None,
             recorded: received,
             late_by_ms: None,
+            is_stale: false,
+            is_repeated: false,
             trace: None,
             content: Content::Json,
-            body,
+            body: body.clone(),
         }
     }
 
@@ -200,14 +249,11 @@ fn keys(secrets: &[Secret], before: &[Arc<Key>]) -> Arc<[Arc<Key>]> {
     secrets.iter().map(key).collect()
 }
 
-/// `text` as an attribute, which is never empty.
+/// `text` as an attribute, which is never blank.
 fn attribute(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text::attribute(text).into_owned())
-}
-
-fn is_jpeg(content_type: &str) -> bool {
-    let essence = content_type.split(';').next().unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("image/jpeg")
+    Some(text::attribute(text))
+        .filter(|text| !text.trim().is_empty())
+        .map(Cow::into_owned)
 }
 
 /// A UUID of the endpoint and the raw body, and where the headers say what the body does not, of these.

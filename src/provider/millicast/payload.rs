@@ -1,10 +1,12 @@
 //! What a body says: the envelope, and the facts in its data that make an event's attributes.
+//!
+//! Each takes one pass over the members, and keeps a fixed number of them.
 
 use std::borrow::Cow;
 
 use crate::{
     event::{Time, text},
-    provider::json::{self, Member, Object},
+    provider::json::{Member, Members, Value},
 };
 
 /// The envelope `{"type", "event", "timestamp", "data"}` of everything but pictures.
@@ -12,40 +14,83 @@ pub struct Envelope<'a> {
     pub kind: String,
     pub name: String,
     pub sent: Option<Time>,
-    pub data: Option<&'a str>,
-    /// The members that neither an attribute nor the data carries, as they came.
-    pub rest: Vec<Member<'a>>,
+    pub data: Option<Value<'a>>,
+    /// The members that neither an attribute nor the data carries.
+    pub rest: Rest<'a>,
 }
 
 impl<'a> Envelope<'a> {
-    /// `None`: not a JSON object with a `type` and an `event` that are strings.
+    /// `None`: not a JSON object with a `type` and an `event` that are strings, or one that not every parser reads.
     pub fn parse(body: &'a [u8]) -> Option<Self> {
-        let Object(mut members) = Object::parse(str::from_utf8(body).ok()?)?;
-        let mut extract = |name| {
-            let index = members.iter().rposition(|member| member.name == name)?;
-            Some(members.remove(index))
-        };
-        let (kind_member, name_member) = (extract("type")?, extract("event")?);
-        let (timestamp, data) = (extract("timestamp"), extract("data"));
-
-        let (kind, kind_lossy) = text::word(&json::string(kind_member.value)?);
-        let (name, name_lossy) = text::word(&json::string(name_member.value)?);
-        let sent = timestamp.as_ref().and_then(|member| time(member.value));
-        members.extend(kind_lossy.then_some(kind_member));
-        members.extend(name_lossy.then_some(name_member));
-        members.extend(timestamp.filter(|_| sent.is_none()));
+        let members = Value::check(body)?.members()?;
+        let [kind, name, timestamp, data] = last_of(members.clone(), ["type", "event", "timestamp", "data"]);
+        let (kind, name) = (kind?, name?);
+        let (kind_text, kind_is_lossy) = text::word(&kind.value.string()?);
+        let (name_text, name_is_lossy) = text::word(&name.value.string()?);
+        let sent = timestamp.and_then(|found| time(found.value));
+        let carried = [
+            Some(kind).filter(|_| !kind_is_lossy),
+            Some(name).filter(|_| !name_is_lossy),
+            timestamp.filter(|_| sent.is_some()),
+            data,
+        ];
         Some(Envelope {
-            kind: if kind == "recording" {
+            kind: if kind_text == "recording" {
                 "recordings".to_owned()
             } else {
-                kind
+                kind_text
             },
-            name,
+            name: name_text,
             sent,
-            data: data.map(|member| member.value),
-            rest: members,
+            data: data.map(|found| found.value),
+            rest: Rest {
+                members,
+                carried: carried.map(|found| found.map(|found| found.index)),
+            },
         })
     }
+}
+
+/// Members of an envelope, as they came, without those that are carried elsewhere.
+#[derive(Clone)]
+pub struct Rest<'a> {
+    members: Members<'a>,
+    carried: [Option<usize>; 4],
+}
+
+impl<'a> Rest<'a> {
+    pub fn is_empty(&self) -> bool {
+        self.members().next().is_none()
+    }
+
+    pub fn members(&self) -> impl Iterator<Item = Member<'a>> {
+        let carried = self.carried;
+        let all = self.members.clone().enumerate();
+        all.filter(move |(index, _)| !carried.contains(&Some(*index)))
+            .map(|(_, member)| member)
+    }
+}
+
+/// A member's value, and the member's place among all.
+#[derive(Clone, Copy)]
+struct Found<'a> {
+    index: usize,
+    value: Value<'a>,
+}
+
+/// The last member of each of these names, which is the one that JSON parsers keep.
+fn last_of<'a, const N: usize>(members: Members<'a>, names: [&str; N]) -> [Option<Found<'a>>; N] {
+    let mut found = [None; N];
+    for (index, member) in members.enumerate() {
+        let name = member.name();
+        if let Some(slot) = names.iter().position(|wanted| *wanted == name) {
+            found[slot] = Some(Found {
+                index,
+                value: member.value,
+            });
+        }
+    }
+    found
 }
 
 /// What data, or a picture's headers, say of whom an event is about.
@@ -62,30 +107,72 @@ pub struct Facts<'a> {
 }
 
 impl<'a> Facts<'a> {
-    pub fn of(kind: &str, name: &str, data: &Object<'a>) -> Self {
-        let stream_name = match kind {
-            "feeds" | "viewerconnection" => data.text("name").or_else(|| data.text("streamName")),
-            _ => data.text("streamName"),
+    /// Of data that is no object nothing is known.
+    pub fn of(kind: &str, event: &str, data: Option<Value<'a>>) -> Self {
+        let Some(members) = data.and_then(Value::members) else {
+            return Facts::default();
         };
-        let occurred = match (kind, name) {
-            ("feeds", "started") => Some("started"),
-            ("feeds", "ended") => Some("ended"),
-            ("recordings", "deleted") => Some("removedOn"),
+        let names = [
+            "accountId",
+            "streamId",
+            "name",
+            "streamName",
+            "feedId",
+            "channelId",
+            "transcoderId",
+            "started",
+            "ended",
+            "removedOn",
+        ];
+        let [
+            account,
+            stream_id,
+            name,
+            stream_name,
+            feed_id,
+            channel_id,
+            transcoder_id,
+            times @ ..,
+        ] = last_of(members, names).map(|found| found.map(|found| found.value));
+        let [started, ended, removed] = times;
+        let occurred = match (kind, event) {
+            ("feeds", "started") => started,
+            ("feeds", "ended") => ended,
+            ("recordings", "deleted") => removed,
             _ => None,
         };
+        let has_name = matches!(kind, "feeds" | "viewerconnection");
+        let text = |value: Option<Value<'a>>| value.and_then(Value::text);
         Facts {
-            account: data.text("accountId"),
-            stream_id: data.text("streamId"),
-            stream_name,
-            feed_id: data.text("feedId"),
-            other_id: data.text("channelId").or_else(|| data.text("transcoderId")),
-            time: occurred.and_then(|member| data.value(member)).and_then(time),
+            account: text(account),
+            stream_id: text(stream_id),
+            stream_name: text(name.filter(|_| has_name)).or_else(|| text(stream_name)),
+            feed_id: text(feed_id),
+            other_id: text(channel_id).or_else(|| text(transcoder_id)),
+            time: occurred.and_then(time),
         }
+    }
+
+    /// The accounts that the event itself names: its own, and that of its stream. Empty: it names none.
+    pub fn accounts(&self) -> impl Iterator<Item = &str> {
+        let of_the_stream = self.split_stream_id().0;
+        [self.account.as_deref(), of_the_stream].into_iter().flatten()
     }
 
     /// The account that the event itself names.
     pub fn account(&self) -> Option<&str> {
-        self.account.as_deref().or_else(|| self.split_stream_id().0)
+        self.accounts().next()
+    }
+
+    /// The same facts, of no account.
+    pub fn without_account(self) -> Self {
+        let stream_name = self.stream_name().map(|name| Cow::Owned(name.to_owned()));
+        Facts {
+            account: None,
+            stream_id: None,
+            stream_name,
+            ..self
+        }
     }
 
     /// The stream's name, from wherever the event has it.
@@ -121,6 +208,6 @@ pub fn split_stream_id(stream_id: &str) -> (Option<&str>, Option<&str>) {
 }
 
 /// A time in JSON: a number, or a text that [`Time::parse`] reads.
-pub fn time(value: &str) -> Option<Time> {
-    Time::parse(&json::scalar(value)?)
+pub fn time(value: Value<'_>) -> Option<Time> {
+    Time::parse(&value.scalar()?)
 }

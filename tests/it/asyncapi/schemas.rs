@@ -93,6 +93,16 @@ fn added(schema: &Value, attributes: &Value) -> Value {
     whole
 }
 
+/// An attribute as a header has it: a Boolean is a text there.
+fn as_text(property: &Value) -> Value {
+    let mut text = property.clone();
+    if text["type"] == "boolean" {
+        text["type"] = "string".into();
+        text["const"] = "true".into();
+    }
+    text
+}
+
 /// The headers of a message: on both brokers `sequence` and `replica`, then `more` of the attributes, and of a binary message
 /// all attributes, with a prefix.
 fn headers(more: &[&str], binary: Option<(&str, &Value)>) -> Value {
@@ -127,7 +137,7 @@ fn headers(more: &[&str], binary: Option<(&str, &Value)>) -> Value {
         for (name, property) in schema["properties"].as_object().unwrap() {
             // The content type is the message's own.
             if !DATA.contains(&name.as_str()) && name != "datacontenttype" {
-                properties.insert(format!("{prefix}{name}"), property.clone());
+                properties.insert(format!("{prefix}{name}"), as_text(property));
             }
         }
         let names = schema["required"].as_array().unwrap().iter().filter_map(Value::as_str);

@@ -34,6 +34,7 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(config.server.body_deadline, Duration::from_secs(10));
     assert_eq!(config.server.connections_max, 10_000);
     assert_eq!(config.server.streams_max, 200_000);
+    assert_eq!(config.server.event_ids_max, 200_000);
     assert_eq!(config.server.drain_delay, Duration::from_secs(5));
     assert_eq!(config.server.shutdown_deadline, Duration::from_secs(30));
     assert_eq!(config.server.trusted_proxies, []);
@@ -44,6 +45,8 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(config.tracing, None);
     assert_eq!(config.endpoints[0].provider, Provider::Millicast);
     assert_eq!(config.endpoints[0].account, None);
+    assert_eq!(config.endpoints[0].accounts, Vec::<String>::new());
+    assert_eq!(config.endpoints[0].replay_window, Duration::from_secs(600));
 
     let [events, thumbnails] = config.routes.as_slice() else {
         panic!("two routes, not {:?}", config.routes)
@@ -87,6 +90,24 @@ fn the_defaults_are_what_the_documentation_says() {
         }
     );
     assert_eq!(thumbnails.mode, Mode::Binary);
+}
+
+#[test]
+fn an_account_is_the_only_one_of_its_endpoint_unless_the_accounts_say_otherwise() {
+    for (lines, account, accounts) in [
+        ("", None, vec![]),
+        ("account = \"A\"", Some("A"), vec!["A"]),
+        ("accounts = [\"A\"]", Some("A"), vec!["A"]),
+        ("accounts = [\"A\", \"B\"]", None, vec!["A", "B"]),
+        ("account = \"B\"\naccounts = [\"A\", \"B\"]", Some("B"), vec!["A", "B"]),
+        ("account = \"A\"\naccounts = []", Some("A"), vec![]),
+    ] {
+        let endpoint = format!("[endpoints.b]\npath = \"/b\"\nsecrets = [\"base64:AAAA\"]\n{lines}");
+        let config = load(&super::with(&endpoint), &[]).unwrap();
+        let endpoint = config.endpoints.iter().find(|endpoint| endpoint.name == "b").unwrap();
+        assert_eq!(endpoint.account.as_deref(), account, "{lines}");
+        assert_eq!(endpoint.accounts, accounts, "{lines}");
+    }
 }
 
 #[test]

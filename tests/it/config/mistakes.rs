@@ -162,6 +162,18 @@ fn each_mistake_is_reported_with_its_file_and_key() {
             r#"forebay.toml: endpoints.b.account: "a/b" is not an account: up to 128 letters, digits and signs, no /"#,
         ),
         (
+            "[endpoints.b]\npath = \"/b\"\naccounts = [\"a\", \"b c\"]\nsecrets = [\"base64:AAAA\"]",
+            r#"forebay.toml: endpoints.b.accounts: "b c" is not an account: up to 128 letters, digits and signs, no /"#,
+        ),
+        (
+            "[endpoints.b]\npath = \"/b\"\naccount = \"c\"\naccounts = [\"a\", \"b\"]\nsecrets = [\"base64:AAAA\"]",
+            r#"forebay.toml: endpoints.b.account: "c" is not among the endpoint's accounts"#,
+        ),
+        (
+            "[endpoints.b]\npath = \"/b\"\nreplay_window = \"8d\"\nsecrets = [\"base64:AAAA\"]",
+            "forebay.toml: endpoints.b.replay_window: 8d is not between 0s and 7days",
+        ),
+        (
             "[endpoints.\"b c\"]\npath = \"/b\"\nsecrets = [\"base64:AAAA\"]",
             "forebay.toml: endpoints.b c: a name has 1 to 64 of the characters a-z A-Z 0-9 - _",
         ),

@@ -2,6 +2,9 @@
 
 use std::sync::{Mutex, OnceLock};
 
+use forebay::event::Time;
+use prometheus::IntCounterVec;
+
 use super::*;
 
 #[test]
@@ -150,7 +153,8 @@ fn a_closed_spool_is_answered_503() {
 #[test]
 fn pictures_are_refused_before_events_when_the_spool_fills() {
     let server = Server::build(1 << 20, |_| {});
-    let picture = vec![b'x'; 10_000];
+    let event = vec![b'x'; 10_000];
+    let picture = [b"\xff\xd8\xff", &event[..]].concat();
     let fill = |body: &[u8], content_type: &str| {
         let signature = format!("x-millicast-signature: {}", signature(body));
         let mut client = server.connect();
@@ -166,7 +170,7 @@ fn pictures_are_refused_before_events_when_the_spool_fills() {
     };
     let (pictures, code) = fill(&picture, "content-type: image/jpeg");
     assert_eq!(code, "spool_bulk_full", "after {pictures} pictures");
-    let (events, code) = fill(&picture, "content-type: application/json");
+    let (events, code) = fill(&event, "content-type: application/json");
     assert_eq!(code, "spool_full", "after {events} events");
     assert!(pictures > 10 && events > 10, "{pictures} pictures, {events} events");
 }
@@ -245,6 +249,100 @@ fn an_event_behind_the_newest_of_its_stream_says_by_how_much_and_is_counted() {
     assert_eq!(server.metrics.streams_remembered.get(), 2);
     let late = |kind| server.metrics.late_events.with_label_values(&["acme", kind]).get();
     assert_eq!((late("feeds"), late("media")), (1, 0));
+}
+
+#[test]
+fn an_event_that_is_old_or_comes_again_is_marked_and_counted() {
+    let server = Server::start();
+    let post = |age_ms: i64, name: &str| {
+        let timestamp = Time::now().0 - age_ms;
+        let body = format!(r#"{{"type":"new","event":"x","timestamp":{timestamp},"data":{{"name":"{name}"}}}}"#);
+        assert_eq!(server.answer(&signed(body.as_bytes())).status, 200);
+        body
+    };
+    let marks = || {
+        let event = server.newest_event();
+        (event.is_stale, event.is_repeated)
+    };
+    post(590_000, "young");
+    assert_eq!(marks(), (false, false));
+    post(-3_600_000, "a clock ahead");
+    assert_eq!(marks(), (false, false));
+    let old = post(601_000, "old");
+    assert_eq!(marks(), (true, false));
+    server.answer(&signed(old.as_bytes()));
+    assert_eq!(marks(), (true, true));
+    server.answer(&signed(b"no time"));
+    server.answer(&signed(b"no time"));
+    assert_eq!(marks(), (false, true));
+
+    let count = |counters: &IntCounterVec, kind| counters.with_label_values(&["acme", kind]).get();
+    let (stale, repeated) = (&server.metrics.stale_events, &server.metrics.repeated_events);
+    assert_eq!((count(stale, "other"), count(stale, "unreadable")), (2, 0));
+    assert_eq!((count(repeated, "other"), count(repeated, "unreadable")), (1, 1));
+    assert_eq!(server.metrics.event_ids_remembered.get(), 4);
+}
+
+#[test]
+fn an_event_that_was_refused_may_come_again_without_a_mark() {
+    let server = Server::build(2 << 20, |_| {});
+    let body = vec![b'x'; 60_000];
+    while server.answer(&signed(&body)).status == 200 {}
+    let (refused, repeated) = (vec![b'y'; 60_000], &server.metrics.repeated_events);
+    let repeated = || repeated.with_label_values(&["acme", "unreadable"]).get();
+    let before = repeated();
+    assert_eq!(server.answer(&signed(&refused)).status, 503);
+    assert_eq!(server.answer(&signed(&refused)).status, 503);
+    assert_eq!(repeated(), before, "none of them was taken");
+}
+
+#[test]
+fn a_second_account_at_an_endpoint_is_counted() {
+    let server = Server::start();
+    let post = |data: &str| {
+        let body = format!(r#"{{"type":"new","event":"x","data":{data}}}"#);
+        assert_eq!(server.answer(&signed(body.as_bytes())).status, 200);
+        server.metrics.other_account_events.with_label_values(&["acme"]).get()
+    };
+    for (data, count) in [
+        (r#"{"streamId":"A/s"}"#, 0),
+        (r#"{"streamId":"A/t"}"#, 0),
+        (r#"{"streamName":"s"}"#, 0),
+        (r#"{"streamId":"B/s"}"#, 1),
+        (r#"{"streamId":"B/s"}"#, 1),
+        (r#"{"streamId":"A/s"}"#, 2),
+    ] {
+        assert_eq!(post(data), count, "{data}");
+    }
+}
+
+#[test]
+fn an_account_that_is_not_the_endpoints_is_counted() {
+    let server = Server::of_account("A");
+    for (body, header, claimed, count) in [
+        (
+            &br#"{"type":"new","event":"x","data":{"streamId":"A/s"}}"#[..],
+            "X-A: b",
+            None,
+            0,
+        ),
+        (
+            br#"{"type":"new","event":"x","data":{"streamId":"B/s"}}"#,
+            "X-A: b",
+            Some("B"),
+            1,
+        ),
+        (b"\xff\xd8\xff", "X-Millicast-Stream-Id: B/s", Some("B"), 2),
+        (b"\xff\xd8\xff", "X-Millicast-Stream-Id: A/s", None, 2),
+    ] {
+        let signature = format!("X-Millicast-Signature: {}", signature(body));
+        assert_eq!(server.answer(&request(&[&signature, header], body)).status, 200);
+        let event = server.newest_event();
+        assert_eq!((event.account.as_deref(), event.key.as_str()), (Some("A"), "A/s"));
+        assert_eq!(event.account_claimed.as_deref(), claimed);
+        let counter = server.metrics.other_account_events.with_label_values(&["acme"]);
+        assert_eq!(counter.get(), count);
+    }
 }
 
 #[test]

@@ -245,7 +245,7 @@ fn too_large_a_body(stage: &Stage) {
     let _forebay = stage.setup().start();
     stage.begin();
     // The peer may be cut off before it reads its answer.
-    let _ = http::request(stage.setup().public, "POST", PATH, "", &"x".repeat(2 << 20));
+    let _ = http::request(stage.setup().public, "POST", PATH, "", "x".repeat(2 << 20));
     stage.wait_until_firing(&["ForebayBodiesRefused"]);
     stage.wait_until_out();
 }

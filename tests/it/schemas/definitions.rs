@@ -111,6 +111,8 @@ struct Attributes {
     endpoint: Text,
     /// The account, where it is known.
     account: Option<Text>,
+    /// The account that the event itself names, where it is none of the endpoint's. Absent when it is.
+    accountclaimed: Option<Text>,
     /// The stream's name.
     streamname: Option<Text>,
     /// The feed: one session of publishing.
@@ -124,9 +126,17 @@ struct Attributes {
     /// How many milliseconds `time` lies behind the newest of the same stream that this replica had seen. Absent when it does not.
     #[schemars(regex(pattern = r"^[1-9][0-9]*$"))]
     lateby: Option<String>,
+    /// The content type that came with what is unreadable, where `datacontenttype` is another.
+    contenttypeclaimed: Option<Text>,
     /// The trace that it belongs to, and the span that took it in. Absent when it belongs to none.
     #[schemars(regex(pattern = r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"))]
     traceparent: Option<String>,
+    /// It was sent longer ago than the endpoint's replay window. Absent when it was not.
+    #[schemars(extend("const" = true))]
+    stale: Option<bool>,
+    /// An event with the same id came within the endpoint's replay window before it. Absent when none did.
+    #[schemars(extend("const" = true))]
+    repeated: Option<bool>,
 }
 
 /// An event of any kind.

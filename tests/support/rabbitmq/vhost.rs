@@ -64,7 +64,7 @@ impl Broker {
     fn try_api(&self, method: &str, path: &str, body: &Value) -> Option<http::Answer> {
         let authorization = authorization(&self.user, &self.password);
         let path = format!("/api{path}");
-        let ask = |node: &SocketAddr| http::request(*node, method, &path, &authorization, &body.to_string());
+        let ask = |node: &SocketAddr| http::request(*node, method, &path, &authorization, body.to_string());
         self.management.iter().find_map(ask)
     }
 }

@@ -93,3 +93,35 @@ fn what_the_envelope_holds_and_no_attribute_carries_is_kept() {
         assert_eq!(normalized(&post_json(&receiver(), body)), expected, "{body}");
     }
 }
+
+#[test]
+fn of_several_members_with_a_name_the_last_is_still_the_last() {
+    for (data, expected) in [
+        (
+            r#"{"x":1,"streamId":"A/s","feedId":1,"streamId":"B/t","feedId":2}"#,
+            r#"{"streamId":"A/s","accountId":"B","streamName":"t","feedId":1,"x":1,"streamId":"B/t","feedId":2}"#,
+        ),
+        (r#"{"started":1,"started":2}"#, r#"{"started":1,"started":2}"#),
+        (
+            r#"{"envelope__":1,"envelope":2,"envelopes":3}"#,
+            r#"{"envelope__":1,"envelope":2,"envelopes":3,"envelope___":{"hook":1}}"#,
+        ),
+    ] {
+        let hook = if data.contains("envelope") { r#","hook":1"# } else { "" };
+        let body = format!(r#"{{"type":"feeds","event":"x","timestamp":1638463486489,"data":{data}{hook}}}"#);
+        assert_eq!(normalized(&post_json(&receiver(), &body)), expected, "{body}");
+    }
+}
+
+#[test]
+fn data_of_an_unknown_kind_is_not_copied() {
+    let event = post_json(
+        &receiver(),
+        r#"{"type":"new","event":"x","timestamp":1,"data": [1, 2] }"#,
+    );
+    let Data::Json(json) = data(&event, Payload::Normalized) else {
+        panic!("no JSON")
+    };
+    assert_eq!(json, "[1, 2]");
+    assert!(event.body.as_ptr_range().contains(&json.as_ptr()));
+}

@@ -1,4 +1,6 @@
+mod accounts;
 mod data;
+mod poison;
 mod properties;
 mod table;
 
@@ -82,8 +84,7 @@ fn check(event: &Event) {
         for mode in [Mode::Structured, Mode::Binary] {
             let rendered = render::render(event, stamp, mode, data(event, payload));
             if rendered.attributes.is_empty() {
-                // Members only: a payload may hold numbers and nesting beyond what `Value` takes.
-                let json = Object::parse(str::from_utf8(&rendered.body).unwrap()).expect("a structured event is JSON");
+                let json: Value = parse(&rendered.body);
                 for required in [
                     "specversion",
                     "id",
@@ -94,11 +95,33 @@ fn check(event: &Event) {
                     "sequence",
                     "recordedtime",
                 ] {
-                    assert!(json.text(required).is_some(), "{required}");
+                    assert!(
+                        json[required].as_str().is_some_and(|text| !text.trim().is_empty()),
+                        "{required}"
+                    );
+                }
+                let attributes = json.as_object().unwrap().iter();
+                for (name, value) in attributes.filter(|(name, _)| !["data", "data_base64"].contains(&name.as_str())) {
+                    assert!(
+                        value
+                            .as_str()
+                            .is_none_or(|text| text.len() <= text::ATTRIBUTE_BYTES_MAX),
+                        "{name}"
+                    );
                 }
             }
+            for (name, value) in &rendered.attributes {
+                assert!(value.len() <= text::ATTRIBUTE_BYTES_MAX, "{name}");
+            }
+            assert!(rendered.content_type.len() <= text::MEDIA_TYPE_BYTES_MAX);
         }
     }
+}
+
+/// Reads a structured event. Its data may hold half of a surrogate pair, which `serde_json` refuses.
+fn parse(structured: &[u8]) -> Value {
+    let text = str::from_utf8(structured).unwrap().replace("\\\\", "__");
+    serde_json::from_str(&text.replace("\\ud", "\\u0").replace("\\uD", "\\u0")).expect("a structured event is JSON")
 }
 
 fn time(text: &str) -> Time {
@@ -170,8 +193,6 @@ fn what_is_no_envelope_is_unreadable_and_kept_as_it_came() {
         let base64 = json["data_base64"].as_str().unwrap();
         assert_eq!(base64::engine::general_purpose::STANDARD.decode(base64).unwrap(), body);
     }
-    let event = post(&receiver(), &[], b"?");
-    assert_eq!(event.content, Content::Opaque("application/octet-stream".to_owned()));
 }
 
 #[test]
@@ -212,10 +233,6 @@ fn a_picture_is_a_thumbnail_whose_headers_say_the_rest() {
         Content::Jpeg,
         "a picture that does not say so is one all the same"
     );
-    assert_eq!(
-        post(&receiver(), &[("content-type", b"image/jpeg")], b"").content,
-        Content::Jpeg
-    );
 }
 
 #[test]
@@ -224,17 +241,17 @@ fn a_duplicate_has_the_same_id_and_nothing_else_has() {
         post(receiver, headers, body.as_bytes()).id
     };
     let (acme, other) = (receiver(), Receiver::new("other", None, vec![secret()]));
-    let jpeg: (&'static str, &[u8]) = ("Content-Type", b"image/jpeg");
+    let picture = |headers: &[(&'static str, &[u8])]| post(&acme, headers, b"\xff\xd8\xffx").id;
     let ids = [
         id(&acme, &[], FEEDS),
         id(&other, &[], FEEDS),
         id(&acme, &[], &FEEDS.replace("489", "490")),
-        id(&acme, &[jpeg], "x"),
-        id(&acme, &[jpeg, (TIMESTAMP, b"1")], "x"),
-        id(&acme, &[jpeg, (TOKEN_ID, b"1")], "x"),
-        id(&acme, &[jpeg, (TOKEN_ID, b"")], "x"),
-        id(&acme, &[jpeg, (STREAM_ID, b"1")], "x"),
-        id(&acme, &[jpeg, (FEED_ID, b"1")], "x"),
+        picture(&[]),
+        picture(&[(TIMESTAMP, b"1")]),
+        picture(&[(TOKEN_ID, b"1")]),
+        picture(&[(TOKEN_ID, b"")]),
+        picture(&[(STREAM_ID, b"1")]),
+        picture(&[(FEED_ID, b"1")]),
     ];
     for (index, one) in ids.iter().enumerate() {
         assert_eq!(one.get_version_num(), 5);
@@ -246,32 +263,6 @@ fn a_duplicate_has_the_same_id_and_nothing_else_has() {
         "9e5ac2e3-7d2f-5d15-b5e4-a0d074e16394",
         "the ids of released versions never change"
     );
-}
-
-#[test]
-fn the_account_is_the_events_own_else_configured_else_learned() {
-    let recording = r#"{"type":"recordings","event":"started","timestamp":1638463486489,"data":{"streamName":"s"}}"#;
-    let configured = Receiver::new("acme", Some("CONF"), vec![secret()]);
-    assert_eq!(post_json(&configured, FEEDS).account.as_deref(), Some("ZG6NWV"));
-    assert_eq!(post_json(&configured, recording).key, "CONF/s");
-
-    let learning = receiver();
-    let forged: [(&'static str, &[u8]); 2] = [("Content-Type", b"image/jpeg"), (STREAM_ID, b"EVIL/s")];
-    assert_eq!(post(&learning, &forged, b"x").account.as_deref(), Some("EVIL"));
-    let before = post_json(&learning, recording);
-    assert_eq!(
-        (before.account.as_deref(), before.key.as_str()),
-        (None, "unknown/s"),
-        "unsigned headers teach nothing"
-    );
-    assert_eq!(before.source(), "//millicast.com/accounts/unknown");
-    post_json(&learning, FEEDS);
-    assert_eq!(post_json(&learning, recording).key, "ZG6NWV/s");
-    assert_eq!(learning.learned_account().as_deref(), Some("ZG6NWV"));
-
-    let restarted = receiver();
-    restarted.remember_account("ZG6NWV");
-    assert_eq!(post_json(&restarted, recording).key, "ZG6NWV/s");
 }
 
 #[test]

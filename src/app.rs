@@ -393,24 +393,18 @@ fn broker(config: &Config, route: &config::Route) -> Broker {
 
 fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> Result<AnySink, BuildError> {
     let sink = sink_of(config, route);
-    let (sink_name, route_name) = (sink.name.as_str().into(), route.name.as_str().into());
     match &sink.kind {
         SinkKind::Kafka(kafka) => {
-            let names = kafka::Names {
-                sink: sink_name,
-                route: route_name,
-                topics: route
-                    .topic
-                    .iter()
-                    .filter_map(|topic| topic.literal())
-                    .map(str::to_owned)
-                    .collect(),
+            let names = kafka::Names::new(&sink.name, &route.name);
+            let topics = kafka::Topics {
+                template: route.topic.clone().expect("a checked route to Kafka has a topic"),
+                unknown: route.unknown_topic.clone(),
             };
             let limits = kafka::Limits {
                 body_bytes_max: config.server.body_bytes_max,
                 in_flight_records_max: route.in_flight_records_max,
             };
-            let sink = KafkaSink::new(kafka, names, limits, metrics.kafka.clone());
+            let sink = KafkaSink::new(kafka, names, topics, limits, metrics.kafka.clone());
             sink.map(|sink| AnySink::Kafka(Box::new(sink)))
                 .map_err(|failure| BuildError::Sink {
                     sink: route.sink.clone(),
@@ -419,8 +413,8 @@ fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> R
         }
         SinkKind::RabbitMq(rabbitmq) => {
             let names = rabbitmq::Names {
-                sink: sink_name,
-                route: route_name,
+                sink: sink.name.as_str().into(),
+                route: route.name.as_str().into(),
             };
             let sink = RabbitMqSink::new(rabbitmq, names, metrics.rabbitmq.clone());
             Ok(AnySink::RabbitMq(Box::new(sink)))

@@ -108,7 +108,7 @@ get_python() {
     export FOREBAY_TEST_PYTHON
 }
 
-get_kafka() { tests/jars.sh tests/kafka >/dev/null; }
+get_kafka() { for version in '' -3.9 -4.3; do tests/jars.sh "tests/kafka$version" >/dev/null; done; }
 
 get_programs() {
     tests/hadolint.sh >/dev/null

@@ -5,10 +5,10 @@ use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, tim
 use config::Value;
 
 use super::{
-    Admin, Config, Endpoint, Problems, SecretSource, Server, Spool, Tracing, exposure, problems::Found, source,
-    table::Table, values,
+    Admin, Config, Endpoint, Problems, SecretSource, Server, SinkKind, Spool, Tracing, exposure, problems::Found,
+    source, table::Table, values,
 };
-use crate::event::Provider;
+use crate::{event::Provider, sink::kafka::check_sizes};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -141,6 +141,13 @@ impl Loader<'_> {
                 &key,
                 "below server.body_bytes_max: a large body would never fit".to_owned(),
             );
+        }
+        for sink in &config.sinks {
+            if let SinkKind::Kafka(kafka) = &sink.kind
+                && let Err((property, text)) = check_sizes(&kafka.properties, server.body_bytes_max)
+            {
+                wrong(&format!("sinks.{}.properties.{property}", sink.name), text);
+            }
         }
         for sink in config
             .sinks

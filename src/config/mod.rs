@@ -159,6 +159,19 @@ impl std::fmt::Debug for Kafka {
 pub struct CreateTopics {
     pub partitions: i32,
     pub replication: i32,
+    /// Where a route's topic is made from the event: with so many of its topics there, no more are made.
+    pub topics_max: usize,
+}
+
+/// What becomes of a message whose topic is not there, and is not made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnknownTopic {
+    /// It waits until the topic is there, and those for other topics do not.
+    Hold,
+    /// It goes to the route's dead letters.
+    DeadLetter,
+    /// It goes to this topic instead.
+    Fallback(String),
 }
 
 /// `type = "rabbitmq"`
@@ -209,6 +222,7 @@ pub struct Route {
     pub matches: Match,
     /// Kafka's topic; for RabbitMQ there is none.
     pub topic: Option<Template>,
+    pub unknown_topic: UnknownTopic,
     pub mode: Mode,
     pub payload: Payload,
     /// Where the route begins when it is new.

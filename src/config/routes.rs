@@ -5,7 +5,7 @@ use std::time::Duration;
 use config::Value;
 
 use super::{
-    Endpoint, Match, Part, Route, Template,
+    Endpoint, Match, Part, Route, Template, UnknownTopic,
     load::{Loader, Named},
     sinks::{Broker, Declared},
     table::{Table, closest},
@@ -35,7 +35,9 @@ impl Loader<'_> {
         let routes = self.named(root, "routes", |_, name, mut table| {
             let sink = sink(&mut table, sinks);
             let matches = matches(&mut table, endpoints, &mut warnings);
-            let topic = topic(&mut table, broker(sink.as_deref(), sinks));
+            let broker = broker(sink.as_deref(), sinks);
+            let topic = topic(&mut table, broker);
+            let unknown_topic = unknown_topic(&mut table, topic.as_ref().and_then(Option::as_ref), broker);
             let mode = table.take_or(
                 "mode",
                 Mode::Structured,
@@ -67,6 +69,7 @@ impl Loader<'_> {
                 sink: sink?,
                 matches,
                 topic: topic?,
+                unknown_topic,
                 mode,
                 payload,
                 start,
@@ -134,6 +137,38 @@ fn topic(table: &mut Table<'_>, broker: Option<Broker>) -> Option<Option<Templat
             (!has_one).then_some(None)
         }
         None => Some(table.take("topic", parse)),
+    }
+}
+
+/// What becomes of an event whose topic is not there. A topic that the event names may be anybody's invention, so that only such a one is
+/// given up where nothing is said.
+fn unknown_topic(table: &mut Table<'_>, topic: Option<&Template>, broker: Option<Broker>) -> UnknownTopic {
+    let by_event = topic.is_some_and(|topic| topic.literal().is_none());
+    if broker == Some(Broker::RabbitMq) {
+        for name in ["unknown_topic", "topic_fallback"] {
+            table.take(name, |_| -> Result<(), String> {
+                Err("a route to a RabbitMQ sink has no topic; see `unroutable` of the sink; remove it".to_owned())
+            });
+        }
+        return UnknownTopic::Hold;
+    }
+    let both = table.has("unknown_topic") && table.has("topic_fallback");
+    let holds = table.take("unknown_topic", values::word(&[("dead_letter", false), ("hold", true)]));
+    let fallback = table.take("topic_fallback", |value| {
+        let fallback = Template::parse(&values::text(value)?)?;
+        let literal = fallback.literal().map(str::to_owned);
+        literal.ok_or_else(|| "a topic without placeholders: it is for events whose own topic is not there".to_owned())
+    });
+    if both {
+        table.problem(
+            "topic_fallback",
+            "says what becomes of such an event, and so does unknown_topic: remove one",
+        );
+    }
+    match fallback {
+        Some(fallback) => UnknownTopic::Fallback(fallback),
+        None if holds.unwrap_or(!by_event) => UnknownTopic::Hold,
+        None => UnknownTopic::DeadLetter,
     }
 }
 
@@ -209,6 +244,7 @@ fn defaults(sink: &str, broker: Option<Broker>) -> Vec<Route> {
         topic: (broker != Some(Broker::RabbitMq)).then(|| Template {
             parts: vec![Part::Literal(topic.to_owned())],
         }),
+        unknown_topic: UnknownTopic::Hold,
         mode,
         payload: Payload::Normalized,
         start: Start::Head,

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::sink::{kafka::check_properties, rabbitmq::uri};
 
+/// Enough for an account each, and little enough for a cluster to bear.
+const TOPICS_MAX: u64 = 200;
+
 /// A sink as far as it could be read.
 pub(super) struct Declared {
     /// `None` when its type is missing or wrong.
@@ -64,10 +67,12 @@ impl Loader<'_> {
         let create_topics = table.optional_table("create_topics").map(|mut topics| {
             let partitions = topics.require("partitions", values::whole(1..=10_000));
             let replication = topics.require("replication", values::whole(1..=100));
+            let topics_max = topics.take_or("topics_max", TOPICS_MAX, values::whole(1..=100_000));
             topics.finish();
             Some(CreateTopics {
                 partitions: partitions?.try_into().expect("within the bounds"),
                 replication: replication?.try_into().expect("within the bounds"),
+                topics_max: topics_max as usize,
             })
         });
         table.finish();

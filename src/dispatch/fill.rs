@@ -120,6 +120,7 @@ impl<S: Sink> Dispatcher<S> {
         let (bytes, recorded_ms) = (offered.bytes, offered.recorded_ms);
         match self.sink.enqueue(offered.message) {
             Ok(()) => {
+                self.not_taken_since = None;
                 if self.window.in_flight_records() == 0 {
                     self.settled_at = Instant::now();
                 }
@@ -127,6 +128,9 @@ impl<S: Sink> Dispatcher<S> {
                 Ok(true)
             }
             Err(EnqueueError::Full(message)) => {
+                if self.window.in_flight_records() == 0 {
+                    self.not_taken_since.get_or_insert_with(Instant::now);
+                }
                 self.offered = Some(Offered {
                     message: *message,
                     bytes,

@@ -81,7 +81,13 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_secs(1);
 
 /// The labels of failures that dispatch finds itself.
-pub const LABELS: &[&str] = &["no_confirmation", "dead_letters_full", "undecodable", "spool_read"];
+pub const LABELS: &[&str] = &[
+    "no_confirmation",
+    "not_taken",
+    "dead_letters_full",
+    "undecodable",
+    "spool_read",
+];
 
 /// Tells every dispatcher to stop: nothing more is read, what is in flight may settle until the instant given.
 pub type StopSignal = watch::Receiver<Option<Instant>>;
@@ -116,8 +122,8 @@ pub struct Dispatcher<S> {
     settled: Vec<Settled>,
     /// When something was confirmed, or the first message was handed over.
     settled_at: Instant,
-    /// Blocked by what the sink said of itself, not by a failed session.
-    troubled: bool,
+    /// Since when the sink has no room for the next message, though nothing is in flight.
+    not_taken_since: Option<Instant>,
 }
 
 /// How much may be in flight.
@@ -182,7 +188,7 @@ impl<S: Sink> Dispatcher<S> {
             set_aside: BTreeSet::new(),
             settled: Vec::new(),
             settled_at: Instant::now(),
-            troubled: false,
+            not_taken_since: None,
         }
     }
 
@@ -285,6 +291,7 @@ impl<S: Sink> Dispatcher<S> {
         self.ahead_through = self.window.position();
         self.reordering.iter_mut().for_each(Reordering::rewind);
         self.offered = None;
+        self.not_taken_since = None;
         self.settled.clear();
         self.publish_progress();
     }
@@ -339,7 +346,6 @@ impl<S: Sink> Dispatcher<S> {
             self.backoff.reset();
             // A part of the route may still be stuck, which the sink then says.
             if self.sink.trouble().is_none() {
-                self.troubled = false;
                 self.status.unblock();
             }
             self.publish_progress();
@@ -382,16 +388,21 @@ impl<S: Sink> Dispatcher<S> {
                 self.settled_at.elapsed().as_secs()
             ),
         };
-        match self.sink.trouble().or_else(|| silent.then(silence)) {
-            Some(failure) => {
-                self.troubled = true;
-                self.status.block(&failure);
-            }
-            // With nothing left to publish, and a session, a route that failed before is not blocked.
-            None if self.troubled || self.spool.state().head <= self.window.position() => {
-                self.troubled = false;
-                self.status.unblock();
-            }
+        let not_taken = self.not_taken_since.filter(|since| since.elapsed() >= SILENCE_MAX);
+        let refusal = |since: Instant| Failure {
+            remedy: Remedy::Hold,
+            label: "not_taken",
+            text: format!(
+                "the sink has had no room for the next message for {} s, though nothing is in flight: see its buffers",
+                since.elapsed().as_secs()
+            ),
+        };
+        let trouble = self.sink.trouble().or_else(|| silent.then(silence));
+        match trouble.or_else(|| not_taken.map(refusal)) {
+            Some(failure) => self.status.block(&failure),
+            // That nothing is wrong just now is no sign that anything goes out: a broker that confirms nothing lets itself be connected to. So
+            // what blocks a route goes by a confirmation, or with nothing left to publish.
+            None if self.spool.state().head <= self.window.position() => self.status.unblock(),
             None => {}
         }
     }

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    config::{Match, Part, Route, Template},
+    config::{Match, Part, Route, Template, UnknownTopic},
     event::{Content, Provider, Time, render::Mode},
     provider::Payload,
     sink::{EnqueueError, Labels, Message},
@@ -186,6 +186,7 @@ fn route() -> Route {
             not_kinds: vec!["thumbnail".into()],
             ..Match::default()
         },
+        unknown_topic: UnknownTopic::Hold,
         topic: Some(Template {
             parts: vec![Part::Literal("millicast.events".into())],
         }),

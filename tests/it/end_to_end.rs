@@ -6,6 +6,7 @@ mod rabbitmq;
 mod rabbitmq_faults;
 mod reorder;
 mod rolls;
+mod topics;
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! The Kafka sink against real brokers.
 
 mod brokers;
+mod order;
 mod publisher;
 mod security;
 mod tokens;

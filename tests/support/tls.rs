@@ -20,12 +20,7 @@ impl Certificates {
         std::fs::write(this.path("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").unwrap();
         std::fs::write(this.path("client.ext"), "extendedKeyUsage=clientAuth\n").unwrap();
         for name in ["server", "client"] {
-            this.openssl(&format!(
-                "req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
-            ));
-            this.openssl(&format!(
-                "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.pem"
-            ));
+            this.issue(name);
         }
         let both = ["server.key", "server.pem"].map(|file| std::fs::read_to_string(this.path(file)).unwrap());
         std::fs::write(this.path("server-keystore.pem"), both.concat()).unwrap();
@@ -35,6 +30,21 @@ impl Certificates {
     /// The path of `ca.pem`, `client.pem` or `client.key`, or of a server's own file.
     pub fn path(&self, file: &str) -> PathBuf {
         self.dir.join(file)
+    }
+
+    /// Makes the client a new certificate, with a new key, in place of the old ones.
+    pub fn renew_client(&self) {
+        self.issue("client");
+    }
+
+    /// A certificate of this name, of the CA.
+    fn issue(&self, name: &str) {
+        self.openssl(&format!(
+            "req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {name}.key -out {name}.csr"
+        ));
+        self.openssl(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile {name}.ext -out {name}.pem"
+        ));
     }
 
     fn openssl(&self, arguments: &str) {

@@ -41,11 +41,7 @@ pub async fn connect_check(sink: &str, config: &config::Kafka, topics: &[String]
     }
     let client = client_config(config, message_bytes_max(body_bytes_max), 0);
     let mut findings = trust(sink, config);
-    let names = Names {
-        sink: sink.into(),
-        route: "check".into(),
-        topics: [].into(),
-    };
+    let names = Names::new(sink, "check");
     let mut lease = None;
     if let Some(settings) = Settings::of(&format!("sink '{sink}'"), config) {
         let endpoint = settings.endpoint.clone();
@@ -130,7 +126,7 @@ fn look_with(
         {
             Ok(metadata) => break metadata,
             Err(error) => {
-                let trouble = session.shared.trouble();
+                let trouble = session.shared.trouble(None);
                 let certain = trouble.as_ref().is_some_and(|trouble| failure::rank(trouble.label) > 1);
                 if certain || Instant::now() >= deadline {
                     return Err(trouble.unwrap_or_else(|| {
@@ -168,7 +164,7 @@ fn look_with(
             }
         }
     }
-    if let Some(trouble) = session.shared.trouble() {
+    if let Some(trouble) = session.shared.trouble(None) {
         seen.findings.push(Finding::new(Level::Problem, trouble.text));
     }
     Ok(seen)

@@ -2,11 +2,16 @@
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
-use crate::sink::{Failure, Remedy};
+use super::lanes::Stalled;
+use crate::{
+    config::Template,
+    sink::{Failure, Remedy},
+};
 
 pub const AUTHENTICATION: &str = "kafka_authentication";
 pub const AUTHORISATION: &str = "kafka_authorisation";
 pub const BROKERS_DOWN: &str = "kafka_brokers_down";
+pub const CERTIFICATES_CHANGED: &str = "kafka_certificates_changed";
 pub const CONFIGURATION: &str = "kafka_configuration";
 pub const FATAL: &str = "kafka_fatal";
 pub const INVALID_MESSAGE: &str = "kafka_invalid_message";
@@ -24,6 +29,7 @@ pub const LABELS: &[&str] = &[
     AUTHENTICATION,
     AUTHORISATION,
     BROKERS_DOWN,
+    CERTIFICATES_CHANGED,
     CONFIGURATION,
     FATAL,
     INVALID_MESSAGE,
@@ -38,7 +44,7 @@ pub const LABELS: &[&str] = &[
 ];
 
 /// Those of the failures that are a message's own fault.
-pub(super) const DEAD_LETTERS: &[&str] = &[INVALID_MESSAGE, TOO_LARGE];
+pub(super) const DEAD_LETTERS: &[&str] = &[INVALID_MESSAGE, TOO_LARGE, UNKNOWN_TOPIC];
 
 pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> Failure {
     Failure {
@@ -104,7 +110,7 @@ pub(super) fn of_message(code: Code, topic: &str) -> Failure {
         | InvalidProducerEpoch
         | InvalidProducerIdMapping
         | Inconsistent
-        | Fenced => fatal(&format!("topic '{topic}': {code}")),
+        | Fenced => given_up(&format!("topic '{topic}': {code}")),
         other => failure(
             Remedy::Retry,
             OTHER,
@@ -117,12 +123,83 @@ pub(super) fn unknown_topic(topic: &str) -> Failure {
     failure(
         Remedy::Hold,
         UNKNOWN_TOPIC,
-        format!("topic '{topic}' does not exist, or may not be described: create it, or set create_topics on the sink"),
+        format!("topic '{topic}' does not exist: create it, or set create_topics on the sink"),
+    )
+}
+
+/// A topic is not there, and the brokers do not make it.
+pub(super) fn not_created(topic: &str, code: Code) -> Failure {
+    failure(
+        Remedy::Hold,
+        UNKNOWN_TOPIC,
+        format!(
+            "topic '{topic}' does not exist and cannot be created ({code}): see create_topics of the sink and the right \
+             CREATE, or create it"
+        ),
+    )
+}
+
+/// Topics that are made from events are not made without end.
+pub(super) fn too_many_topics(topic: &str, template: &Template, topics_max: usize) -> Failure {
+    failure(
+        Remedy::Hold,
+        UNKNOWN_TOPIC,
+        format!(
+            "topic '{topic}' does not exist and is not created: there are {topics_max} topics of '{template}' already \
+             (create_topics.topics_max): raise the limit, or create the topic"
+        ),
+    )
+}
+
+/// A partition takes messages and confirms none.
+pub(super) fn stalled_partition(sink: &str, stalled: &Stalled<'_>) -> Failure {
+    let Stalled {
+        topic,
+        partition,
+        records,
+        quiet,
+    } = stalled;
+    failure(
+        Remedy::Hold,
+        STALLED,
+        format!(
+            "sink '{sink}': partition {partition} of topic '{topic}' has confirmed none of {records} messages for {} s: see whether \
+             it has a leader and as many replicas in sync as min.insync.replicas says",
+            quiet.as_secs()
+        ),
     )
 }
 
 /// librdkafka declared the producer dead.
-pub(super) fn fatal(reason: &str) -> Failure {
+pub(super) fn fatal(code: Code, reason: &str, sink: &str) -> Failure {
+    match code {
+        Code::ClusterAuthorizationFailed
+        | Code::TopicAuthorizationFailed
+        | Code::TransactionalIdAuthorizationFailed => not_authorised(reason, sink),
+        _ => given_up(reason),
+    }
+}
+
+fn not_authorised(reason: &str, sink: &str) -> Failure {
+    failure(
+        Remedy::Hold,
+        AUTHORISATION,
+        format!(
+            "sink '{sink}': not authorised: {reason}: grant WRITE on the topics, or IDEMPOTENT_WRITE on the cluster"
+        ),
+    )
+}
+
+/// The files of certificates were replaced.
+pub(super) fn certificates_changed(sink: &str) -> Failure {
+    failure(
+        Remedy::Retry,
+        CERTIFICATES_CHANGED,
+        format!("sink '{sink}': a file of certificates or keys was replaced: the next session is made with it"),
+    )
+}
+
+fn given_up(reason: &str) -> Failure {
     failure(
         Remedy::Retry,
         FATAL,
@@ -154,7 +231,8 @@ pub(super) fn of_client(error: &KafkaError, reason: &str, sink: &str) -> Option<
             AUTHENTICATION,
             format!("sink '{sink}': the broker refuses the credentials: {reason}: correct the sasl.* properties"),
         ),
-        Code::SSL => failure(
+        // In TLS 1.3 a client learns that its certificate is refused only after the handshake, where it looks like a lost connection.
+        _ if code == Code::SSL || reason.contains("SSL alert number") => failure(
             Remedy::Hold,
             TLS,
             format!("sink '{sink}': no TLS with the broker: {reason}: correct the ssl.* properties"),
@@ -169,13 +247,7 @@ pub(super) fn of_client(error: &KafkaError, reason: &str, sink: &str) -> Option<
             BROKERS_DOWN,
             format!("sink '{sink}': no broker is reachable: {reason}"),
         ),
-        Code::ClusterAuthorizationFailed => failure(
-            Remedy::Hold,
-            AUTHORISATION,
-            format!(
-                "sink '{sink}': not authorised: {reason}: grant IDEMPOTENT_WRITE on the cluster, WRITE on the topics"
-            ),
-        ),
+        Code::ClusterAuthorizationFailed => not_authorised(reason, sink),
         _ => return None,
     };
     Some(found)

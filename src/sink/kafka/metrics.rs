@@ -143,15 +143,15 @@ impl KafkaMetrics {
                 .with_label_values(&[sink, route, &id])
                 .set(broker.rtt.p99 as f64 / 1e6);
         }
-        // Only topics from the configuration: the others' names come from the wire.
-        for topic in names.topics.iter() {
-            if let Some(seen) = statistics.topics.get(topic) {
-                // librdkafka lists a partition -1 of its own.
-                let count = seen.partitions.keys().filter(|id| !id.starts_with('-')).count();
-                self.topic_partitions
-                    .with_label_values(&[sink, route, topic])
-                    .set(i64::try_from(count).unwrap_or(i64::MAX));
-            }
+        // Only a topic from the configuration: the others' names come from the wire.
+        if let Some(topic) = &names.topic
+            && let Some(seen) = statistics.topics.get(&**topic)
+        {
+            // librdkafka lists a partition -1 of its own.
+            let count = seen.partitions.keys().filter(|id| !id.starts_with('-')).count();
+            self.topic_partitions
+                .with_label_values(&[sink, route, topic])
+                .set(i64::try_from(count).unwrap_or(i64::MAX));
         }
     }
 }

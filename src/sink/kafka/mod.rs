@@ -4,23 +4,32 @@
 //! nothing more (`enable.gapless.guarantee`), the producer is thrown away, and dispatch replays from the lowest unsettled
 //! record through a new one. A copy that was written all the same has the same id.
 //!
+//! What may not go to the producer yet waits in the sink, by topic and partition (`lanes`): until a topic was found, and until a
+//! partition's first confirmation of the session. What becomes of a topic that is not there is the route's to say
+//! ([`UnknownTopic`]); what goes elsewhere does not wait for it.
+//!
 //! While a session lasts, it keeps to the partition count that it first saw of a topic. When the count changes, it takes
 //! nothing more, lets what is in flight be confirmed, and ends; the next session uses the new count. So no key has messages
 //! in flight to two partitions at once.
 
+mod certificates;
 mod check;
 pub mod embedded;
 mod failure;
+mod lanes;
 mod metrics;
 mod oauth;
+mod outcome;
 mod properties;
 pub mod read;
+mod search;
 mod session;
+mod sizes;
 pub mod tail;
 mod topics;
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -35,32 +44,56 @@ pub use check::connect_check;
 pub use failure::LABELS;
 pub use metrics::KafkaMetrics;
 pub(super) use properties::certificate_files;
-pub use properties::{check_properties, message_bytes_max};
+pub use properties::{check_properties, check_sizes, message_bytes_max};
 
 use self::{
-    oauth::{Settings, Tokens},
-    session::{Failed, SendError, Session},
+    lanes::{Lanes, Placed},
+    oauth::{Lease, Settings, Tokens},
+    search::TopicSearch,
+    session::{SendError, Session},
+    sizes::Sizes,
 };
 use super::{EnqueueError, Failure, Labels, Message, Remedy, Settled, Sink};
-use crate::config;
+use crate::config::{self, Template, UnknownTopic};
 
 /// How long a route's owner waits for an old producer to go, before it goes on without.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+/// A partition that has confirmed nothing for so long, with messages in flight, is told of.
+const STALL_MIN: Duration = Duration::from_secs(20);
 /// Nothing confirmed for so long, with messages in flight and a broker connected: the session is given up, for a client can hold
 /// on to a view of the cluster that is gone.
 const STALL_MAX: Duration = Duration::from_secs(120);
+/// With no broker connected for so long, and something to be published, the session is given up too.
+const DISCONNECTED_MAX: Duration = Duration::from_secs(60);
 /// librdkafka's own `batch.size`.
-const BATCH_BYTES: u32 = 1_000_000;
-/// Batches are not made smaller than this.
-const BATCH_BYTES_MIN: u32 = 4_096;
+const BATCH_BYTES: usize = 1_000_000;
+/// Between two looks for topics that are not there.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whose producer it is.
 #[derive(Debug, Clone)]
 pub struct Names {
     pub sink: Arc<str>,
     pub route: Arc<str>,
-    /// The topics that the route names without a placeholder.
-    pub topics: Arc<[String]>,
+    /// The topic, where the configuration names it.
+    topic: Option<Arc<str>>,
+}
+
+impl Names {
+    pub fn new(sink: &str, route: &str) -> Self {
+        Self {
+            sink: sink.into(),
+            route: route.into(),
+            topic: None,
+        }
+    }
+}
+
+/// Where a route's messages go.
+#[derive(Debug, Clone)]
+pub struct Topics {
+    pub template: Template,
+    pub unknown: UnknownTopic,
 }
 
 /// What a route asks of its producer.
@@ -79,28 +112,37 @@ pub struct KafkaSink {
     oauth: Option<Settings>,
     tokens: Option<Tokens>,
     names: Names,
+    topics: Topics,
     metrics: Arc<KafkaMetrics>,
     create_topics: Option<config::CreateTopics>,
-    /// Topics that are to be created, as far as they do not exist.
-    wanted: BTreeSet<String>,
     session: Option<Session>,
+    lanes: Lanes,
+    search: TopicSearch,
+    /// Settled without the broker.
+    refused: Vec<Settled>,
+    /// On their way to the fallback, by sequence.
+    diverted: BTreeMap<u64, Message>,
     /// Why the last attempt to open a session failed.
     closed: Option<Failure>,
     /// The failure that ended the session, once it was told.
     over: Option<Failure>,
     /// When something was confirmed last, or the first message went out.
     progress: Instant,
+    /// Why a session was given up, until another has confirmed something.
+    stalled: Option<Failure>,
     /// Messages of the session that are not settled.
     unsettled: usize,
-    /// A topic took no batch of the size before: its `max.message.bytes` is for a batch as a whole.
-    batch_bytes: Option<u32>,
+    sizes: Sizes,
+    /// What may be too large goes by a producer of its own, once something was.
+    aside: Option<Session>,
 }
 
 impl KafkaSink {
     /// A sink without a session yet: [`Sink::reopen`] opens it. `Err`: a property breaks a promise.
     pub fn new(
         config: &config::Kafka,
-        names: Names,
+        mut names: Names,
+        topics: Topics,
         limits: Limits,
         metrics: Arc<KafkaMetrics>,
     ) -> Result<Self, Failure> {
@@ -116,21 +158,28 @@ impl KafkaSink {
             message_bytes_max(limits.body_bytes_max),
             limits.in_flight_records_max.saturating_mul(2),
         );
+        names.topic = topics.template.literal().map(Into::into);
         metrics.born(&names);
         Ok(Self {
             client,
             oauth: Settings::of(&format!("sink '{}'", names.sink), config),
             tokens: None,
             create_topics: config.create_topics,
-            wanted: names.topics.iter().cloned().collect(),
             names,
+            topics,
             metrics,
             session: None,
+            lanes: Lanes::default(),
+            search: TopicSearch::default(),
+            refused: Vec::new(),
+            diverted: BTreeMap::new(),
             closed: None,
             over: None,
             progress: Instant::now(),
+            stalled: None,
             unsettled: 0,
-            batch_bytes: None,
+            sizes: Sizes::default(),
+            aside: None,
         })
     }
 
@@ -141,11 +190,14 @@ impl KafkaSink {
     }
 }
 
-/// The size of batches after those of the size `now` were too large.
-fn smaller(client: &ClientConfig, now: Option<u32>) -> u32 {
-    let given = client.get("batch.size").and_then(|bytes| bytes.parse().ok());
-    let now = now.or(given).unwrap_or(BATCH_BYTES);
-    (now / 4).max(BATCH_BYTES_MIN).min(now)
+/// Gives a message to the producer.
+fn send(session: &Session, message: &Message, lane: usize, progress: &mut Instant) -> Result<(), SendError> {
+    let idle = session.shared.in_flight.load(Ordering::Acquire) <= 0;
+    session.send(message, lane)?;
+    if idle {
+        *progress = Instant::now();
+    }
+    Ok(())
 }
 
 fn no_session() -> Failure {
@@ -154,10 +206,14 @@ fn no_session() -> Failure {
 
 impl Sink for KafkaSink {
     async fn reopen(&mut self) -> Result<(), Failure> {
-        if let Some(old) = self.session.take() {
+        self.search = TopicSearch::default();
+        self.refused.clear();
+        self.diverted.clear();
+        for old in self.session.take().into_iter().chain(self.aside.take()) {
             close(old).await;
         }
         let opened = self.open().await;
+        self.lanes = Lanes::new(self.sizes.clone());
         self.over = None;
         self.unsettled = 0;
         self.progress = Instant::now();
@@ -166,6 +222,9 @@ impl Sink for KafkaSink {
                 self.metrics.opened(&self.names);
                 self.session = Some(session);
                 self.closed = None;
+                if let Some(topic) = self.topics.template.literal() {
+                    self.lanes.expect(topic);
+                }
                 Ok(())
             }
             Err(failure) => {
@@ -183,27 +242,28 @@ impl Sink for KafkaSink {
             .session
             .as_ref()
             .ok_or_else(|| EnqueueError::Failed(no_session()))?;
-        if session.shared.outcome.lock().failed.is_some() {
-            // `settle` has something to tell first.
+        // `settle` has something to tell first.
+        if !session.shared.outcome.lock().failed.is_empty() {
             return Err(EnqueueError::Full(Box::new(message)));
         }
-        let idle = session.shared.in_flight.load(Ordering::Acquire) <= 0;
-        match session.send(&message) {
-            Ok(()) => {
-                if idle {
-                    self.progress = Instant::now();
-                }
-                self.unsettled += 1;
-                Ok(())
-            }
-            Err(SendError::Full) => Err(EnqueueError::Full(Box::new(message))),
-            Err(SendError::Failed(failure)) => {
-                if failure.label == failure::UNKNOWN_TOPIC {
-                    self.wanted.insert(message.destination.to_string());
-                }
-                Err(EnqueueError::Failed(failure))
-            }
+        let now = Instant::now();
+        if self.unsettled == 0 {
+            self.progress = now;
         }
+        match self.lanes.place(message, now) {
+            Placed::Held => {}
+            Placed::Absent(message, failure) => {
+                self.search.again(message.destination.clone());
+                self.place_elsewhere(message, failure);
+            }
+            Placed::Go(message, lane) => match send(session, &message, lane, &mut self.progress) {
+                Ok(()) => self.lanes.sent(lane, now),
+                Err(SendError::Full) => return Err(EnqueueError::Full(Box::new(message))),
+                Err(SendError::Failed(failure)) => return Err(EnqueueError::Failed(failure)),
+            },
+        }
+        self.unsettled += 1;
+        Ok(())
     }
 
     async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
@@ -211,47 +271,40 @@ impl Sink for KafkaSink {
             if let Some(over) = &self.over {
                 return Err(over.clone());
             }
-            let session = self.session.as_ref().ok_or_else(no_session)?;
-            let outcome = std::mem::take(&mut *session.shared.outcome.lock());
             let before = settled.len();
-            self.unsettled = self.unsettled.saturating_sub(outcome.confirmed.len());
-            settled.extend(outcome.confirmed.into_iter().map(|sequence| Settled {
-                sequence,
-                result: Ok(()),
-            }));
-            if let Some(Failed {
-                sequence,
-                topic,
-                failure,
-            }) = outcome.failed
-            {
-                match failure.label {
-                    failure::UNKNOWN_TOPIC => drop(self.wanted.insert(topic)),
-                    // Alone, it was the message and not the batch around it.
-                    failure::TOO_LARGE => {
-                        self.batch_bytes = (self.unsettled > 1).then(|| smaller(&self.client, self.batch_bytes));
-                    }
-                    _ => {}
-                }
-                settled.push(Settled {
-                    sequence,
-                    result: Err(failure.clone()),
-                });
-                self.over = Some(failure);
-            }
+            self.take_outcome(settled)?;
+            self.take_outcome_aside(settled);
+            self.take_look();
+            self.release(settled);
+            self.look();
+            settled.append(&mut self.refused);
+            self.unsettled = self.unsettled.saturating_sub(settled.len() - before);
             if settled.len() > before {
-                self.progress = Instant::now();
                 return Ok(());
             }
+            let session = self.session.as_ref().ok_or_else(no_session)?;
             if let Some(over) = session.fatal().or_else(|| session.change()) {
                 return Err(self.end(over));
             }
-            if let Some(stalled) = self.stalled() {
+            if let Some(disconnected) = self.disconnected() {
+                return Err(self.end(disconnected));
+            }
+            if let Some(stalled) = self.silence() {
+                self.stalled = Some(stalled.clone());
                 return Err(self.end(stalled));
             }
-            let shared = session.shared.clone();
-            // The second is for what no callback tells: a stall.
-            let _ = timeout(Duration::from_secs(1), shared.changed.notified()).await;
+            let session = self.session.as_ref().ok_or_else(no_session)?;
+            let changed = async {
+                match &self.aside {
+                    None => session.shared.changed.notified().await,
+                    Some(aside) => tokio::select! {
+                        () = session.shared.changed.notified() => {}
+                        () = aside.shared.changed.notified() => {}
+                    },
+                }
+            };
+            // The second is for what no callback tells: a stall, a topic to look for again.
+            let _ = timeout(LOOK_INTERVAL, changed).await;
         }
     }
 
@@ -259,7 +312,10 @@ impl Sink for KafkaSink {
         let Some(session) = &self.session else {
             return self.closed.clone();
         };
-        let told = session.shared.trouble()?;
+        let Some(told) = session.shared.trouble(self.waiting()) else {
+            let stalled = self.stalled.clone().or_else(|| self.stalled_partition());
+            return stalled.or_else(|| self.lanes.trouble().cloned());
+        };
         // A broker that refuses an expired token is not the one to talk to.
         let token = self.tokens.as_ref().and_then(Tokens::trouble);
         Some(token.unwrap_or(told))
@@ -285,28 +341,84 @@ impl KafkaSink {
                 Some(tokens.lease().await?)
             }
         };
-        if let Some(how) = self.create_topics
-            && !self.wanted.is_empty()
-        {
-            topics::create(&self.client, lease.as_ref(), how, &mut self.wanted).await;
+        self.search.lease = lease.clone();
+        self.sizes.ask(&self.client, lease.as_ref()).await;
+        if !self.sizes.is_empty() {
+            let (client, lease) = (properties::alone(&self.client), lease.clone());
+            self.aside = Some(self.open_producer(client, lease).await?);
         }
-        let (mut client, names, metrics) = (self.client.clone(), self.names.clone(), self.metrics.clone());
-        if let Some(bytes) = self.batch_bytes {
-            client.set("batch.size", bytes.to_string());
-        }
+        let mut client = self.client.clone();
+        client.set("batch.size", self.sizes.batch_bytes(&self.client).to_string());
+        self.open_producer(client, lease).await
+    }
+
+    async fn open_producer(&self, client: ClientConfig, lease: Option<Lease>) -> Result<Session, Failure> {
+        let (names, metrics) = (self.names.clone(), self.metrics.clone());
         tokio::task::spawn_blocking(move || Session::open(&client, lease, names, metrics))
             .await
             .expect("opening a session does not panic")
     }
 
+    /// Sends what was held back and may go now.
+    fn release(&mut self, settled: &mut Vec<Settled>) {
+        self.divert();
+        let Some(session) = &self.session else { return };
+        let (aside, progress) = (self.aside.as_ref(), &mut self.progress);
+        while let Err((sequence, mut failure)) = (self.lanes).release(Instant::now(), |message, lane, alone| {
+            let session = aside.filter(|_| alone).unwrap_or(session);
+            match send(session, message, lane, progress) {
+                Ok(()) => Ok(true),
+                Err(SendError::Full) => Ok(false),
+                Err(SendError::Failed(failure)) => Err(failure),
+            }
+        }) {
+            let own_fault = failure.remedy == Remedy::DeadLetter;
+            if own_fault {
+                // It was not sent, so the session goes on.
+                failure.remedy = Remedy::SetAside;
+            } else {
+                self.over = Some(failure.clone());
+            }
+            settled.push(Settled {
+                sequence,
+                result: Err(failure),
+            });
+            if !own_fault {
+                return;
+            }
+        }
+    }
+
+    /// One of the partitions confirms nothing.
+    fn stalled_partition(&self) -> Option<Failure> {
+        let stalled = self.lanes.stalled(STALL_MIN)?;
+        Some(failure::stalled_partition(&self.names.sink, &stalled))
+    }
+
+    /// For how long something waits to be confirmed.
+    fn waiting(&self) -> Option<Duration> {
+        (self.unsettled > 0).then(|| self.progress.elapsed())
+    }
+
+    /// Something waits, and for a minute no broker is connected: a client can hold on to what made it fail.
+    fn disconnected(&self) -> Option<Failure> {
+        let shared = &self.session.as_ref()?.shared;
+        let for_long = self.waiting().is_some_and(|waiting| waiting >= DISCONNECTED_MAX);
+        let trouble = shared
+            .trouble(self.waiting())
+            .filter(|_| for_long && !shared.broker_up.load(Ordering::Relaxed))?;
+        let text = format!("{}; the client is built anew", trouble.text);
+        Some(Failure { text, ..trouble })
+    }
+
     /// A broker is there and confirms nothing.
-    fn stalled(&self) -> Option<Failure> {
+    fn silence(&self) -> Option<Failure> {
         let shared = &self.session.as_ref()?.shared;
         let waiting = shared.in_flight.load(Ordering::Acquire);
         let quiet = self.progress.elapsed();
         (waiting > 0 && quiet >= STALL_MAX && shared.broker_up.load(Ordering::Relaxed)).then(|| {
             failure::failure(
-                Remedy::Retry,
+                Remedy::Hold,
                 failure::STALLED,
                 format!(
                     "sink '{}': {waiting} messages in flight and none confirmed for {} s, with a broker connected: \
@@ -321,13 +433,12 @@ impl KafkaSink {
 
 impl Drop for KafkaSink {
     fn drop(&mut self) {
-        let Some(session) = self.session.take() else {
-            return;
-        };
-        // Destroying a producer takes a while, which a task must not; and a runtime that ends waits for it.
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn_blocking(move || session.close())),
-            Err(_) => session.close(),
+        for session in self.session.take().into_iter().chain(self.aside.take()) {
+            // Destroying a producer takes a while, which a task must not; and a runtime that ends waits for it.
+            match Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn_blocking(move || session.close())),
+                Err(_) => session.close(),
+            }
         }
     }
 }

@@ -161,6 +161,22 @@ pub fn check_properties(properties: &BTreeMap<String, String>) -> Vec<(String, S
     each.chain(oauth::missing(properties)).collect()
 }
 
+/// The property that has no room for what a body of `body_bytes_max` can become, with the reason.
+pub fn check_sizes(properties: &BTreeMap<String, String>, body_bytes_max: u64) -> Result<(), (&'static str, String)> {
+    const BUFFER: &str = "queue.buffering.max.kbytes";
+    let needed = message_bytes_max(body_bytes_max).div_ceil(1024);
+    let given = properties.get(BUFFER).and_then(|kbytes| kbytes.parse::<u64>().ok());
+    match given {
+        Some(kbytes) if kbytes < needed => Err((
+            BUFFER,
+            format!(
+                "below one message: a body of server.body_bytes_max can become {needed} kB, which would never be sent"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 fn problem(key: &str, value: &str) -> Option<String> {
     let name = key.trim().to_ascii_lowercase();
     if let Some(rule) = RULES.iter().find(|rule| rule.names.contains(&name.as_str()))
@@ -214,6 +230,21 @@ pub(super) fn client_config(config: &config::Kafka, message_bytes_max: u64, queu
     }
     client.set("message.max.bytes", message_bytes_max.to_string());
     client.set("bootstrap.servers", config.brokers.join(","));
+    client
+}
+
+/// What the producer of messages that may be refused is created with: each is a batch, and the refusal of one ends nothing.
+pub(super) fn alone(client: &ClientConfig) -> ClientConfig {
+    let mut client = client.clone();
+    for (key, value) in [
+        ("enable.gapless.guarantee", "false"),
+        ("linger.ms", "0"),
+        ("batch.num.messages", "1"),
+        // Its state would be taken for that of the other producer.
+        ("statistics.interval.ms", "0"),
+    ] {
+        client.set(key, value);
+    }
     client
 }
 
@@ -308,6 +339,17 @@ mod tests {
         ] {
             assert_eq!(check(key, value), None, "{key}={value}");
         }
+    }
+
+    #[test]
+    fn a_buffer_that_holds_less_than_one_message_is_refused() {
+        let check = |kbytes: &str| {
+            let properties = BTreeMap::from([("queue.buffering.max.kbytes".to_string(), kbytes.to_string())]);
+            check_sizes(&properties, 3 << 20)
+        };
+        assert_eq!(check("4160"), Ok(()), "4 MiB in base64, and 64 KiB beside it");
+        assert_eq!(check("4159").unwrap_err().0, "queue.buffering.max.kbytes");
+        assert_eq!(check_sizes(&BTreeMap::new(), 1 << 30), Ok(()));
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::{
         Arc, Weak,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -24,25 +26,41 @@ use tokio::{
 };
 
 use super::{
-    Names, failure,
+    Names,
+    certificates::{self, Certificates},
+    failure,
     metrics::{KafkaMetrics, Statistics},
     oauth::Lease,
 };
 use crate::sink::{Failure, Message, Remedy, partition::partition_of};
 
+/// A connection that an idle broker closed is made anew within this time.
+const RECONNECTED_WITHIN: Duration = Duration::from_secs(5);
+/// How long what is in flight may be confirmed when the session is to end for new certificates.
+const OUTDATED_MAX: Duration = Duration::from_secs(10);
+
 /// What became of the messages of a session, as its callbacks tell it.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// Sequence numbers, in the order in which the broker confirmed them.
-    pub confirmed: Vec<u64>,
-    /// The first message that failed. Nothing after it counts as failed: it is unknown.
-    pub failed: Option<Failed>,
+    /// In the order in which the broker confirmed them.
+    pub confirmed: Vec<Sent>,
+    /// In the order in which they failed. Where one ends the session, nothing after it counts as failed: it is unknown.
+    pub failed: Vec<Failed>,
 }
 
 pub(super) struct Failed {
-    pub sequence: u64,
+    pub sent: Sent,
     pub topic: String,
+    /// Of key and value.
+    pub bytes: usize,
     pub failure: Failure,
+}
+
+/// A message that the producer has, by its record and its lane.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sent {
+    pub sequence: u64,
+    pub lane: usize,
 }
 
 /// What a session's callbacks share with its owner. An older session's callbacks have their own.
@@ -54,8 +72,12 @@ pub(super) struct Shared {
     pub in_flight: AtomicI64,
     /// A broker is connected, as the latest statistics say.
     pub broker_up: AtomicBool,
+    /// A broker was connected before.
+    was_up: AtomicBool,
     last_reason: Mutex<String>,
-    names: Names,
+    /// Since when the session goes by certificates that were replaced.
+    outdated: Mutex<Option<Instant>>,
+    pub names: Names,
     metrics: Arc<KafkaMetrics>,
 }
 
@@ -76,13 +98,15 @@ pub(super) struct Context {
     pinned: Pinned,
 }
 
-type SessionProducer = ThreadedProducer<Context, Pinned>;
+pub(super) type SessionProducer = ThreadedProducer<Context, Pinned>;
 
 pub(super) struct Session {
     pub producer: Arc<SessionProducer>,
     pub shared: Arc<Shared>,
     /// The task that hands every new token over.
     renewing: Option<AbortHandle>,
+    /// The task that looks at the files of certificates.
+    watching: Option<AbortHandle>,
 }
 
 impl Shared {
@@ -93,18 +117,27 @@ impl Shared {
             changed: Notify::new(),
             in_flight: AtomicI64::new(0),
             broker_up: AtomicBool::new(false),
+            was_up: AtomicBool::new(false),
             last_reason: Mutex::default(),
+            outdated: Mutex::default(),
             names,
             metrics,
         }
     }
 
-    /// What keeps the broker from confirming anything.
-    pub fn trouble(&self) -> Option<Failure> {
+    /// What keeps the broker from confirming anything. `waiting`: for how long something waits for it.
+    pub fn trouble(&self, waiting: Option<Duration>) -> Option<Failure> {
         let told = self.trouble.lock().clone()?;
-        // Brokers close idle connections, also the last one: no trouble while nothing waits and they were there just now.
-        let idle = self.in_flight.load(Ordering::Acquire) <= 0 && self.broker_up.load(Ordering::Relaxed);
-        (told.label != failure::BROKERS_DOWN || !idle).then_some(told)
+        // Brokers close idle connections, also the last one: no trouble while nothing waits, nor while the connection is made anew.
+        let was_idle =
+            waiting.is_none_or(|waiting| waiting < RECONNECTED_WITHIN) && self.was_up.load(Ordering::Relaxed);
+        (told.label != failure::BROKERS_DOWN || !was_idle).then_some(told)
+    }
+
+    /// The files of certificates are others now.
+    pub fn certificates_changed(&self) {
+        *self.outdated.lock() = Some(Instant::now());
+        self.changed.notify_one();
     }
 
     fn tell(&self, trouble: Failure) {
@@ -117,6 +150,7 @@ impl Shared {
     }
 
     fn all_is_well(&self) {
+        self.was_up.store(true, Ordering::Relaxed);
         if let Some(over) = self.trouble.lock().take() {
             tracing::debug!(route = %self.names.route, label = over.label, "Kafka is reachable again");
         }
@@ -209,6 +243,10 @@ impl ClientContext for Context {
             }
             _ => {
                 *shared.last_reason.lock() = reason.to_string();
+                // As librdkafka says of a connection that ends.
+                if reason.contains("in state UP") {
+                    shared.was_up.store(true, Ordering::Relaxed);
+                }
                 match failure::of_client(&error, reason, &shared.names.sink) {
                     Some(trouble) => shared.tell(trouble),
                     None => tracing::debug!(route = %shared.names.route, "librdkafka: {error}: {reason}"),
@@ -219,16 +257,15 @@ impl ClientContext for Context {
 }
 
 impl ProducerContext<Pinned> for Context {
-    /// The sequence number.
-    type DeliveryOpaque = usize;
+    type DeliveryOpaque = Box<Sent>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sequence: usize) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
         let shared = &self.shared;
         let mut outcome = shared.outcome.lock();
         shared.in_flight.fetch_sub(1, Ordering::AcqRel);
         match result {
             Ok(_) => {
-                outcome.confirmed.push(sequence as u64);
+                outcome.confirmed.push(*sent);
                 drop(outcome);
                 shared.all_is_well();
             }
@@ -238,13 +275,13 @@ impl ProducerContext<Pinned> for Context {
                 // The cause comes by itself, as the failure of a message or as a fatal error.
                 Some(Code::Fatal) => return,
                 code => {
-                    if outcome.failed.is_none() {
-                        outcome.failed = Some(Failed {
-                            sequence: sequence as u64,
-                            topic: message.topic().to_string(),
-                            failure: failure::of_message(code.unwrap_or(Code::Unknown), message.topic()),
-                        });
-                    }
+                    let code = code.unwrap_or(Code::Unknown);
+                    outcome.failed.push(Failed {
+                        sent: *sent,
+                        topic: message.topic().to_owned(),
+                        bytes: message.key_len() + message.payload_len(),
+                        failure: failure::of_message(code, message.topic()),
+                    });
                 }
             },
         }
@@ -275,6 +312,7 @@ impl Session {
             shared: shared.clone(),
             pinned: Pinned::default(),
         };
+        let certificates = Certificates::read(config);
         let producer: SessionProducer = config
             .create_with_context(context)
             .map_err(|error| failure::of_creation(&error, &shared.names.sink))?;
@@ -286,20 +324,35 @@ impl Session {
             let task = renew(Arc::downgrade(&producer), lease);
             Handle::current().spawn(task).abort_handle()
         });
+        let watching = Handle::try_current().ok().map(|runtime| {
+            let watch = certificates::watch(config.clone(), certificates, shared.clone());
+            runtime.spawn(watch).abort_handle()
+        });
         Ok(Self {
             producer,
             shared,
             renewing,
+            watching,
         })
     }
 
-    pub fn send(&self, message: &Message) -> Result<(), SendError> {
-        // What is in flight drains before new partitions are used.
-        if self.producer.context().pinned.change().is_some() {
+    /// Keeps to this number of a topic's partitions.
+    pub fn pin(&self, topic: &str, partitions: u32) {
+        let count = i32::try_from(partitions).expect("a count of partitions is an i32");
+        let pinned = &self.producer.context().pinned;
+        pinned.partitions.lock().entry(topic.to_owned()).or_insert(count);
+    }
+
+    pub fn send(&self, message: &Message, lane: usize) -> Result<(), SendError> {
+        // What is in flight drains before new partitions, or certificates, are used.
+        if self.producer.context().pinned.change().is_some() || self.shared.outdated.lock().is_some() {
             return Err(SendError::Full);
         }
-        let sequence = usize::try_from(message.sequence).expect("64-bit sequence numbers need a 64-bit machine");
-        let record = BaseRecord::with_opaque_to(&message.destination, sequence)
+        let sent = Box::new(Sent {
+            sequence: message.sequence,
+            lane,
+        });
+        let record = BaseRecord::with_opaque_to(&message.destination, sent)
             .key(message.key.as_bytes())
             .payload(&message.body[..])
             .headers(headers(message));
@@ -323,24 +376,36 @@ impl Session {
 
     /// The fatal error that ended the session, unless it only says that a message failed: that message's report says why.
     pub fn fatal(&self) -> Option<Failure> {
-        match self.producer.client().fatal_error() {
-            Some((Code::GaplessGuarantee, _)) | None => None,
-            Some((_, reason)) => Some(failure::fatal(&reason)),
+        match self.producer.client().fatal_error()? {
+            (Code::GaplessGuarantee, _) => None,
+            (code, reason) => Some(failure::fatal(code, &reason, &self.shared.names.sink)),
         }
     }
 
-    /// The session's end by a change of partitions: when it was seen and nothing is in flight.
+    /// The session's end by a change of partitions or certificates: when it was seen and nothing is in flight.
     pub fn change(&self) -> Option<Failure> {
-        let change = self.producer.context().pinned.change()?;
-        (self.shared.in_flight.load(Ordering::Acquire) <= 0).then_some(change)
+        let outdated = *self.shared.outdated.lock();
+        let partitions = || self.producer.context().pinned.change();
+        let change = outdated
+            .map(|_| failure::certificates_changed(&self.shared.names.sink))
+            .or_else(partitions)?;
+        // By certificates that have run out nothing is confirmed any more.
+        let waited = outdated.is_some_and(|since| since.elapsed() >= OUTDATED_MAX);
+        (waited || self.shared.in_flight.load(Ordering::Acquire) <= 0).then_some(change)
     }
 
-    /// Forgets what is in flight and destroys the producer. Takes up to a second or so.
+    /// Forgets what is in flight and destroys the producer, once whoever asks it something has an answer. Takes up to a second or two.
     pub fn close(self) {
-        if let Some(renewing) = &self.renewing {
-            renewing.abort();
+        for task in self.renewing.iter().chain(&self.watching) {
+            task.abort();
         }
         self.producer.purge(PurgeConfig::default().queue().inflight());
+        // What is on its way to the broker must not arrive behind the next session's.
+        let mut producer = self.producer;
+        while let Err(shared) = Arc::try_unwrap(producer) {
+            producer = shared;
+            sleep(Duration::from_millis(5));
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use forebay::{
-    config::{Match, SinkKind, Template, Tracing},
+    config::{Match, SinkKind, Template, Tracing, UnknownTopic},
     event::{Provider, render::Mode},
     provider::Payload,
     spool::Start,
@@ -58,6 +58,13 @@ fn the_defaults_are_what_the_documentation_says() {
         ),
         ("events", "millicast.events")
     );
+    assert_eq!(
+        events.unknown_topic,
+        UnknownTopic::Hold,
+        "the configuration names the topic"
+    );
+    let by_event = load(&format!("{LEAST}\n[routes.a]\ntopic = \"t.{{account}}\""), &[]).unwrap();
+    assert_eq!(by_event.routes[0].unknown_topic, UnknownTopic::DeadLetter);
     assert_eq!(
         events.matches,
         Match {

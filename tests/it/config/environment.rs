@@ -74,7 +74,7 @@ fn the_environment_sets_every_key() {
         ]
     );
     let topics = kafka.create_topics.unwrap();
-    assert_eq!((topics.partitions, topics.replication), (12, 3));
+    assert_eq!((topics.partitions, topics.replication, topics.topics_max), (12, 3, 200));
     assert_eq!(
         config.routes.len(),
         1,

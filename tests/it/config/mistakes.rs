@@ -219,6 +219,26 @@ fn each_mistake_is_reported_with_its_file_and_key() {
         ),
         ("[routes.a]\nsink = \"main\"", "forebay.toml: routes.a.topic: missing"),
         (
+            "[routes.a]\ntopic = \"t.{kind}\"\nunknown_topic = \"drop\"",
+            r#"forebay.toml: routes.a.unknown_topic: expected "dead_letter" or "hold", found "drop""#,
+        ),
+        (
+            "[routes.a]\ntopic = \"t.{kind}\"\ntopic_fallback = \"other.{kind}\"",
+            "forebay.toml: routes.a.topic_fallback: a topic without placeholders: it is for events whose own topic is not there",
+        ),
+        (
+            "[routes.a]\ntopic = \"t.{kind}\"\ntopic_fallback = \"other\"\nunknown_topic = \"hold\"",
+            "forebay.toml: routes.a.topic_fallback: says what becomes of such an event, and so does unknown_topic: remove one",
+        ),
+        (
+            "[sinks.b]\ntype = \"rabbitmq\"\nuri = \"amqp://b\"\n[routes.a]\nsink = \"b\"\nunknown_topic = \"hold\"",
+            "forebay.toml: routes.a.unknown_topic: a route to a RabbitMQ sink has no topic; see `unroutable` of the sink; remove it",
+        ),
+        (
+            "[sinks.b]\ntype = \"kafka\"\nbrokers = [\"b\"]\nproperties = { \"queue.buffering.max.kbytes\" = 1024 }\n[routes.a]\nsink = \"b\"\ntopic = \"t\"",
+            "forebay.toml: sinks.b.properties.queue.buffering.max.kbytes: below one message: a body of server.body_bytes_max can become 21910 kB, which would never be sent",
+        ),
+        (
             "[routes.a]\ntopic = \"a b\"",
             "forebay.toml: routes.a.topic: ' ' cannot be in a topic's name; a-z A-Z 0-9 . _ - can",
         ),

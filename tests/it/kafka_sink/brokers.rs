@@ -2,10 +2,15 @@
 
 use std::time::Duration;
 
-use forebay::sink::Remedy;
-use tokio::time::sleep;
+use forebay::{
+    config::{self, UnknownTopic},
+    sink::{Remedy, Sink},
+};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::publisher::{DEADLINE, Publisher, assert_goes_on, assert_in_order, message, sink, sink_with, trouble_with};
+use super::publisher::{
+    DEADLINE, Publisher, assert_goes_on, assert_in_order, message, new_sink_counting, sink, sink_with, trouble_with,
+};
 use crate::support::kafka::{self as server, Cluster, Options};
 
 #[tokio::test]
@@ -52,6 +57,53 @@ async fn a_broker_that_hangs_for_a_while_costs_nothing() {
     tokio::join!(publisher.drain(DEADLINE), hanging);
     assert_eq!(publisher.failures, [], "the sink waits, nothing fails");
     assert_in_order(&server::read_all(&broker, &topic), 1..=LAST);
+}
+
+#[tokio::test]
+async fn a_connection_that_an_idle_broker_closes_is_no_trouble() {
+    let options = Options::default().property("connections.max.idle.ms", "1000");
+    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let broker = cluster.bootstrap();
+    let topic = server::create_topic(&broker, "idle", 1, &[]).await;
+    let config = config::Kafka {
+        brokers: vec![broker.clone()],
+        properties: [("statistics.interval.ms".to_string(), "100".to_string())].into(),
+        create_topics: None,
+    };
+    let registry = prometheus::Registry::new();
+    let mut sink = new_sink_counting(&config, &topic, UnknownTopic::Hold, &registry);
+    let connected = || {
+        let families = registry.gather();
+        let up = families
+            .iter()
+            .find(|family| family.name() == "forebay_kafka_broker_up");
+        up.is_some_and(|up| {
+            up.get_metric()
+                .iter()
+                .any(|metric| metric.get_gauge().get_value() > 0.0)
+        })
+    };
+    sink.reopen().await.unwrap();
+    let mut settled = Vec::new();
+    for sequence in 1..=3 {
+        sink.enqueue(message(&topic, sequence)).unwrap();
+        let deadline = Instant::now() + DEADLINE;
+        while settled.len() < sequence as usize || connected() {
+            assert_eq!(sink.trouble(), None);
+            assert!(Instant::now() < deadline, "{settled:?}: the broker closes nothing");
+            if let Ok(over) = timeout(Duration::from_millis(50), sink.settle(&mut settled)).await {
+                over.unwrap();
+            }
+        }
+        // Until librdkafka has said that no broker is left.
+        for _ in 0..20 {
+            let _ = timeout(Duration::from_millis(50), sink.settle(&mut settled)).await;
+            assert_eq!(sink.trouble(), None, "nothing waits");
+        }
+    }
+    assert_in_order(&server::read_all(&broker, &topic), 1..=3);
 }
 
 #[tokio::test]

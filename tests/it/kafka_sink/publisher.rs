@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use forebay::{
-    config,
+    config::{self, Template, UnknownTopic},
     sink::{
         Failure, Message, Sink,
-        kafka::{KafkaMetrics, KafkaSink, Limits, Names},
+        kafka::{KafkaMetrics, KafkaSink, Limits, Names, Topics},
     },
 };
 use tokio::time::timeout;
@@ -23,21 +23,32 @@ pub fn sink_with(brokers: &[String], properties: &[(&str, &str)]) -> KafkaSink {
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
     };
-    new_sink_for(&config, &[])
+    new_sink_for(&config, "{event}", UnknownTopic::Hold)
 }
 
-pub fn new_sink_for(config: &config::Kafka, topics: &[String]) -> KafkaSink {
-    let names = Names {
-        sink: "main".into(),
-        route: "events".into(),
-        topics: topics.into(),
+/// A sink of a route whose topic is `topic`, which may have placeholders.
+pub fn new_sink_for(config: &config::Kafka, topic: &str, unknown: UnknownTopic) -> KafkaSink {
+    new_sink_counting(config, topic, unknown, &prometheus::Registry::new())
+}
+
+/// A sink whose metrics are in `registry`.
+pub fn new_sink_counting(
+    config: &config::Kafka,
+    topic: &str,
+    unknown: UnknownTopic,
+    registry: &prometheus::Registry,
+) -> KafkaSink {
+    let names = Names::new("main", "events");
+    let topics = Topics {
+        template: Template::parse(topic).unwrap(),
+        unknown,
     };
     let limits = Limits {
         body_bytes_max: 4 << 20,
         in_flight_records_max: 10_000,
     };
-    let metrics = KafkaMetrics::register(&prometheus::Registry::new()).unwrap();
-    KafkaSink::new(config, names, limits, Arc::new(metrics)).unwrap()
+    let metrics = KafkaMetrics::register(registry).unwrap();
+    KafkaSink::new(config, names, topics, limits, Arc::new(metrics)).unwrap()
 }
 
 pub fn sink(bootstrap: &str) -> KafkaSink {

@@ -1,9 +1,15 @@
 //! TLS and SASL, right and wrong.
 
-use forebay::sink::Remedy;
+use std::time::Duration;
+
+use forebay::sink::{Remedy, Sink};
+use tokio::time::timeout;
 
 use super::publisher::{DEADLINE, Publisher, assert_goes_on, assert_in_order, message, sink_with, trouble_with};
-use crate::support::kafka::{self as server, Cluster, Listener, Options};
+use crate::support::{
+    kafka::{self as server, Cluster, Listener, Options},
+    tls::self_signed,
+};
 
 #[tokio::test]
 async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {
@@ -44,10 +50,19 @@ async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {
     }
     assert_in_order(&server::read(&cluster.bootstrap(), &topic, 3), 1..=3);
 
+    let other = tempfile::tempdir().unwrap();
+    let stranger = self_signed(other.path(), "stranger", 2).display().to_string();
+    let its_key = stranger.replace(".pem", ".key");
+    let strangers = [
+        ("security.protocol", "ssl"),
+        ("ssl.certificate.location", stranger.as_str()),
+        ("ssl.key.location", its_key.as_str()),
+    ];
     let bad = [
         (Listener::Plain, [&plain[..], &wrong].concat(), "kafka_authentication"),
         (Listener::Scram, [&scram[..], &wrong].concat(), "kafka_authentication"),
         (Listener::MutualTls, tls.to_vec(), "kafka_tls"),
+        (Listener::MutualTls, [&strangers[..], &our_ca].concat(), "kafka_tls"),
     ];
     for (listener, properties, label) in &bad {
         let mut sink = sink_with(&cluster.brokers(*listener), properties);
@@ -59,6 +74,46 @@ async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {
         );
         assert!(!trouble.text.contains("wrong-horse"));
     }
+}
+
+#[tokio::test]
+async fn a_renewed_certificate_ends_the_session_in_order_and_the_next_one_has_it() {
+    let options = Options::default().listener(Listener::MutualTls);
+    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let topic = server::create_topic(&cluster.bootstrap(), "renewed", 1, &[]).await;
+    let file = |name: &str| cluster.certificates().path(name).display().to_string();
+    let (ca, certificate, key) = (file("ca.pem"), file("client.pem"), file("client.key"));
+    let tls = [
+        ("security.protocol", "ssl"),
+        ("ssl.ca.location", ca.as_str()),
+        ("ssl.certificate.location", certificate.as_str()),
+        ("ssl.key.location", key.as_str()),
+    ];
+    let mut sink = sink_with(&cluster.brokers(Listener::MutualTls), &tls);
+    sink.reopen().await.unwrap();
+    sink.enqueue(message(&topic, 1)).unwrap();
+    assert_goes_on(&mut sink).await;
+
+    // Half of a pair is of no use, and costs nothing.
+    let old = std::fs::read(&certificate).unwrap();
+    cluster.certificates().renew_client();
+    let new = std::fs::read(&certificate).unwrap();
+    std::fs::write(&certificate, &old).unwrap();
+    let mut settled = Vec::new();
+    let over = timeout(Duration::from_secs(8), sink.settle(&mut settled)).await;
+    assert!(over.is_err(), "{over:?}");
+    sink.enqueue(message(&topic, 2)).unwrap();
+    assert_goes_on(&mut sink).await;
+
+    std::fs::write(&certificate, new).unwrap();
+    let over = timeout(DEADLINE, sink.settle(&mut settled)).await.unwrap().unwrap_err();
+    assert_eq!((over.label, over.remedy), ("kafka_certificates_changed", Remedy::Retry));
+    let mut publisher = Publisher::new(sink, [message(&topic, 3)]);
+    publisher.drain(DEADLINE).await;
+    assert_eq!(publisher.failures, []);
+    assert_in_order(&server::read_all(&cluster.bootstrap(), &topic), 1..=3);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use std::{
 
 use base64::{Engine, prelude::*};
 use forebay::{
-    config::{self, Template},
+    config::{self, Template, UnknownTopic},
     sink::{
         Level, Remedy, Sink,
         kafka::{
@@ -137,7 +137,7 @@ async fn tokens_are_fetched_and_renewed_while_a_route_publishes() {
     let topic = server::create_topic(&cluster.bootstrap(), "tokens", 1, &[]).await;
     let provider = Provider::start("s3cret", Duration::from_secs(5));
     let config = config(&cluster, &provider, "s3cret");
-    let sink = new_sink_for(&config, &[]);
+    let sink = new_sink_for(&config, &topic, UnknownTopic::Hold);
     let mut publisher =
         Publisher::new(sink, (1..=30).map(|n| message(&topic, n))).slowly(1, Duration::from_millis(500));
     publisher.drain(DEADLINE).await;
@@ -156,7 +156,7 @@ async fn a_wrong_client_secret_is_named_and_the_route_goes_on_once_it_is_right()
     let topic = server::create_topic(&cluster.bootstrap(), "secret", 1, &[]).await;
     let provider = Provider::start("another-one", Duration::from_secs(300));
     let config = config(&cluster, &provider, "s3cret");
-    let mut sink = new_sink_for(&config, &[]);
+    let mut sink = new_sink_for(&config, &topic, UnknownTopic::Hold);
     let failure = timeout(Duration::from_secs(10), sink.reopen())
         .await
         .unwrap()
@@ -197,10 +197,11 @@ async fn the_check_topic_creation_and_the_tail_authenticate_by_tokens_too() {
     config.create_topics = Some(config::CreateTopics {
         partitions: 3,
         replication: 1,
+        topics_max: 200,
     });
     let topic = "made-with-a-token".to_string();
-    let mut sink = new_sink_for(&config, std::slice::from_ref(&topic));
-    sink.reopen().await.unwrap();
+    let mut publisher = Publisher::new(new_sink_for(&config, &topic, UnknownTopic::Hold), [message(&topic, 0)]);
+    publisher.drain(DEADLINE).await;
     assert_eq!(server::partitions(&cluster.bootstrap(), &topic), 3);
 
     let findings = connect_check("main", &config, std::slice::from_ref(&topic), 1 << 20).await;
@@ -223,9 +224,9 @@ async fn the_check_topic_creation_and_the_tail_authenticate_by_tokens_too() {
     let mut tail = Tail::open(options).await.unwrap();
     // Longer than one token lives.
     let messages = (1..=12).map(|n| message(&topic, n));
-    let mut publisher = Publisher::new(sink, messages).slowly(1, Duration::from_millis(500));
+    let mut publisher = Publisher::new(publisher.into_sink(), messages).slowly(1, Duration::from_millis(500));
     publisher.drain(DEADLINE).await;
-    for _ in 1..=12 {
+    for _ in 0..=12 {
         timeout(DEADLINE, tail.next()).await.unwrap().unwrap();
     }
 }

@@ -11,26 +11,26 @@ use super::super::{
     process::{Process, mortal, spawn},
 };
 
-/// Runs a class of Kafka's; its output goes to the end of `log`.
-pub fn run(class: &str, arguments: &[&str], log: &Path) -> Process {
-    let mut command = command();
+/// Runs a class of Kafka's, of the jars in `jars`; its output goes to the end of `log`.
+pub fn run(jars: &Path, class: &str, arguments: &[&str], log: &Path) -> Process {
+    let mut command = command(jars);
     command.arg(class).args(arguments);
     Process::run(command, log)
 }
 
-fn command() -> Command {
+fn command(jars: &Path) -> Command {
     let mut command = mortal("java");
     command
         .args(["-Xms256m", "-Xmx512m"])
         // Up quickly, and modest on a small machine.
         .args(["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-cp"])
-        .arg(format!("{}/*", jars().display()));
+        .arg(format!("{}/*", jars.display()));
     command
 }
 
 pub fn run_source(program: &str, arguments: &[&str]) -> String {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(program);
-    let mut command = command();
+    let mut command = command(jars());
     command
         .arg(source)
         .args(arguments)
@@ -41,8 +41,8 @@ pub fn run_source(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Kafka's jars.
-fn jars() -> &'static Path {
+/// The jars of the Kafka that most tests have.
+pub fn jars() -> &'static Path {
     static JARS: LazyLock<PathBuf> = LazyLock::new(|| jars::fetch("tests/kafka"));
     &JARS
 }

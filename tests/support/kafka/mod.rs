@@ -15,6 +15,7 @@ use std::{
 };
 
 use super::{
+    jars,
     process::{Process, directory, free_port},
     tls::Certificates,
 };
@@ -79,6 +80,7 @@ pub struct Cluster {
 }
 
 struct Node {
+    jars: PathBuf,
     config: PathBuf,
     log: PathBuf,
     /// By [`Listener::ALL`]; none where the listener is off.
@@ -93,6 +95,29 @@ pub struct Options {
     pub listeners: Vec<Listener>,
     /// More of `server.properties`.
     pub properties: Vec<(String, String)>,
+    pub version: Version,
+}
+
+/// Whose jars a broker is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// That of most tests.
+    Usual,
+    /// The last one of 3.
+    V3,
+    Newest,
+}
+
+impl Version {
+    pub const ALL: [Version; 3] = [Self::V3, Self::Usual, Self::Newest];
+
+    fn jars(self) -> PathBuf {
+        match self {
+            Self::Usual => java::jars().to_owned(),
+            Self::V3 => jars::fetch("tests/kafka-3.9"),
+            Self::Newest => jars::fetch("tests/kafka-4.3"),
+        }
+    }
 }
 
 impl Default for Options {
@@ -101,6 +126,7 @@ impl Default for Options {
             nodes: 1,
             listeners: vec![Listener::Plaintext],
             properties: Vec::new(),
+            version: Version::Usual,
         }
     }
 }
@@ -108,6 +134,11 @@ impl Default for Options {
 impl Options {
     pub fn nodes(mut self, nodes: usize) -> Self {
         self.nodes = nodes;
+        self
+    }
+
+    pub fn version(mut self, version: Version) -> Self {
+        self.version = version;
         self
     }
 
@@ -222,7 +253,13 @@ impl Cluster {
         ];
         let user = ["--entity-type", "users", "--entity-name", USER];
         let log = self.dir.path().join("config-command.log");
-        java::run("kafka.admin.ConfigCommand", &[&arguments[..], &user].concat(), &log).finish();
+        java::run(
+            java::jars(),
+            "kafka.admin.ConfigCommand",
+            &[&arguments[..], &user].concat(),
+            &log,
+        )
+        .finish();
     }
 
     /// The process of a broker.
@@ -281,6 +318,7 @@ impl Node {
         let config = dir.join(format!("server-{i}.properties"));
         std::fs::write(&config, text).unwrap();
         Self {
+            jars: options.version.jars(),
             config,
             log: dir.join(format!("server-{i}.log")),
             ports,
@@ -296,6 +334,7 @@ impl Node {
     fn format(&self) -> Process {
         let scram = format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]");
         java::run(
+            &self.jars,
             "kafka.tools.StorageTool",
             &[
                 "format",
@@ -311,7 +350,12 @@ impl Node {
     }
 
     fn start(&mut self) {
-        self.process = Some(java::run("kafka.Kafka", &[&self.config.to_string_lossy()], &self.log));
+        self.process = Some(java::run(
+            &self.jars,
+            "kafka.Kafka",
+            &[&self.config.to_string_lossy()],
+            &self.log,
+        ));
     }
 
     fn log_tail(&self) -> String {

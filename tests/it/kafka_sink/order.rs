@@ -1,0 +1,133 @@
+//! The order of a stream where a session begins: the broker knows nothing of its producer yet, and takes any first sequence number.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use forebay::sink::{Message, Sink, kafka::KafkaSink};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::publisher::{Publisher, assert_in_order, message, sink_with};
+use crate::support::kafka::{self as server, Cluster, Listener, Options, Version};
+
+const DEADLINE: Duration = Duration::from_secs(120);
+const LAST: u64 = 12;
+
+/// Messages of one stream, of which the first three are large.
+fn messages(topic: &str) -> Vec<Message> {
+    let of_one_stream = |sequence| Message {
+        key: "ZG6NWV/one".into(),
+        body: Bytes::from(vec![b'x'; if sequence <= 3 { 60_000 } else { 2_000 }]),
+        ..message(topic, sequence)
+    };
+    (1..=LAST).map(of_one_stream).collect()
+}
+
+/// A sink whose producer has its id, and that sends two messages in a request.
+async fn sink(cluster: &Cluster, listener: Listener, properties: &[(&str, &str)]) -> KafkaSink {
+    let properties = [&[("linger.ms", "0"), ("batch.num.messages", "2")], properties].concat();
+    let mut sink = sink_with(&cluster.brokers(listener), &properties);
+    sink.reopen().await.unwrap();
+    sleep(Duration::from_secs(2)).await;
+    sink
+}
+
+/// Publishes through a session that begins with the broker held, so that all that may be on its way is on its way before anything is
+/// answered; then through as many more as it takes.
+async fn assert_order_is_kept(
+    what: &str,
+    cluster: &Cluster,
+    topic: &str,
+    mut sink: KafkaSink,
+    helped: impl Future<Output = ()>,
+) {
+    cluster.freeze(0);
+    let mut waiting = messages(topic);
+    for message in &waiting {
+        sink.enqueue(message.clone()).unwrap();
+    }
+    let began = Instant::now();
+    let mut thawed = false;
+    let mut helped = std::pin::pin!(helped);
+    let mut settled = Vec::new();
+    let mut over = Ok(());
+    while !waiting.is_empty() && over.is_ok() {
+        assert!(
+            began.elapsed() < DEADLINE,
+            "{what}: {} left; {:?}",
+            waiting.len(),
+            sink.trouble()
+        );
+        let answered = timeout_at(Instant::now() + Duration::from_millis(100), sink.settle(&mut settled)).await;
+        over = answered.unwrap_or(Ok(()));
+        for settled in settled.drain(..) {
+            match settled.result {
+                Ok(()) => waiting.retain(|message| message.sequence != settled.sequence),
+                Err(failure) => over = Err(failure),
+            }
+        }
+        if !thawed && began.elapsed() >= Duration::from_secs(1) {
+            thawed = true;
+            cluster.thaw(0);
+            (&mut helped).await;
+        }
+    }
+    let mut publisher = Publisher::new(sink, waiting);
+    publisher.drain(DEADLINE).await;
+    assert_eq!(publisher.dead, [0; 0], "{what}: {:?}", publisher.failures);
+    let records = server::read_all(&cluster.bootstrap(), topic);
+    assert_in_order(&records, 1..=LAST);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_batch_that_is_refused_is_not_overtaken() {
+    for version in Version::ALL {
+        let options = Options::default()
+            .version(version)
+            .listener(Listener::Plain)
+            .property(
+                "authorizer.class.name",
+                "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            )
+            .property("super.users", "User:ANONYMOUS");
+        let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+            .await
+            .unwrap();
+        let brokers = cluster.bootstrap();
+
+        // One large message fits, two of them do not.
+        let topic = server::create_topic(&brokers, "size", 1, &[("max.message.bytes", "80000")]).await;
+        let found = sink(&cluster, Listener::Plaintext, &[]).await;
+        assert_order_is_kept("too large", &cluster, &topic, found, async {}).await;
+
+        let topic = format!("later-{}-{version:?}", std::process::id());
+        let made = server::create_topic_named(&brokers, &topic, 1, &[]);
+        let found = sink(&cluster, Listener::Plaintext, &[]).await;
+        assert_order_is_kept("not there yet", &cluster, &topic, found, made).await;
+
+        // May be seen, and not be written to.
+        let topic = server::create_topic(&brokers, "rights", 1, &[]).await;
+        server::java(
+            "Grant.java",
+            &[&brokers, server::USER, "IDEMPOTENT_WRITE", &format!("DESCRIBE:{topic}")],
+        );
+        let plain = [
+            ("security.protocol", "sasl_plaintext"),
+            ("sasl.mechanisms", "PLAIN"),
+            ("sasl.username", server::USER),
+            ("sasl.password", server::PASSWORD),
+        ];
+        let found = sink(&cluster, Listener::Plain, &plain).await;
+        let (grant, right) = (brokers.clone(), format!("WRITE:{topic}"));
+        let granted = async move {
+            let grant = move || server::java("Grant.java", &[&grant, server::USER, &right]);
+            tokio::task::spawn_blocking(grant).await.unwrap();
+        };
+        assert_order_is_kept("rights", &cluster, &topic, found, granted).await;
+
+        // One more than there are.
+        let topic = server::create_topic(&brokers, "replicas", 1, &[("min.insync.replicas", "2")]).await;
+        let enough = server::set_topic(&brokers, &topic, "min.insync.replicas", "1");
+        let found = sink(&cluster, Listener::Plaintext, &[]).await;
+        assert_order_is_kept("too few replicas", &cluster, &topic, found, enough).await;
+    }
+}

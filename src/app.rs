@@ -129,7 +129,7 @@ impl App {
             spool: spool.clone(),
             dead_letters: dead_letters.clone(),
             routes: routes.iter().map(Dispatcher::status).collect(),
-            secrets: endpoints.secrets(),
+            endpoints: endpoints.shown(),
             metrics: metrics.clone(),
         });
         let admin = admin::bind(

@@ -28,6 +28,8 @@ pub enum BuildError {
     Tracing(#[from] SetupError),
     #[error("failed to listen for signals: {0}")]
     Signals(io::Error),
+    #[error("failed to start a thread: {0}")]
+    Thread(io::Error),
     #[error("spool.dir: there is no spool in {0}: nothing was ever taken in there")]
     NoSpool(PathBuf),
 }

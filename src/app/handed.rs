@@ -33,7 +33,7 @@ pub enum HandedError {
 
 impl Handed {
     /// Takes what was handed to this process, and takes the variables that say so out of the environment. Must be called once, before any
-    /// thread is started.
+    /// thread is started that reads the environment.
     ///
     /// # Errors
     ///

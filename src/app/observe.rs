@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use super::secrets::EndpointSecrets;
 use crate::{
     dispatch::{RouteStatus, Snapshot},
+    ingress::RefusedRequests,
     spool::{Observer, Spool, State, damage_kinds},
     telemetry::Metrics,
 };
@@ -38,7 +39,7 @@ pub(super) struct Overview {
     pub(super) spool: Spool,
     pub(super) dead_letters: Spool,
     pub(super) routes: Vec<RouteStatus>,
-    pub(super) secrets: Vec<Arc<EndpointSecrets>>,
+    pub(super) endpoints: Vec<(Arc<EndpointSecrets>, Arc<RefusedRequests>)>,
     pub(super) metrics: Arc<Metrics>,
 }
 
@@ -92,7 +93,7 @@ impl Overview {
         }
         // A file may hold fewer secrets than before.
         self.metrics.secret_last_match.reset();
-        for secrets in &self.secrets {
+        for (secrets, _) in &self.endpoints {
             secrets.collect(&self.metrics);
         }
     }
@@ -104,7 +105,11 @@ impl Overview {
             spool: self.spool.state().into(),
             dead_letters: self.dead_letters.state().into(),
             routes: self.routes.iter().map(|route| route.snapshot(&self.spool)).collect(),
-            endpoints: self.secrets.iter().map(|secrets| secrets.status()).collect(),
+            endpoints: self
+                .endpoints
+                .iter()
+                .map(|(secrets, refused)| secrets.status(refused))
+                .collect(),
         };
         serde_json::to_value(status).expect("names and numbers always serialize")
     }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     config::{self, SecretSource},
-    ingress,
+    ingress::{self, RefusedRequests},
     provider::millicast::{Accounts, Receiver, Secret},
     telemetry::Metrics,
 };
@@ -31,6 +31,7 @@ const ACCOUNTS_FILE: &str = "accounts.json";
 /// Every endpoint with its receiver.
 pub(super) struct Endpoints {
     endpoints: Vec<Arc<EndpointSecrets>>,
+    refused: Vec<Arc<RefusedRequests>>,
     accounts: PathBuf,
 }
 
@@ -59,27 +60,34 @@ impl Endpoints {
             }
             opened.push(Arc::new(secrets));
         }
+        let receiver = |opened: &Arc<EndpointSecrets>| (opened.endpoint.name.clone(), opened.receiver.clone());
+        let refused = RefusedRequests::start(opened.iter().map(receiver).collect()).map_err(BuildError::Thread)?;
         Ok(Self {
             endpoints: opened,
+            refused,
             accounts,
         })
     }
 
     pub(super) fn served(&self) -> Vec<ingress::Endpoint> {
-        self.endpoints
-            .iter()
-            .map(|opened| ingress::Endpoint {
+        (self.endpoints.iter().zip(&self.refused))
+            .map(|(opened, refused)| ingress::Endpoint {
                 name: opened.endpoint.name.clone(),
                 path: opened.endpoint.path.clone(),
                 receiver: opened.receiver.clone(),
                 replay_window: opened.endpoint.replay_window,
+                refused: refused.clone(),
             })
             .collect()
     }
 
     /// What the operator can look at.
-    pub(super) fn secrets(&self) -> Vec<Arc<EndpointSecrets>> {
-        self.endpoints.clone()
+    pub(super) fn shown(&self) -> Vec<(Arc<EndpointSecrets>, Arc<RefusedRequests>)> {
+        self.endpoints
+            .iter()
+            .cloned()
+            .zip(self.refused.iter().cloned())
+            .collect()
     }
 
     /// Takes over secrets that were changed on disk, at once after a SIGHUP, and keeps what was learned. Never ends.
@@ -237,7 +245,7 @@ impl EndpointSecrets {
     }
 
     /// What `/status` has of it.
-    pub(super) fn status(&self) -> Value {
+    pub(super) fn status(&self, refused: &RefusedRequests) -> Value {
         let sources = self.sources.lock();
         let matches = self.receiver.last_matches();
         let active: Vec<Value> = (sources.active().iter().zip(matches))
@@ -270,6 +278,7 @@ impl EndpointSecrets {
             "secrets_active": active.len(),
             "secrets": active,
             "secret_sources": sources,
+            "refused": refused.status(),
         })
     }
 }

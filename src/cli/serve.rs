@@ -42,7 +42,7 @@ impl From<BuildError> for Failure {
             | BuildError::NoSpool(_)
             | BuildError::Tracing(_) => Self::usage(text),
             BuildError::Ingress(_) | BuildError::Admin(_) => Self::unavailable(text),
-            BuildError::Signals(_) => Self::bug(text),
+            BuildError::Signals(_) | BuildError::Thread(_) => Self::bug(text),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use super::{answer::Refusal, other_accounts::OtherAccounts};
+use super::{RefusedRequests, answer::Refusal, other_accounts::OtherAccounts};
 use crate::{
     event::Event,
     provider::{KINDS, SignatureError, millicast::Receiver},
@@ -30,6 +30,7 @@ pub(super) struct Served {
     pub receiver: Arc<Receiver>,
     pub replay_window: Duration,
     pub other_accounts: OtherAccounts,
+    pub refused: Arc<RefusedRequests>,
     pub told: Told,
 }
 

@@ -27,6 +27,7 @@ mod lateness;
 mod limits;
 mod other_accounts;
 mod peer;
+mod refused;
 mod seen_ids;
 mod service;
 mod spans;
@@ -35,6 +36,7 @@ pub(crate) use answer::problem;
 pub(crate) use bound::listen;
 pub use bound::{Bound, Handle};
 pub use lateness::Lateness;
+pub use refused::RefusedRequests;
 
 use std::{
     io,
@@ -76,6 +78,7 @@ pub struct Endpoint {
     pub receiver: Arc<Receiver>,
     /// How far back an event may have been sent, or its id have been seen, without being marked. Zero: any.
     pub replay_window: Duration,
+    pub refused: Arc<RefusedRequests>,
 }
 
 /// Why the server could not be set up.

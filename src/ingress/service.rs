@@ -36,7 +36,7 @@ use crate::{
     config,
     event::{Content, Event, Time},
     lifecycle::{Lifecycle, Phase},
-    provider::{Headers, Unverified},
+    provider::{Headers, Unverified, millicast::SIGNATURE},
     spool::{Answer, Class},
     telemetry::{Metrics, Traces},
 };
@@ -75,6 +75,7 @@ impl Service {
                 other_accounts: OtherAccounts::new(&endpoint.receiver, counter),
                 replay_window: endpoint.replay_window,
                 receiver: endpoint.receiver,
+                refused: endpoint.refused,
                 path: endpoint.path,
             };
             (served.path.clone(), served)
@@ -145,7 +146,15 @@ impl Service {
             return Err(Refusal::Stopping);
         }
         let (body, _reservation) = body::read(request.headers(), payload, self.limits, &self.budget).await?;
-        let mut event = receive(served, request.headers(), body)?;
+        let mut event = receive(served, request.headers(), body.clone()).inspect_err(|refusal| {
+            if let Refusal::Signature(reason) = refusal {
+                let header = RequestHeaders(request.headers());
+                let client = peer::client(request, &self.trusted_proxies);
+                served
+                    .refused
+                    .refused(client, *reason, header.value(SIGNATURE), Some(&body));
+            }
+        })?;
         self.mark(served, &mut event);
         event.trace = span.verified(&event);
         let durable = served.told.event(&event.kind);

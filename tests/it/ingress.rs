@@ -14,7 +14,7 @@ use std::{
 use forebay::{
     config,
     event::Event,
-    ingress::{self, Endpoint, Handle},
+    ingress::{self, Endpoint, Handle, RefusedRequests},
     lifecycle::{Lifecycle, Phase},
     provider::millicast::{Receiver, Secret},
     spool::{Observer, Options, Spool},
@@ -110,14 +110,17 @@ impl Server {
         let lifecycle = Arc::new(Lifecycle::starting());
         lifecycle.advance(Phase::Ready);
         let metrics = Metrics::new();
+        let receiver = Arc::new(Receiver::new(
+            "acme",
+            account,
+            vec![Secret::from_base64(SECRET).unwrap()],
+        ));
+        let refused = RefusedRequests::start(vec![("acme".to_owned(), receiver.clone())]).unwrap();
         let endpoint = Endpoint {
             name: "acme".to_owned(),
             path: PATH.to_owned(),
-            receiver: Arc::new(Receiver::new(
-                "acme",
-                account,
-                vec![Secret::from_base64(SECRET).unwrap()],
-            )),
+            receiver,
+            refused: refused[0].clone(),
             replay_window: Duration::from_secs(600),
         };
         let bound = ingress::bind(

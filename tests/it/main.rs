@@ -28,6 +28,7 @@ mod rabbitmq_check;
 mod rabbitmq_sink;
 mod rabbitmq_tail;
 mod rabbitmq_topology;
+mod refused;
 mod rotation;
 mod schemas;
 mod secrets;

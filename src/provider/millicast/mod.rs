@@ -1,7 +1,9 @@
 //! Dolby.io Real-time Streaming (Millicast).
 
+mod diagnosis;
 mod normalize;
 mod payload;
+mod reformat;
 pub mod samples;
 mod signature;
 
@@ -19,6 +21,7 @@ use self::{
 use super::{Headers, SignatureError, Unverified, Verified};
 use crate::event::{Content, Event, Provider, Time, text};
 
+pub use diagnosis::{Diagnosis, form as header_form};
 pub(super) use normalize::normalize;
 pub use signature::{SIGNATURE, Secret, SecretError, sign};
 
@@ -26,6 +29,9 @@ const FEED_ID: &str = "X-Millicast-Feed-Id";
 const STREAM_ID: &str = "X-Millicast-Stream-Id";
 const TIMESTAMP: &str = "X-Millicast-Timestamp";
 const TOKEN_ID: &str = "X-Millicast-Token-Id";
+
+/// Secrets that were taken out of use and are remembered.
+const RETIRED_KEYS_MAX: usize = 8;
 
 /// The namespace of event ids. It never changes: a duplicate has the same id whichever version took it in.
 const ID_NAMESPACE: Uuid = Uuid::from_u128(0x5b0f_9c52_6f0e_4d6a_9a51_0f3f_6f72_6562);
@@ -70,7 +76,15 @@ pub struct Receiver {
     endpoint: String,
     accounts: Accounts,
     learned: RwLock<Option<Arc<str>>>,
-    keys: RwLock<Arc<[Arc<Key>]>>,
+    keys: RwLock<Keys>,
+}
+
+/// The keys that an endpoint has, and had.
+#[derive(Clone, Default)]
+struct Keys {
+    active: Arc<[Arc<Key>]>,
+    /// Those that were active before, the newest first: who still signs with one of them can be told from a stranger.
+    retired: Arc<[Arc<Key>]>,
 }
 
 impl Receiver {
@@ -84,7 +98,7 @@ impl Receiver {
                 own,
             },
             learned: RwLock::new(None),
-            keys: RwLock::new(keys(&secrets, &[])),
+            keys: RwLock::new(Keys::default().replaced_by(&secrets)),
         }
     }
 
@@ -98,13 +112,13 @@ impl Receiver {
 
     /// Replaces the active secrets, as after a rotation. Of those that stay, it stays known when they were last the right ones.
     pub fn set_secrets(&self, secrets: Vec<Secret>) {
-        let mut active = self.keys.write();
-        *active = keys(&secrets, &active);
+        let mut keys = self.keys.write();
+        *keys = keys.replaced_by(&secrets);
     }
 
     /// When each of the active secrets last made a request's signature, in seconds since the Unix epoch.
     pub fn last_matches(&self) -> Vec<Option<i64>> {
-        self.keys.read().iter().map(|key| key.last_match_s()).collect()
+        self.keys.read().active.iter().map(|key| key.last_match_s()).collect()
     }
 
     /// The account that the newest signed body to name one named.
@@ -121,7 +135,7 @@ impl Receiver {
 
     /// Checks the signature over the raw body against every active secret, in constant time.
     pub fn verify<'a>(&self, request: Unverified<'a>) -> Result<Verified<'a>, SignatureError> {
-        let keys = self.keys.read().clone();
+        let keys = Arc::clone(&self.keys.read().active);
         let matched = signature::verify(&keys, request.headers.value(SIGNATURE), &request.body)?;
         keys[matched].matched(request.received);
         Ok(Verified { request })
@@ -240,13 +254,21 @@ impl Receiver {
     }
 }
 
-/// The keys of these secrets, taken over from `before` where they are there already.
-fn keys(secrets: &[Secret], before: &[Arc<Key>]) -> Arc<[Arc<Key>]> {
-    let key = |secret: &Secret| {
-        let known = before.iter().find(|key| key.secret() == secret);
-        known.cloned().unwrap_or_else(|| Arc::new(Key::new(secret)))
-    };
-    secrets.iter().map(key).collect()
+impl Keys {
+    /// The keys of these secrets, taken over where they are there already.
+    fn replaced_by(&self, secrets: &[Secret]) -> Self {
+        let key = |secret: &Secret| {
+            let known = self.active.iter().find(|key| key.secret() == secret);
+            known.cloned().unwrap_or_else(|| Arc::new(Key::new(secret)))
+        };
+        let active: Arc<[_]> = secrets.iter().map(key).collect();
+        let was_active = self.active.iter().chain(self.retired.iter());
+        let retired = was_active.filter(|key| !secrets.contains(key.secret()));
+        Self {
+            retired: retired.take(RETIRED_KEYS_MAX).cloned().collect(),
+            active,
+        }
+    }
 }
 
 /// `text` as an attribute, which is never blank.

@@ -92,6 +92,15 @@ impl Key {
         }
     }
 
+    /// The key that somebody has who leaves the secret undecoded.
+    pub fn undecoded(&self) -> Self {
+        Key::new(&Secret(
+            base64::engine::general_purpose::STANDARD
+                .encode(&self.secret.0)
+                .into_bytes(),
+        ))
+    }
+
     fn digest(&self, body: &[u8]) -> [u8; 20] {
         self.mac.clone().chain_update(body).finalize().into_bytes().into()
     }
@@ -112,6 +121,11 @@ pub fn verify(keys: &[Arc<Key>], header: Option<&[u8]>, body: &[u8]) -> Result<u
         true => Ok(usize::try_from(index_found).expect("an index of the slice")),
         false => Err(SignatureError::Wrong),
     }
+}
+
+/// Whether this key made the signature in a header.
+pub fn is_made_by(key: &Key, header: &[u8], body: &[u8]) -> bool {
+    parse(header).is_some_and(|expected| key.digest(body).ct_eq(&expected).into())
 }
 
 /// The signature header's value for `body`.

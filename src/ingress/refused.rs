@@ -1,0 +1,255 @@
+//! The last requests whose signature was refused, for the operator: never their bodies or signatures, but what may be wrong
+//! with them.
+//!
+//! To find that out costs hashes and decompression, and whoever sends is a stranger. So it is done on a thread of its own, for one
+//! request of an endpoint in [`INTERVAL`] at most, and never for a body above [`BODY_BYTES_MAX`].
+
+use std::{
+    collections::VecDeque,
+    io,
+    net::IpAddr,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        mpsc::{Receiver as Queue, SyncSender, sync_channel},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use openssl::sha::sha256;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use crate::{
+    provider::{
+        SignatureError,
+        millicast::{Diagnosis, Receiver, header_form},
+    },
+    telemetry::Seldom,
+};
+
+/// Requests that are remembered for each endpoint.
+const REQUESTS_MAX: usize = 32;
+/// A larger body is not looked into.
+const BODY_BYTES_MAX: usize = 256 << 10;
+/// A body up to here is hashed where it came: the signature cost as much.
+const HASHED_BYTES_MAX: usize = 64 << 10;
+/// One request of an endpoint in this time is looked into.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Requests of all endpoints that wait to be looked into.
+const WAITING_MAX: usize = 16;
+/// What was found is logged once in this time for an endpoint.
+const LOG_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The refused requests of one endpoint.
+pub struct RefusedRequests {
+    endpoint: String,
+    requests: Mutex<Remembered>,
+    queue: SyncSender<Suspect>,
+    due: Seldom,
+}
+
+#[derive(Default)]
+struct Remembered {
+    newest: VecDeque<RefusedRequest>,
+    /// How many there ever were.
+    count: u64,
+}
+
+/// What is remembered of one.
+struct RefusedRequest {
+    number: u64,
+    time: Timestamp,
+    client: Option<IpAddr>,
+    reason: SignatureError,
+    /// Of the header, without what is in it.
+    form: String,
+    length: Option<usize>,
+    sha256: Option<[u8; 32]>,
+    verdict: Verdict,
+}
+
+/// How far the search for what is wrong has come.
+enum Verdict {
+    Pending,
+    Found(Diagnosis),
+    /// Why nobody looked.
+    NotTried(&'static str),
+}
+
+/// A request to look into.
+struct Suspect {
+    of: Arc<RefusedRequests>,
+    number: u64,
+    header: Vec<u8>,
+    body: Bytes,
+}
+
+impl RefusedRequests {
+    /// For each endpoint its own, and the thread that looks into them all. It ends when nobody has any of them any more.
+    pub fn start(endpoints: Vec<(String, Arc<Receiver>)>) -> io::Result<Vec<Arc<Self>>> {
+        let (sender, queue) = sync_channel(WAITING_MAX);
+        let refused = endpoints
+            .iter()
+            .map(|(name, _)| {
+                Arc::new(Self {
+                    endpoint: name.clone(),
+                    requests: Mutex::default(),
+                    queue: sender.clone(),
+                    due: Seldom::new(INTERVAL),
+                })
+            })
+            .collect();
+        std::thread::Builder::new()
+            .name("forebay-refused".to_owned())
+            .spawn(move || look_into(&queue, &endpoints))?;
+        Ok(refused)
+    }
+
+    /// Remembers a request whose signature was refused. Without a `body` it was refused for its header, before the body came.
+    pub fn refused(
+        self: &Arc<Self>,
+        client: impl Into<Option<IpAddr>>,
+        reason: SignatureError,
+        header: Option<&[u8]>,
+        body: Option<&Bytes>,
+    ) {
+        let verdict = match body {
+            _ if reason != SignatureError::Wrong => {
+                Verdict::NotTried("the header has no signature that could be right")
+            }
+            None => Verdict::NotTried("the body was not read"),
+            Some(body) if body.len() > BODY_BYTES_MAX => Verdict::NotTried("the body is too large"),
+            Some(_) if self.due.due(Instant::now()).is_none() => {
+                Verdict::NotTried("another one was looked into in the same second")
+            }
+            Some(_) => Verdict::Pending,
+        };
+        let suspect = body.filter(|_| matches!(verdict, Verdict::Pending)).cloned();
+        let hashed = body.filter(|body| body.len() <= HASHED_BYTES_MAX);
+        let number = self.remember(RefusedRequest {
+            number: 0,
+            time: Timestamp::now(),
+            client: client.into(),
+            reason,
+            form: header_form(header),
+            length: body.map(Bytes::len),
+            sha256: hashed.map(|body| sha256(body)),
+            verdict,
+        });
+        if let Some(body) = suspect {
+            let suspect = Suspect {
+                of: Arc::clone(self),
+                number,
+                header: header.unwrap_or_default().to_vec(),
+                body,
+            };
+            if self.queue.try_send(suspect).is_err() {
+                self.found(number, None, Verdict::NotTried("too many wait to be looked into"));
+            }
+        }
+    }
+
+    /// The newest first.
+    pub fn status(&self) -> Vec<Value> {
+        self.requests
+            .lock()
+            .newest
+            .iter()
+            .rev()
+            .map(RefusedRequest::status)
+            .collect()
+    }
+
+    fn remember(&self, mut request: RefusedRequest) -> u64 {
+        let mut remembered = self.requests.lock();
+        remembered.count += 1;
+        request.number = remembered.count;
+        if remembered.newest.len() == REQUESTS_MAX {
+            remembered.newest.pop_front();
+        }
+        remembered.newest.push_back(request);
+        remembered.count
+    }
+
+    fn found(&self, number: u64, sha256: Option<[u8; 32]>, verdict: Verdict) {
+        let mut remembered = self.requests.lock();
+        // Unless it made room for newer ones meanwhile.
+        if let Some(request) = remembered.newest.iter_mut().find(|request| request.number == number) {
+            request.sha256 = request.sha256.or(sha256);
+            request.verdict = verdict;
+        }
+    }
+}
+
+impl RefusedRequest {
+    fn status(&self) -> Value {
+        let (diagnosis, text) = match &self.verdict {
+            Verdict::Pending => ("pending", None),
+            Verdict::Found(diagnosis) => (diagnosis.name(), Some(diagnosis.to_string())),
+            Verdict::NotTried(why) => ("not_tried", Some((*why).to_owned())),
+        };
+        let reason = match self.reason {
+            SignatureError::Missing => "missing",
+            SignatureError::Malformed => "malformed",
+            SignatureError::Wrong => "wrong",
+        };
+        json!({
+            "time": format!("{:.3}", self.time),
+            "client": self.client.map(|client| client.to_string()),
+            "reason": reason,
+            "header": self.form,
+            "length": self.length,
+            "sha256": self.sha256.map(hex),
+            "diagnosis": diagnosis,
+            "text": text,
+        })
+    }
+}
+
+fn hex(digest: [u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Looks into what comes, until nothing can come any more.
+fn look_into(queue: &Queue<Suspect>, endpoints: &[(String, Arc<Receiver>)]) {
+    let logged: Vec<Seldom> = endpoints.iter().map(|_| Seldom::new(LOG_INTERVAL)).collect();
+    for suspect in queue {
+        // A bug in here must not end the thread: whatever comes after would be looked into by nobody.
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| diagnose(&suspect, endpoints)));
+        let (sha256, verdict) = match looked {
+            Ok((sha256, diagnosis)) => {
+                let index = endpoints.iter().position(|(name, _)| *name == suspect.of.endpoint);
+                if let Some(index) = index
+                    && diagnosis != Diagnosis::NoneOfThese
+                    && let Some(more) = logged[index].due(Instant::now())
+                {
+                    let (endpoint, diagnosis) = (&suspect.of.endpoint, diagnosis.name());
+                    tracing::warn!(
+                        endpoint,
+                        diagnosis,
+                        more,
+                        "a refused signature would have been right otherwise; see /status"
+                    );
+                }
+                (Some(sha256), Verdict::Found(diagnosis))
+            }
+            Err(_) => (None, Verdict::NotTried("a bug")),
+        };
+        suspect.of.found(suspect.number, sha256, verdict);
+    }
+}
+
+fn diagnose(suspect: &Suspect, endpoints: &[(String, Arc<Receiver>)]) -> ([u8; 32], Diagnosis) {
+    let (own, others): (Vec<_>, Vec<_>) = endpoints.iter().partition(|(name, _)| *name == suspect.of.endpoint);
+    let others: Vec<(&str, &Receiver)> = others
+        .iter()
+        .map(|(name, receiver)| (name.as_str(), &**receiver))
+        .collect();
+    let diagnosis = own.first().map_or(Diagnosis::NoneOfThese, |(_, receiver)| {
+        receiver.diagnose(&others, &suspect.header, &suspect.body)
+    });
+    (sha256(&suspect.body), diagnosis)
+}

@@ -101,11 +101,13 @@ fn summary(config: &Config) -> String {
     if let Some(tracing) = &config.tracing {
         lines.push(format!(
             "traces    to {}, {} of those that begin here",
-            tracing.endpoint, tracing.sample_ratio
+            config::host_of(&tracing.endpoint),
+            tracing.sample_ratio
         ));
     }
     lines.extend(config.endpoints.iter().map(|endpoint| {
-        let secrets = match endpoint.secrets.len() {
+        let read = endpoint.secrets.iter().filter_map(|source| source.read().ok());
+        let secrets = match read.map(|secrets| secrets.len()).sum::<usize>() {
             1 => "1 secret".to_owned(),
             n => format!("{n} secrets"),
         };

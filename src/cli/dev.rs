@@ -18,6 +18,7 @@ use uuid::Uuid;
 use self::guide::{Broker, Guide};
 use super::{
     DevArgs, Exit, Failure, out, runtime,
+    secret::warn_of_uri,
     tail::{Show, Source, Tail, of_rabbitmq},
 };
 use crate::{
@@ -60,6 +61,12 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     let dir =
         temporary_dir().map_err(|error| Failure::disk(format!("failed to make a temporary directory: {error}")))?;
     let (secret, text) = secret(args)?;
+    if let Some(given) = &args.secret {
+        given.warn_where_visible();
+    }
+    if let Some(uri) = &args.amqp {
+        warn_of_uri("--amqp", uri);
+    }
     let config = config(args, dir.path(), &text, brokers.as_deref())?;
     let source = source(&config).await?;
     let app = App::build(config, Handed::default()).await.map_err(|error| {

@@ -26,11 +26,14 @@ pub use self::{
     tail::TailArgs,
     verify::VerifyArgs,
 };
-use crate::telemetry::logging::{self, Format};
+use crate::telemetry::{
+    self,
+    logging::{self, Format},
+};
 
 /// Takes webhooks in, makes them durable, and lets them out to a message broker in order.
 #[derive(Parser)]
-#[command(name = "forebay", version, about, after_help = EXAMPLES)]
+#[command(name = "forebay", version = telemetry::build_version(), about, after_help = EXAMPLES)]
 pub struct Cli {
     /// How log lines on stderr look
     #[arg(long, global = true, env = "FOREBAY_LOG_FORMAT", value_enum, default_value_t)]
@@ -112,7 +115,7 @@ Examples:
   forebay dev
   forebay dev --listen 127.0.0.1:9000 --json | jq .event.type
   forebay dev --secret env:WEBHOOK_SECRET --no-samples
-  forebay dev --amqp amqp://guest:guest@localhost")]
+  forebay dev --amqp env:RABBITMQ_URI")]
 pub struct DevArgs {
     /// Where webhooks are taken in; port 0 is any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
@@ -120,10 +123,10 @@ pub struct DevArgs {
     /// Where /livez, /readyz, /metrics and /status are
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
     pub admin: SocketAddr,
-    /// The webhook's secret in base64, env:NAME or file:PATH [default: one is made up and printed]
-    #[arg(long, value_name = "BASE64")]
+    /// The webhook's secret: env:NAME, file:PATH, or base64, which then stands in the list of processes [default: one is made up and printed]
+    #[arg(long, value_name = "SOURCE")]
     pub secret: Option<SecretText>,
-    /// Publish to this RabbitMQ instead of an embedded Kafka: amqp(s)://user:password@host:port/vhost, env:NAME or file:PATH
+    /// Publish to this RabbitMQ instead of an embedded Kafka: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of processes
     #[arg(long, value_name = "URI")]
     pub amqp: Option<String>,
     /// Print one JSON object a line, and nothing else, on stdout

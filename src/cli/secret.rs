@@ -3,7 +3,7 @@
 use std::{convert::Infallible, str::FromStr};
 
 use super::Failure;
-use crate::provider::millicast::Secret;
+use crate::{config::TextSource, provider::millicast::Secret, sink::rabbitmq};
 
 /// `--secret`: base64 text, `env:NAME`, `file:PATH` or `base64:TEXT`. Shows itself in no message.
 #[derive(Clone)]
@@ -17,7 +17,35 @@ impl FromStr for SecretText {
     }
 }
 
+/// Warns that a secret of the command line is seen by others.
+pub(super) fn warn_of_process_list(option: &str) {
+    tracing::warn!(
+        option,
+        "what is secret in this option stands in the list of processes, where every user of this machine can read it: name it \
+         by env:NAME or file:PATH"
+    );
+}
+
+/// Warns of an AMQP URI of the command line that has a password in it.
+pub(super) fn warn_of_uri(option: &str, uri: &str) {
+    let node = match TextSource::parse(uri) {
+        TextSource::Inline(uri) => rabbitmq::uri::parse(&uri).ok(),
+        _ => None,
+    };
+    // Of the user `guest` everybody knows it.
+    if node.is_some_and(|node| node.password.is_some_and(|password| password != "guest")) {
+        warn_of_process_list(option);
+    }
+}
+
 impl SecretText {
+    /// Warns where it is the secret itself that stands on the command line.
+    pub fn warn_where_visible(&self) {
+        if !matches!(self.0.split_once(':'), Some(("env" | "file", _))) {
+            warn_of_process_list("--secret");
+        }
+    }
+
     /// Reads the secret from wherever it is.
     pub fn read(&self) -> Result<Secret, Failure> {
         let text = self.base64()?;
@@ -36,6 +64,8 @@ impl SecretText {
             Some(_) => return Err(Failure::usage("--secret: expected base64, env:NAME or file:PATH")),
             None => self.0.clone(),
         };
-        Ok(text.trim().to_owned())
+        // A file may hold several, one a line.
+        let first = text.lines().map(str::trim).find(|line| !line.is_empty());
+        Ok(first.unwrap_or_default().to_owned())
     }
 }

@@ -5,8 +5,8 @@ use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, tim
 use config::Value;
 
 use super::{
-    Admin, Config, Endpoint, Problems, SecretSource, Server, SinkKind, Spool, Tracing, exposure, problems::Found,
-    source, table::Table, values,
+    Admin, Config, Endpoint, Problems, SecretSource, Server, Shown, SinkKind, Spool, Tracing, exposure, near_keys,
+    problems::Found, source, table::Table, values,
 };
 use crate::{event::Provider, sink::kafka::check_sizes};
 
@@ -36,18 +36,23 @@ impl Config {
         let found = Found::default();
         let config = source::file(path, &found).map(|mut tree| {
             source::overlay(&mut tree, &env, &found);
-            let env = env
-                .iter()
-                .map(|(name, value)| (name.as_str(), value.as_str()))
-                .collect();
             let file = path.display().to_string();
-            Loader {
+            let variables = env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let loader = Loader {
                 file: &file,
                 found: &found,
-                env,
+                env: variables.collect(),
                 warnings: Vec::new(),
+            };
+            let mut config = loader.config(tree);
+            for (variable, text) in near_keys::find(&env, &found.known_keys()) {
+                // What is missing may be in there.
+                match found.is_empty() {
+                    true => config.warnings.push(format!("{variable}: {text}")),
+                    false => found.add(&variable, "", text),
+                }
             }
-            .config(tree)
+            config
         });
         found.or(config)
     }
@@ -181,7 +186,7 @@ impl Loader<'_> {
             if let Some(path) = &path
                 && let Some(other) = paths.insert(path.clone(), name.to_owned())
             {
-                let text = format!("{path:?} is the path of endpoints.{other} already");
+                let text = format!("{:?} is the path of endpoints.{other} already", Shown(path));
                 table.problem("path", text);
             }
             let provider = table.take_or(
@@ -201,6 +206,7 @@ impl Loader<'_> {
                 .as_ref()
                 .filter(|account| !accounts.is_empty() && !accounts.contains(account))
             {
+                let account = Shown(account);
                 table.problem("account", format!("{account:?} is not among the endpoint's accounts"));
             }
             let replay_window = table.take_or("replay_window", REPLAY_WINDOW, values::duration(seconds(0, 7 * 86_400)));
@@ -370,7 +376,8 @@ fn replica(value: &Value) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.len() > 253 || !name.chars().all(legal) {
         return Err(format!(
-            "{name:?} is not a name of 1 to 253 of the characters a-z A-Z 0-9 - _ ."
+            "{:?} is not a name of 1 to 253 of the characters a-z A-Z 0-9 - _ .",
+            Shown(&name)
         ));
     }
     Ok(name)
@@ -397,7 +404,8 @@ fn legal_account(account: String) -> Result<String, String> {
     let legal = |c: char| c.is_ascii_graphic() && c != '/';
     if account.len() > 128 || !account.chars().all(legal) {
         return Err(format!(
-            "{account:?} is not an account: up to 128 letters, digits and signs, no /"
+            "{:?} is not an account: up to 128 letters, digits and signs, no /",
+            Shown(&account)
         ));
     }
     Ok(account)

@@ -6,9 +6,11 @@
 
 mod exposure;
 mod load;
+mod near_keys;
 mod problems;
 mod routes;
 mod secret;
+mod shown;
 mod sinks;
 mod source;
 mod table;
@@ -24,6 +26,8 @@ use crate::{
 
 pub use problems::{Problem, Problems};
 pub use secret::{SecretSource, SecretSourceError, TextSource};
+pub(crate) use shown::{Shown, host_of};
+pub(crate) use values::{broker, management_url};
 
 /// Everything a running Forebay was told.
 #[derive(Debug, Clone)]

@@ -1,6 +1,10 @@
 //! Everything that is wrong with a configuration, told at once.
 
-use std::{cell::RefCell, collections::BTreeMap, fmt};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 /// One mistake: where it stands, which key it is, what is wrong and how it goes right.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,12 +55,28 @@ pub(super) struct Found {
     problems: RefCell<Vec<Problem>>,
     /// By key, which environment variable set it.
     variables: RefCell<BTreeMap<String, String>>,
+    /// Every key that was looked for.
+    known: RefCell<BTreeSet<String>>,
 }
 
 impl Found {
     /// Remembers that the environment variable `name` set `key`.
     pub fn set_by(&self, key: String, name: &str) {
         self.variables.borrow_mut().insert(key, name.to_owned());
+    }
+
+    /// Remembers that there is such a key.
+    pub fn know(&self, key: String) {
+        self.known.borrow_mut().insert(key);
+    }
+
+    pub fn known_keys(&self) -> BTreeSet<String> {
+        self.known.borrow().clone()
+    }
+
+    /// Whether nothing is wrong so far.
+    pub fn is_empty(&self) -> bool {
+        self.problems.borrow().is_empty()
     }
 
     /// Whether the environment set `key`.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use config::Value;
 
 use super::{
-    Endpoint, Match, Part, Route, Template, UnknownTopic,
+    Endpoint, Match, Part, Route, Shown, Template, UnknownTopic,
     load::{Loader, Named},
     sinks::{Broker, Declared},
     table::{Table, closest},
@@ -178,9 +178,10 @@ fn one_of<'n>(name: &str, what: &str, known: impl Iterator<Item = &'n str> + Clo
         return Ok(());
     }
     match closest(name, known.clone()) {
-        Some(meant) => Err(format!("there is no {what} {name:?}; did you mean {meant:?}")),
+        Some(meant) => Err(format!("there is no {what} {:?}; did you mean {meant:?}", Shown(name))),
         None => Err(format!(
-            "there is no {what} {name:?}; known: {}",
+            "there is no {what} {:?}; known: {}",
+            Shown(name),
             known.collect::<Vec<_>>().join(", ")
         )),
     }
@@ -209,8 +210,9 @@ fn matches(route: &mut Table<'_>, endpoints: &[Named<Endpoint>], warnings: &mut 
             let meant = closest(kind, KINDS.into_iter()).map(|meant| format!("; did you mean {meant:?}"));
             let meant = meant.unwrap_or_default();
             warnings.push(format!(
-                "{}: {kind:?} is no kind that a provider is known to send{meant}",
-                table.key(key)
+                "{}: {:?} is no kind that a provider is known to send{meant}",
+                table.key(key),
+                Shown(kind)
             ));
         }
     }

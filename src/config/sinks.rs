@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, path::PathBuf};
 use config::Value;
 
 use super::{
-    CreateTopics, Kafka, RabbitMq, RabbitMqTls, Sink, SinkKind, TextSource, Unroutable,
+    CreateTopics, Kafka, RabbitMq, RabbitMqTls, Shown, Sink, SinkKind, TextSource, Unroutable,
     load::{Loader, Named},
     table::Table,
     values,
@@ -114,7 +114,10 @@ impl Loader<'_> {
         let partitions = table.take_or("partitions", 8, values::whole(1..=1000));
         let declare = table.take_or("declare", false, values::flag);
         if declare && exchange.starts_with("amq.") {
-            let text = format!("{exchange:?} cannot be declared: RabbitMQ keeps names that begin with amq. to itself");
+            let text = format!(
+                "{:?} cannot be declared: RabbitMQ keeps names that begin with amq. to itself",
+                Shown(&exchange)
+            );
             table.problem("exchange", text);
         }
         let unroutable = table.take_or(

@@ -72,7 +72,7 @@ impl<'a> Table<'a> {
     /// The value of `name`, which must be there.
     pub fn require<T>(&mut self, name: &'static str, read: impl FnOnce(&Value) -> Result<T, String>) -> Option<T> {
         if !self.has(name) {
-            self.known.push(name);
+            self.know(name);
             self.problem(name, "missing");
             return None;
         }
@@ -143,8 +143,13 @@ impl<'a> Table<'a> {
         }
     }
 
-    fn raw(&mut self, name: &'static str) -> Option<Value> {
+    fn know(&mut self, name: &'static str) {
         self.known.push(name);
+        self.found.know(self.key(name));
+    }
+
+    fn raw(&mut self, name: &'static str) -> Option<Value> {
+        self.know(name);
         let value = self.values.remove(name)?;
         (!matches!(value.kind, ValueKind::Nil)).then_some(value)
     }

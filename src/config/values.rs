@@ -8,7 +8,7 @@ use std::{
 
 use config::{Value, ValueKind};
 
-use super::{Network, Part, Template, source::ENV_PREFIX, table::closest};
+use super::{Network, Part, Shown, Template, host_of, source::ENV_PREFIX, table::closest};
 
 /// What a value is, in a reader's words.
 pub(super) fn kind(value: &ValueKind) -> &'static str {
@@ -72,7 +72,7 @@ pub(super) fn size(bounds: RangeInclusive<u64>) -> impl Fn(&Value) -> Result<u64
         let text = scalar(value, EXPECTED)?;
         let size: bytesize::ByteSize = text
             .parse()
-            .map_err(|_| format!("expected {EXPECTED}, found {text:?}"))?;
+            .map_err(|_| format!("expected {EXPECTED}, found {:?}", Shown(&text)))?;
         if bounds.contains(&size.0) {
             return Ok(size.0);
         }
@@ -90,7 +90,8 @@ pub(super) fn duration(bounds: RangeInclusive<Duration>) -> impl Fn(&Value) -> R
     const EXPECTED: &str = r#"a duration with its unit, such as "500ms", "30s" or "5m""#;
     move |value| {
         let text = scalar(value, EXPECTED)?;
-        let read = humantime::parse_duration(&text).map_err(|_| format!("expected {EXPECTED}, found {text:?}"))?;
+        let read =
+            humantime::parse_duration(&text).map_err(|_| format!("expected {EXPECTED}, found {:?}", Shown(&text)))?;
         if bounds.contains(&read) {
             return Ok(read);
         }
@@ -130,7 +131,7 @@ pub(super) fn flag(value: &Value) -> Result<bool, String> {
             .trim()
             .to_lowercase()
             .parse()
-            .map_err(|_| format!("expected true or false, found {text:?}")),
+            .map_err(|_| format!("expected true or false, found {:?}", Shown(text))),
         other => Err(format!("expected true or false, found {}", kind(other))),
     }
 }
@@ -165,7 +166,8 @@ pub(super) fn property(value: &Value) -> Result<String, String> {
 pub(super) fn listen(value: &Value) -> Result<SocketAddr, String> {
     let text = text(value)?;
     text.parse().map_err(|_| {
-        format!(r#"expected an IP address and a port such as "0.0.0.0:8080" or "[::]:8080", found {text:?}"#)
+        let found = Shown(&text);
+        format!(r#"expected an IP address and a port such as "0.0.0.0:8080" or "[::]:8080", found {found:?}"#)
     })
 }
 
@@ -180,14 +182,19 @@ pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Val
             let meant = meant
                 .map(|meant| format!("; did you mean {meant:?}"))
                 .unwrap_or_default();
-            format!("expected {}, found {text:?}{meant}", known.join(" or "))
+            format!("expected {}, found {:?}{meant}", known.join(" or "), Shown(&text))
         })
     }
 }
 
 /// `10.0.0.0/8`, `2001:db8::/32`, or a single address.
 pub(super) fn network(text: &str) -> Result<Network, String> {
-    let wrong = || format!(r#"{text:?} is not a network such as "10.0.0.0/8" or "2001:db8::1""#);
+    let wrong = || {
+        format!(
+            r#"{:?} is not a network such as "10.0.0.0/8" or "2001:db8::1""#,
+            Shown(text)
+        )
+    };
     let (address, prefix) = match text.split_once('/') {
         Some((address, prefix)) => (address, Some(prefix)),
         None => (text, None),
@@ -205,12 +212,13 @@ pub(super) fn network(text: &str) -> Result<Network, String> {
 pub(super) fn path(value: &Value) -> Result<String, String> {
     let path = text(value)?;
     if !path.starts_with('/') {
-        return Err(format!("{path:?} must start with /"));
+        return Err(format!("{:?} must start with /", Shown(&path)));
     }
     let plain = |c: char| c.is_ascii_alphanumeric() || "/-._~!$&'()*+,;=:@%".contains(c);
     if let Some(wrong) = path.chars().find(|c| !plain(*c)) {
         return Err(format!(
-            "{path:?} has {wrong:?}, which a URL's path cannot have as it is"
+            "{:?} has {wrong:?}, which a URL's path cannot have as it is",
+            Shown(&path)
         ));
     }
     if path.len() > 1024 {
@@ -220,13 +228,20 @@ pub(super) fn path(value: &Value) -> Result<String, String> {
 }
 
 /// `host`, `host:port` or `[v6]:port`.
-pub(super) fn broker(text: &str) -> Result<(), String> {
+pub(crate) fn broker(text: &str) -> Result<(), String> {
     if text.contains("://") {
         return Err(format!(
-            "{text:?} has a protocol; it goes under properties, as security.protocol"
+            "{:?} has a protocol; it goes under properties, as security.protocol",
+            Shown(text)
         ));
     }
-    let wrong = || format!(r#"{text:?} is not a broker such as "kafka-1.example:9092""#);
+    if text.contains('@') {
+        return Err(format!(
+            "{:?} has a user; it goes under properties, as sasl.username and sasl.password",
+            Shown(text)
+        ));
+    }
+    let wrong = || format!(r#"{:?} is not a broker such as "kafka-1.example:9092""#, Shown(text));
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) => (host, port),
         None => (text, "9092"),
@@ -276,6 +291,7 @@ pub(super) fn exchange(value: &Value) -> Result<String, String> {
     match name.len() {
         bytes if bytes > bytes_max => Err(format!("longer than {bytes_max} bytes")),
         _ if name.chars().any(char::is_control) || name.trim() != name => {
+            let name = Shown(&name);
             Err(format!("{name:?} has white space at an end, or a control character"))
         }
         _ => Ok(name),
@@ -284,8 +300,13 @@ pub(super) fn exchange(value: &Value) -> Result<String, String> {
 
 /// `http(s)://host:15672`, without a slash at the end. It is asked as the sink's own user.
 pub(super) fn management(value: &Value) -> Result<String, String> {
+    management_url(&text(value)?)
+}
+
+/// The same, of a text.
+pub(crate) fn management_url(url: &str) -> Result<String, String> {
     base_url(
-        value,
+        url,
         "http://rabbitmq.example:15672",
         "has a user: the sink's own is used, leave it out",
     )
@@ -294,19 +315,21 @@ pub(super) fn management(value: &Value) -> Result<String, String> {
 /// Where an OpenTelemetry collector takes OTLP over HTTP.
 pub(super) fn collector(value: &Value) -> Result<String, String> {
     let url = base_url(
-        value,
+        &text(value)?,
         "http://collector.example:4318",
         "has a user: put it into the environment, OTEL_EXPORTER_OTLP_HEADERS=authorization=Basic%20…",
     )?;
     match url.strip_suffix("/v1/traces") {
         None => Ok(url),
-        Some(base) => Err(format!("has the path of the traces, which is added: leave {base}")),
+        Some(base) => Err(format!(
+            "has the path of the traces, which is added: leave {}",
+            host_of(base)
+        )),
     }
 }
 
 /// An http(s) URL without user, query and `/` at its end.
-fn base_url(value: &Value, example: &str, of_a_user: &str) -> Result<String, String> {
-    let url = text(value)?;
+fn base_url(url: &str, example: &str, of_a_user: &str) -> Result<String, String> {
     let lower = url.to_lowercase();
     let rest = ["http://", "https://"]
         .iter()
@@ -318,7 +341,7 @@ fn base_url(value: &Value, example: &str, of_a_user: &str) -> Result<String, Str
         {
             Ok(url.trim_end_matches('/').to_owned())
         }
-        _ => Err(format!(r#"expected a URL such as "{example}", found {url:?}"#)),
+        _ => Err(format!(r#"expected a URL such as "{example}", found {:?}"#, Shown(url))),
     }
 }
 
@@ -335,7 +358,7 @@ impl Template {
             parts.extend(literal_part(literal)?);
             let (name, after) = after
                 .split_once('}')
-                .ok_or_else(|| format!("{text:?} has a {{ without a }}"))?;
+                .ok_or_else(|| format!("{:?} has a {{ without a }}", Shown(text)))?;
             parts.push(match name {
                 "provider" => Part::Provider,
                 "endpoint" => Part::Endpoint,
@@ -345,7 +368,8 @@ impl Template {
                 _ => {
                     let meant = closest(name, NAMES.into_iter()).map(|meant| format!("; did you mean {{{meant}}}"));
                     let known = || format!("; known: {{{}}}", NAMES.join("} {"));
-                    return Err(format!("unknown placeholder {{{name}}}{}", meant.unwrap_or_else(known)));
+                    let meant = meant.unwrap_or_else(known);
+                    return Err(format!("unknown placeholder {{{}}}{meant}", Shown(name)));
                 }
             });
             rest = after;

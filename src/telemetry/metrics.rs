@@ -10,7 +10,7 @@ use prometheus::{
 use super::{logging, process::Process};
 
 /// The commit that was built, where the build was told.
-const REVISION: &str = match option_env!("FOREBAY_REVISION") {
+pub(super) const REVISION: &str = match option_env!("FOREBAY_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };

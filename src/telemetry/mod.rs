@@ -7,6 +7,15 @@ mod process;
 mod seldom;
 pub mod traces;
 
+use std::sync::LazyLock;
+
 pub use metrics::Metrics;
 pub use seldom::Seldom;
 pub use traces::Traces;
+
+/// The version that runs, and the commit that it was built from.
+pub fn build_version() -> &'static str {
+    static VERSION: LazyLock<String> =
+        LazyLock::new(|| format!("{} (revision {})", env!("CARGO_PKG_VERSION"), metrics::REVISION));
+    &VERSION
+}

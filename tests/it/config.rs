@@ -2,6 +2,7 @@
 
 mod defaults;
 mod environment;
+mod misplaced;
 mod mistakes;
 mod rabbitmq;
 mod secrets;

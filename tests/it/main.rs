@@ -34,5 +34,6 @@ mod schemas;
 mod secrets;
 mod systemd;
 mod tidy;
+mod told;
 mod traces;
 mod verify;

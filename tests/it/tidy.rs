@@ -2,6 +2,7 @@
 //!
 //! A rule is a function of a source, so that each is also shown a source that breaks it.
 
+mod dependencies;
 pub mod documents;
 mod rules;
 mod source;

@@ -32,7 +32,9 @@ pub fn binary() -> &'static str {
 /// `forebay send` of webhooks of these kinds, signed with [`SECRET`].
 pub fn send_command(url: &str, kinds: &[&str]) -> Program {
     let mut command = program::forebay();
-    command.args(["send", "--url", url, "--secret", SECRET]);
+    command
+        .args(["send", "--url", url, "--secret", "env:WEBHOOK_SECRET"])
+        .env("WEBHOOK_SECRET", SECRET);
     for kind in kinds {
         command.args(["--kind", kind]);
     }

@@ -19,11 +19,14 @@ pub const ALL: &[(&str, &str)] = &[
     ("a password that is wrong", "wrong-horse"),
     ("a password that was changed", "a-new-one"),
     ("a collector's token", COLLECTOR_TOKEN),
+    ("a password in a wrong place", MISPLACED),
     ("what the search itself plants", PLANTED),
 ];
 
 /// What a collector wants to see.
 pub const COLLECTOR_TOKEN: &str = "collector-token-4f1c2a";
+/// Stands where no password belongs.
+pub const MISPLACED: &str = "misplaced-hunter2-5d0c";
 /// In no output but that of the test that plants it.
 pub const PLANTED: &str = "planted-9d81b6e0";
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use tokio::time::{Instant, sleep};
 
-use crate::cli::Failure;
+use crate::{cli::Failure, config::Shown};
 
 const METRIC: &str = "forebay_events_total";
 /// An event is counted right after its answer.
@@ -22,7 +22,7 @@ pub struct Accepted {
 impl Accepted {
     pub async fn now(url: &str) -> Result<Self, Failure> {
         let parsed: Result<Url, _> = url.parse();
-        let url = parsed.map_err(|error| Failure::usage(format!("--metrics {url}: {error}")))?;
+        let url = parsed.map_err(|error| Failure::usage(format!("--metrics {}: {error}", Shown(url))))?;
         let client = Client::builder().timeout(ANSWER_DEADLINE).no_proxy().build();
         let client = client.map_err(|error| Failure::unavailable(format!("failed to set up HTTP: {error}")))?;
         let mut accepted = Self {
@@ -45,7 +45,7 @@ impl Accepted {
             if Instant::now() >= deadline {
                 return Err(Failure::not_right(format!(
                     "{count} were answered 2xx, and {METRIC} at {} grew by {grown}: another replica took them, or it is not a Forebay's",
-                    self.url
+                    Shown(self.url.as_str())
                 )));
             }
             sleep(Duration::from_millis(100)).await;
@@ -53,7 +53,10 @@ impl Accepted {
     }
 
     async fn read(&self) -> Result<f64, Failure> {
-        let fail = |error: reqwest::Error| Failure::unavailable(format!("--metrics {}: {error}", self.url));
+        let fail = |error: reqwest::Error| {
+            let cause = error.without_url();
+            Failure::unavailable(format!("--metrics {}: {cause}", Shown(self.url.as_str())))
+        };
         let answer = self.client.get(self.url.clone()).send().await.map_err(fail)?;
         let text = answer.error_for_status().map_err(fail)?.text().await.map_err(fail)?;
         Ok(sum(&text))

@@ -13,6 +13,7 @@ use clap::Args;
 use self::{accepted::Accepted, plan::Plan};
 use super::{Exit, Failure, SecretText};
 use crate::{
+    config::Shown,
     event::Time,
     provider::millicast::samples::{self, SampleKind},
 };
@@ -22,9 +23,9 @@ use crate::{
 Examples:
   forebay send --url http://localhost:8080/millicast/acme --secret env:ACME_SECRET
   forebay send --url $URL --secret file:secret --kind feeds --kind media.completed --count 1000
-  forebay send --url $URL --secret $SECRET --count 60000 --rate 2000 --streams 500 --concurrency 64
-  forebay send --url $URL --secret $SECRET --count 1 --metrics http://localhost:9464/metrics
-  forebay send --url $URL --secret $SECRET --count 5000 --shuffle 20 --duplicates 5 --seed 1 --json
+  forebay send --url $URL --secret env:ACME_SECRET --count 60000 --rate 2000 --streams 500 --concurrency 64
+  forebay send --url $URL --secret env:ACME_SECRET --count 1 --metrics http://localhost:9464/metrics
+  forebay send --url $URL --secret env:ACME_SECRET --count 5000 --shuffle 20 --duplicates 5 --seed 1 --json
 
 With --rate, latency counts from the moment at which a webhook was due, not from when it got its turn.
 Exit codes: 1 when an answer was not 2xx or a connection failed; 69 when nothing could be reached.")]
@@ -32,8 +33,8 @@ pub struct SendArgs {
     /// Where the webhooks go
     #[arg(long)]
     pub url: String,
-    /// The webhook's secret: base64 as the provider shows it, env:NAME or file:PATH
-    #[arg(long, value_name = "BASE64")]
+    /// The webhook's secret: env:NAME, file:PATH, or base64 as the provider shows it, which then stands in the list of processes
+    #[arg(long, value_name = "SOURCE")]
     pub secret: SecretText,
     /// Only this kind, or KIND.EVENT; repeatable [default: a stream's life, with every kind]
     #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
@@ -108,11 +109,15 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
     let url: reqwest::Url = args
         .url
         .parse()
-        .map_err(|error| Failure::usage(format!("--url {}: {error}", args.url)))?;
+        .map_err(|error| Failure::usage(format!("--url {}: {error}", Shown(&args.url))))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(Failure::usage(format!("--url {url}: expected http:// or https://")));
+        return Err(Failure::usage(format!(
+            "--url {}: expected http:// or https://",
+            Shown(&args.url)
+        )));
     }
     let secret = args.secret.read()?;
+    args.secret.warn_where_visible();
     let plan = Plan::new(plan::Options {
         life: args.kinds.iter().flat_map(|kinds| kinds.0.iter().copied()).collect(),
         count: args.count,
@@ -148,7 +153,7 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
     match report.was_reached() {
         false => Err(Failure::unavailable(format!(
             "nothing was reached at {}: {}",
-            args.url,
+            Shown(&args.url),
             report.failures()
         ))),
         true if report.is_right() => counted.map(|()| Exit::Ok),

@@ -5,6 +5,8 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 use reqwest::Url;
 use serde_json::json;
 
+use crate::config::Shown;
+
 /// What one lane, or all of them, saw.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -76,7 +78,7 @@ impl Report {
     pub fn json(&self) -> serde_json::Value {
         let text = |count: (&u16, &u64)| (count.0.to_string(), json!(count.1));
         json!({
-            "url": self.url.as_str(),
+            "url": Shown(self.url.as_str()).to_string(),
             "sent": self.sent(),
             "duplicates": self.tally.duplicates,
             "answers": self.tally.answers.iter().map(text).collect::<serde_json::Map<_, _>>(),

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{TailArgs, show::Message};
 use crate::{
-    cli::Failure,
+    cli::{Failure, secret::warn_of_uri},
     config::{self, Config, RabbitMq, RabbitMqTls, SinkKind, Template, TextSource, Unroutable, process_env},
     sink::{kafka, rabbitmq},
 };
@@ -90,6 +90,8 @@ impl Source {
 }
 
 fn brokers(args: &TailArgs) -> Result<Source, Failure> {
+    let checked = args.brokers.iter().try_for_each(|broker| config::broker(broker));
+    checked.map_err(|error| Failure::usage(format!("--brokers: {error}")))?;
     let topic = args.topic.as_deref().unwrap_or_default();
     let topic = Template::parse(topic).map_err(|error| Failure::usage(format!("--topic: {error}")))?;
     let kafka = config::Kafka {
@@ -112,8 +114,11 @@ fn of_kafka(args: &TailArgs, kafka: config::Kafka, topics: Vec<Template>) -> Sou
 fn amqp(args: &TailArgs, uri: &str) -> Result<Source, Failure> {
     let wrong = |text: String| Failure::usage(format!("--amqp: {text}"));
     let uri_source = TextSource::parse(uri);
+    warn_of_uri("--amqp", uri);
     let text = uri_source.read().map_err(|error| wrong(error.to_string()))?;
     rabbitmq::uri::check(&text).map_err(wrong)?;
+    let management = args.management.as_deref().map(config::management_url).transpose();
+    let management = management.map_err(|error| Failure::usage(format!("--management: {error}")))?;
     let rabbitmq = RabbitMq {
         uris: vec![uri_source],
         username: None,
@@ -126,7 +131,7 @@ fn amqp(args: &TailArgs, uri: &str) -> Result<Source, Failure> {
         partitions: 1,
         declare: false,
         unroutable: Unroutable::DeadLetter,
-        management: args.management.clone(),
+        management,
     };
     let source = match (&args.queue, &args.exchange) {
         (Some(queue), _) => rabbitmq::tail::Source::Queue(queue.clone()),

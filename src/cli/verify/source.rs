@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{Place, VerifyArgs};
 use crate::{
-    cli::{Failure, tail::Message},
+    cli::{Failure, secret::warn_of_uri, tail::Message},
     config::{
         self, Config, Kafka, RabbitMq, RabbitMqTls, Route, SinkKind, Template, TextSource, Unroutable, process_env,
     },
@@ -78,6 +78,8 @@ impl Plan {
 }
 
 fn brokers(args: &VerifyArgs) -> Result<Source, Failure> {
+    let checked = args.brokers.iter().try_for_each(|broker| config::broker(broker));
+    checked.map_err(|error| Failure::usage(format!("--brokers: {error}")))?;
     let topic = |name: &String| Template::parse(name).map_err(|error| Failure::usage(format!("--topic: {error}")));
     let topics = args.topics.iter().map(topic).collect::<Result<_, _>>()?;
     let kafka = Kafka {
@@ -90,9 +92,12 @@ fn brokers(args: &VerifyArgs) -> Result<Source, Failure> {
 
 fn amqp(args: &VerifyArgs, uri: &str) -> Result<Source, Failure> {
     let wrong = |text: String| Failure::usage(format!("--amqp: {text}"));
+    warn_of_uri("--amqp", uri);
     let uri = TextSource::parse(uri);
     let text = uri.read().map_err(|error| wrong(error.to_string()))?;
     rabbitmq::uri::check(&text).map_err(wrong)?;
+    let management = args.management.as_deref().map(config::management_url).transpose();
+    let management = management.map_err(|error| Failure::usage(format!("--management: {error}")))?;
     let rabbitmq = RabbitMq {
         uris: vec![uri],
         username: None,
@@ -105,7 +110,7 @@ fn amqp(args: &VerifyArgs, uri: &str) -> Result<Source, Failure> {
         partitions: 1,
         declare: false,
         unroutable: Unroutable::DeadLetter,
-        management: args.management.clone(),
+        management,
     };
     Ok(queues(args, rabbitmq, args.queues.clone()))
 }

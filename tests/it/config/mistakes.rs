@@ -131,7 +131,7 @@ fn each_mistake_is_reported_with_its_file_and_key() {
         ),
         (
             "[endpoints.b]\npath = \"/b?c\"\nsecrets = [\"base64:AAAA\"]",
-            r#"forebay.toml: endpoints.b.path: "/b?c" has '?', which a URL's path cannot have as it is"#,
+            r#"forebay.toml: endpoints.b.path: "/b?…" has '?', which a URL's path cannot have as it is"#,
         ),
         (
             "[endpoints.b]\npath = \"/millicast/acme\"\nsecrets = [\"base64:AAAA\"]",

@@ -2,6 +2,7 @@
 //!
 //! The modules, in the order in which a webhook meets them:
 //!
+//! - `http` keeps the connection that it comes by, and hands on one request at a time,
 //! - [`ingress`] reads the request under limits of size and time,
 //! - [`provider`] verifies its signature over the raw bytes and turns it into an [`event`],
 //! - [`spool`] appends it to a durable log; the sender is answered after the fsync,
@@ -23,6 +24,8 @@ pub mod config;
 #[cfg(feature = "server")]
 pub mod dispatch;
 pub mod event;
+#[cfg(feature = "server")]
+mod http;
 #[cfg(feature = "server")]
 mod http_client;
 #[cfg(feature = "server")]

@@ -11,18 +11,17 @@ use std::{
 };
 
 use actix_web::{
-    App, HttpRequest, HttpResponse, HttpServer,
+    HttpRequest, HttpResponse,
     http::{
-        Method, StatusCode,
+        ConnectionType, Method, StatusCode,
         header::{self, HeaderValue},
     },
-    web,
 };
 use serde_json::{Value, json};
 
 use crate::{
     config,
-    ingress::{self, Bound},
+    http::{self, Bound, ConnectionLimits, ConnectionMetrics, Connections, ServerOptions},
     lifecycle::{Lifecycle, Phase},
     spool::{self, Spool},
     telemetry::Metrics,
@@ -30,8 +29,12 @@ use crate::{
 
 const BACKLOG_CONNECTIONS: u32 = 128;
 const CONNECTIONS_MAX: usize = 256;
+/// Unfinished heads may take so much memory together.
+const HEADS_BYTES_MAX: u64 = 1 << 20;
+/// How long a scraper's connection is kept. Probes get one each.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
 /// `/livez` and `/readyz` must answer while the process stops; nothing of value is cut off at the end.
-const SHUTDOWN_TIMEOUT_S: u64 = 1;
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);
 /// A write or sync that takes longer makes the replica unready: each event waits for it, and is answered 503 before.
 const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
@@ -61,30 +64,36 @@ pub fn bind(handed: Option<TcpListener>, config: &config::Admin, sources: Source
         address: config.listen,
         source,
     };
-    let listener = ingress::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
-    let server = HttpServer::new(move || {
+    let listener = http::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
+    let limits = ConnectionLimits {
+        connections_max: CONNECTIONS_MAX,
+        per_client_max: CONNECTIONS_MAX,
+        heads_bytes_max: HEADS_BYTES_MAX,
+        trusted_proxies: Vec::new(),
+    };
+    let metrics = ConnectionMetrics::new(http::Server::Admin, &sources.metrics);
+    let options = ServerOptions {
+        workers: 1,
+        backlog_connections: BACKLOG_CONNECTIONS,
+        keep_alive: KEEP_ALIVE,
+        proxy_protocol: false,
+        shutdown_deadline: SHUTDOWN_DEADLINE,
+    };
+    http::serve(listener, &options, Connections::new(limits, metrics), move || {
         let sources = sources.clone();
-        App::new().default_service(web::to(move |request| {
+        move |request, _| {
             let answer = sources.answer(&request);
             async move { answer }
-        }))
+        }
     })
-    .workers(1)
-    .max_connections(CONNECTIONS_MAX)
-    .disable_signals()
-    .shutdown_timeout(SHUTDOWN_TIMEOUT_S)
-    .listen(listener)
-    .map_err(failed)?;
-    let addresses = server.addrs();
-    let server = server.run();
-    Ok(Bound::new(addresses, server.handle(), server))
+    .map_err(failed)
 }
 
 impl Sources {
     fn answer(&self, request: &HttpRequest) -> HttpResponse {
         let answer: fn(&Self) -> HttpResponse = match request.uri().path() {
-            "/livez" => |_| text(StatusCode::OK, "ok\n".to_owned()),
-            "/readyz" => Self::ready,
+            "/livez" => |_| once(text(StatusCode::OK, "ok\n".to_owned())),
+            "/readyz" => |sources| once(sources.ready()),
             "/metrics" => Self::metrics,
             "/status" => |sources| json_text(StatusCode::OK, "application/json", &(sources.status)()),
             _ => {
@@ -147,6 +156,12 @@ fn stalled(spool: spool::State) -> Option<String> {
     (longest >= DISK_ANSWERS_WITHIN).then(|| format!("the disk has not answered for {} s", longest.as_secs()))
 }
 
+/// Of a probe, which comes with a connection of its own.
+fn once(mut answer: HttpResponse) -> HttpResponse {
+    answer.head_mut().set_connection_type(ConnectionType::Close);
+    answer
+}
+
 fn text(status: StatusCode, text: String) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("text/plain; charset=utf-8")
@@ -162,5 +177,5 @@ fn json_text(status: StatusCode, content_type: &'static str, document: &Value) -
 fn problem(status: StatusCode, code: &str, detail: &str) -> HttpResponse {
     HttpResponse::build(status)
         .content_type("application/problem+json")
-        .body(ingress::problem(status, code, detail))
+        .body(http::problem(status, code, detail))
 }

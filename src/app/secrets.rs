@@ -77,6 +77,7 @@ impl Endpoints {
                 receiver: opened.receiver.clone(),
                 replay_window: opened.endpoint.replay_window,
                 refused: refused.clone(),
+                allow: opened.endpoint.allow.clone(),
             })
             .collect()
     }

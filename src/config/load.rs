@@ -5,8 +5,8 @@ use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, tim
 use config::Value;
 
 use super::{
-    Admin, Config, Endpoint, Problems, SecretSource, Server, Shown, SinkKind, Spool, Tracing, exposure, near_keys,
-    problems::Found, source, table::Table, values,
+    Admin, AllowList, Config, Endpoint, Problems, SecretSource, Server, Shown, SinkKind, Spool, Tracing, exposure,
+    near_keys, problems::Found, source, table::Table, values,
 };
 use crate::{event::Provider, sink::kafka::check_sizes};
 
@@ -122,6 +122,16 @@ impl Loader<'_> {
         if server.listen == config.admin.listen && server.listen.port() != 0 {
             wrong("admin.listen", format!("{} is server.listen already", server.listen));
         }
+        if let Some(health) = &server.health_path
+            && let Some(endpoint) = config.endpoints.iter().find(|endpoint| endpoint.path == *health)
+        {
+            let text = format!("{health:?} is the path of endpoints.{} already", endpoint.name);
+            wrong("server.health_path", text);
+        }
+        if server.proxy_protocol && server.trusted_proxies.is_empty() {
+            let text = "without server.trusted_proxies nobody may say by it for whom he connects".to_owned();
+            wrong("server.proxy_protocol", text);
+        }
         if server.bodies_bytes_max < server.body_bytes_max {
             wrong(
                 "server.bodies_bytes_max",
@@ -222,6 +232,7 @@ impl Loader<'_> {
                 SECRETS_GRACE,
                 values::duration(seconds(0, 7 * 24 * 3600)),
             );
+            let allow = allow_list(&mut table);
             table.finish();
             Some(Endpoint {
                 name: name.to_owned(),
@@ -232,6 +243,7 @@ impl Loader<'_> {
                 replay_window,
                 secrets: secrets?,
                 secrets_grace,
+                allow,
             })
         });
         self.warnings.extend(unreadable.into_inner());
@@ -301,6 +313,25 @@ impl Loader<'_> {
     }
 }
 
+/// Who may send to an endpoint, and what becomes of others.
+fn allow_list(table: &mut Table<'_>) -> Option<AllowList> {
+    let networks = table.take("allow", |value| {
+        let networks = values::networks(value)?;
+        if networks.is_empty() {
+            return Err("empty: nobody could send; leave it out to let everybody".to_owned());
+        }
+        Ok(networks)
+    });
+    let refuses = table.take("allow_mode", values::word(&[("refuse", true), ("log", false)]));
+    if networks.is_none() && refuses.is_some() {
+        table.problem("allow_mode", "without allow nobody is refused or logged");
+    }
+    Some(AllowList {
+        networks: networks?,
+        refuses: refuses.unwrap_or(true),
+    })
+}
+
 /// What stands under a name of the user's own; `None` when it is not right.
 pub(super) struct Named<T> {
     pub name: String,
@@ -315,6 +346,10 @@ fn seconds(from: u64, to: u64) -> std::ops::RangeInclusive<Duration> {
     Duration::from_secs(from)..=Duration::from_secs(to)
 }
 
+fn connections(value: &Value) -> Result<usize, String> {
+    values::whole(1..=1_000_000)(value).map(|connections| connections as usize)
+}
+
 fn server(mut table: Table<'_>) -> Server {
     let server = Server {
         listen: table.take_or("listen", SocketAddr::from(([0, 0, 0, 0], 8080)), values::listen),
@@ -325,9 +360,7 @@ fn server(mut table: Table<'_>) -> Server {
             Duration::from_secs(10),
             values::duration(seconds(1, 600)),
         ),
-        connections_max: table.take_or("connections_max", 10_000, |value| {
-            values::whole(1..=1_000_000)(value).map(|connections| connections as usize)
-        }),
+        connections_max: table.take_or("connections_max", 10_000, connections),
         streams_max: table.take_or("streams_max", 200_000, |value| {
             values::whole(1..=100_000_000)(value).map(|streams| streams as usize)
         }),
@@ -340,19 +373,22 @@ fn server(mut table: Table<'_>) -> Server {
             Duration::from_secs(30),
             values::duration(seconds(1, 3600)),
         ),
-        trusted_proxies: table.take_or("trusted_proxies", Vec::new(), |value| {
-            values::list(value)?
-                .iter()
-                .map(|network| values::network(network))
-                .collect()
-        }),
+        trusted_proxies: table.take_or("trusted_proxies", Vec::new(), values::networks),
+        connections_per_client_max: table.take_or("connections_per_client_max", 1000, connections),
+        keep_alive: table.take_or(
+            "keep_alive",
+            Duration::from_secs(75),
+            values::duration(seconds(2, 3600)),
+        ),
+        health_path: table.take("health_path", values::path),
+        proxy_protocol: table.take_or("proxy_protocol", false, values::flag),
     };
     table.finish();
     server
 }
 
 fn admin(mut table: Table<'_>) -> Admin {
-    let listen = table.take_or("listen", SocketAddr::from(([0, 0, 0, 0], 9464)), values::listen);
+    let listen = table.take_or("listen", SocketAddr::from(([127, 0, 0, 1], 9464)), values::listen);
     table.finish();
     Admin { listen }
 }

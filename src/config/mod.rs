@@ -16,7 +16,13 @@ mod source;
 mod table;
 mod values;
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+    time::Duration,
+};
 
 use crate::{
     event::{Provider, render::Mode},
@@ -65,6 +71,14 @@ pub struct Server {
     pub bodies_bytes_max: u64,
     pub body_deadline: Duration,
     pub connections_max: usize,
+    /// Of one client; the trusted proxies themselves are not counted.
+    pub connections_per_client_max: usize,
+    /// How long a connection is kept between an answer and the next request.
+    pub keep_alive: Duration,
+    /// A path that is answered 200 while webhooks are taken in; `None`: there is none.
+    pub health_path: Option<String>,
+    /// Connections of trusted proxies begin with a header of the PROXY protocol, version 2.
+    pub proxy_protocol: bool,
     /// How many streams' newest times are remembered.
     pub streams_max: usize,
     /// How many ids of events are remembered.
@@ -77,8 +91,47 @@ pub struct Server {
 /// An IP network in CIDR notation, or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Network {
-    pub address: std::net::IpAddr,
+    pub address: IpAddr,
     pub prefix_bits: u8,
+}
+
+impl Network {
+    /// Whether it holds `address`; one of IPv4 that is written as one of IPv6 counts as what it is.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        let (network_bits, bits, width) = match (self.address.to_canonical(), address.to_canonical()) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                (u128::from(network.to_bits()), u128::from(address.to_bits()), 32)
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => (network.to_bits(), address.to_bits(), 128),
+            _ => return false,
+        };
+        let host_bits = width - u32::from(self.prefix_bits).min(width);
+        (network_bits ^ bits).checked_shr(host_bits).unwrap_or(0) == 0
+    }
+}
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!(
+                r#"{:?} is not a network such as "10.0.0.0/8" or "2001:db8::1""#,
+                Shown(text)
+            )
+        };
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| wrong())?;
+        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|bits| *bits <= bits_max).ok_or_else(wrong)?,
+            None => bits_max,
+        };
+        Ok(Self { address, prefix_bits })
+    }
 }
 
 /// `[admin]`
@@ -123,6 +176,16 @@ pub struct Endpoint {
     pub secrets: Vec<SecretSource>,
     /// How long a source that cannot be read keeps what it last held, while another can be read.
     pub secrets_grace: Duration,
+    /// `None`: everybody may send.
+    pub allow: Option<AllowList>,
+}
+
+/// Who may send to an endpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowList {
+    pub networks: Vec<Network>,
+    /// Others are refused; else they are only counted and logged.
+    pub refuses: bool,
 }
 
 /// `[sinks.<name>]`
@@ -283,5 +346,18 @@ impl Template {
             [Part::Literal(topic)] => Some(topic),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_of_no_bits_holds_every_address_of_its_family() {
+        let network = |text: &str| text.parse::<Network>().unwrap();
+        assert!(network("0.0.0.0/0").contains("203.0.113.5".parse().unwrap()));
+        assert!(network("::/0").contains("2001:db8::1".parse().unwrap()));
+        assert!(!network("0.0.0.0/0").contains("2001:db8::1".parse().unwrap()));
     }
 }

@@ -1,10 +1,6 @@
 //! Reads single values: what is wrong with one fits after its key.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
-    time::Duration,
-};
+use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use config::{Value, ValueKind};
 
@@ -187,25 +183,9 @@ pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Val
     }
 }
 
-/// `10.0.0.0/8`, `2001:db8::/32`, or a single address.
-pub(super) fn network(text: &str) -> Result<Network, String> {
-    let wrong = || {
-        format!(
-            r#"{:?} is not a network such as "10.0.0.0/8" or "2001:db8::1""#,
-            Shown(text)
-        )
-    };
-    let (address, prefix) = match text.split_once('/') {
-        Some((address, prefix)) => (address, Some(prefix)),
-        None => (text, None),
-    };
-    let address: IpAddr = address.parse().map_err(|_| wrong())?;
-    let bits_max = if address.is_ipv4() { 32 } else { 128 };
-    let prefix_bits = match prefix {
-        Some(prefix) => prefix.parse().ok().filter(|bits| *bits <= bits_max).ok_or_else(wrong)?,
-        None => bits_max,
-    };
-    Ok(Network { address, prefix_bits })
+/// A list of `10.0.0.0/8`, `2001:db8::/32`, or single addresses.
+pub(super) fn networks(value: &Value) -> Result<Vec<Network>, String> {
+    list(value)?.iter().map(|network| network.parse()).collect()
 }
 
 /// An endpoint's path: compared byte by byte with a request's, so it holds nothing that a client would escape.

@@ -14,10 +14,7 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use crate::{provider::SignatureError, spool::AppendError};
-
-/// Tells a client that keeps connections how long they stay open, so that it does not send on one that is closing.
-const KEEP_ALIVE_HINT: (&str, &str) = ("keep-alive", "timeout=10");
+use crate::{http::problem, lifecycle::Phase, provider::SignatureError, spool::AppendError};
 
 /// Why a request was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +22,10 @@ pub(super) enum Refusal {
     Path,
     Method,
     Upgrade,
+    /// The endpoint's allow list has another client's address.
+    NotAllowed,
+    /// The client whom a trusted proxy names has as many connections as one may have.
+    ClientFull,
     TooLarge,
     Deadline,
     TooSlow,
@@ -34,6 +35,8 @@ pub(super) enum Refusal {
     Framing,
     /// The memory set aside for bodies is used up.
     BodiesFull,
+    /// Too many large bodies wait for being verified.
+    VerifyingFull,
     Signature(SignatureError),
     Spool(AppendError),
     /// The disk did not answer in time. The record may still become durable.
@@ -47,12 +50,14 @@ impl Refusal {
         match self {
             Refusal::Path => StatusCode::NOT_FOUND,
             Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
+            Refusal::NotAllowed => StatusCode::FORBIDDEN,
+            Refusal::ClientFull => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Upgrade | Refusal::Incomplete | Refusal::Framing | Refusal::Signature(_) => {
                 StatusCode::BAD_REQUEST
             }
             Refusal::TooLarge | Refusal::Spool(AppendError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
             Refusal::Deadline | Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Refusal::BodiesFull | Refusal::Spool(_) | Refusal::Late | Refusal::Stopping => {
+            Refusal::BodiesFull | Refusal::VerifyingFull | Refusal::Spool(_) | Refusal::Late | Refusal::Stopping => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Refusal::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
@@ -65,12 +70,15 @@ impl Refusal {
             Refusal::Path => "not_found",
             Refusal::Method => "method_not_allowed",
             Refusal::Upgrade => "upgrade_not_supported",
+            Refusal::NotAllowed => "not_allowed",
+            Refusal::ClientFull => "client_connections",
             Refusal::TooLarge => "body_too_large",
             Refusal::Deadline => "body_deadline",
             Refusal::TooSlow => "body_too_slow",
             Refusal::Incomplete => "body_incomplete",
             Refusal::Framing => "body_framing",
             Refusal::BodiesFull => "bodies_full",
+            Refusal::VerifyingFull => "verifying_full",
             Refusal::Signature(SignatureError::Missing) => "signature_missing",
             Refusal::Signature(SignatureError::Malformed) => "signature_malformed",
             Refusal::Signature(SignatureError::Wrong) => "signature_wrong",
@@ -91,12 +99,15 @@ impl Refusal {
             Refusal::Path => "no endpoint has this path",
             Refusal::Method => "webhooks are sent with POST",
             Refusal::Upgrade => "the connection is not upgraded",
+            Refusal::NotAllowed => "the endpoint does not take webhooks from this address",
+            Refusal::ClientFull => "the client has connections_per_client_max connections",
             Refusal::TooLarge => "the body is larger than body_bytes_max",
             Refusal::Deadline => "the body was not complete within body_deadline",
             Refusal::TooSlow => "the body came more slowly than 1 KiB a second",
             Refusal::Incomplete => "the body ended before its length",
             Refusal::Framing => "the body's framing is malformed",
             Refusal::BodiesFull => "the memory for bodies is used up",
+            Refusal::VerifyingFull => "too many large bodies are being verified",
             Refusal::Signature(_) => "the signature is not right",
             Refusal::Spool(AppendError::Full) => "the spool is full",
             Refusal::Spool(AppendError::BulkFull) => "the share of the spool for pictures is full",
@@ -125,7 +136,10 @@ impl Refusal {
         if self == Refusal::Method {
             response.insert_header((header::ALLOW, "POST"));
         }
-        if self.status() == StatusCode::SERVICE_UNAVAILABLE {
+        if matches!(
+            self.status(),
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        ) {
             response.insert_header((header::RETRY_AFTER, self.retry_after_s()));
         }
         if self.closes() {
@@ -144,33 +158,28 @@ impl Refusal {
         }))
     }
 
-    /// Whether the connection cannot, or should not, serve another request.
+    /// Whether the connection is closed: it is after every refusal, but of a request that was verified.
     fn closes(self) -> bool {
-        !matches!(
-            self,
-            Refusal::Path | Refusal::Method | Refusal::Signature(_) | Refusal::Spool(_) | Refusal::Late
-        )
+        !matches!(self, Refusal::Spool(_) | Refusal::Late)
     }
+}
+
+/// The answer to a load balancer that asks the public server how it is.
+pub(super) fn health(phase: Phase) -> HttpResponse {
+    let (status, text) = match phase {
+        Phase::Ready => (StatusCode::OK, "ok\n"),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    };
+    HttpResponse::build(status)
+        .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
+        .body(text)
 }
 
 /// The answer to a request whose record is durable.
 pub(super) fn accepted() -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-        .insert_header(KEEP_ALIVE_HINT)
         .body("OK")
-}
-
-/// A problem document (RFC 9457).
-pub(crate) fn problem(status: StatusCode, code: &str, detail: &str) -> Bytes {
-    let document = serde_json::json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or_default(),
-        "status": status.as_u16(),
-        "code": code,
-        "detail": detail,
-    });
-    Bytes::from(document.to_string())
 }
 
 /// An answer that holds on to what was not read of the request.
@@ -199,12 +208,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hint_is_the_time_that_connections_stay_open() {
-        let (_, hint) = KEEP_ALIVE_HINT;
-        assert_eq!(hint, format!("timeout={}", super::super::KEEP_ALIVE.as_secs()));
-    }
-
-    #[test]
     fn every_reason_is_documented_with_its_status() {
         let signature = [
             SignatureError::Missing,
@@ -226,6 +229,9 @@ mod tests {
             Refusal::Path,
             Refusal::Method,
             Refusal::Upgrade,
+            Refusal::NotAllowed,
+            Refusal::ClientFull,
+            Refusal::VerifyingFull,
             Refusal::TooLarge,
             Refusal::Deadline,
             Refusal::TooSlow,
@@ -255,7 +261,7 @@ mod tests {
             document,
             serde_json::json!({
                 "type": "about:blank", "title": "Service Unavailable", "status": 503,
-                "code": "spool_full", "detail": "the spool is full",
+                "code": "spool_full", "reason": "spool_full", "detail": "the spool is full",
             })
         );
     }

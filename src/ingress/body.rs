@@ -1,12 +1,6 @@
 //! Reads a body, within its limits of size, memory and time.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::time::Duration;
 
 use actix_web::{
     dev::Payload,
@@ -17,90 +11,66 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
-use super::answer::Refusal;
+use super::{
+    answer::Refusal,
+    budget::{BodyBudget, Reservation},
+};
+use crate::http::Link;
 
 /// How long a body may be slower than [`RATE_MIN_BYTES_PER_S`].
 const RATE_GRACE: Duration = Duration::from_secs(2);
 /// The lowest rate of a body, on average since its head.
 const RATE_MIN_BYTES_PER_S: u64 = 1024;
-/// Memory for a body of unknown length is reserved in steps of this.
-const RESERVATION_STEP_BYTES: u64 = 64 * 1024;
+/// A body that does not come in one piece first gets so much memory, and then twice as much each time.
+const FIRST_CAPACITY_BYTES: u64 = 16 * 1024;
 
 /// The limits of one body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct BodyLimits {
     pub bytes_max: u64,
     pub deadline: Duration,
 }
 
-/// The memory set aside for all bodies that are being read.
-#[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<AtomicU64>);
-
-/// A part of the [`Budget`], given back when dropped.
-#[derive(Debug)]
-pub(super) struct Reservation {
-    budget: Budget,
-    bytes: u64,
-}
-
-impl Budget {
-    pub fn new(bytes: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(bytes)))
-    }
-
-    fn reserve(&self, bytes: u64) -> Result<Reservation, Refusal> {
-        let mut reservation = Reservation {
-            budget: self.clone(),
-            bytes: 0,
-        };
-        reservation.grow(bytes)?;
-        Ok(reservation)
-    }
-}
-
-impl Reservation {
-    fn grow(&mut self, bytes: u64) -> Result<(), Refusal> {
-        self.budget
-            .0
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(bytes))
-            .map_err(|_| Refusal::BodiesFull)?;
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.budget.0.fetch_add(self.bytes, Ordering::Relaxed);
-    }
-}
-
-/// Reads the whole of `payload`. Its memory is reserved before it is read, and counts until the reservation is dropped.
+/// Reads the whole of `payload`, which came by `link`. What has come is reserved, until the reservation is dropped.
 pub(super) async fn read(
     headers: &HeaderMap,
     payload: &mut Payload,
-    limits: Limits,
-    budget: &Budget,
+    link: &Link,
+    limits: BodyLimits,
+    budget: &BodyBudget,
 ) -> Result<(Bytes, Reservation), Refusal> {
     let length = declared_bytes(headers)?;
     if length.is_some_and(|length| length > limits.bytes_max) {
         return Err(Refusal::TooLarge);
     }
-    let mut reservation = budget.reserve(length.unwrap_or(0))?;
+    let reservation = budget.open(link.place().is_verified());
+    let body = tokio::select! {
+        biased;
+        body = read_reserved(length, payload, link, limits, &reservation) => body?,
+        () = reservation.given_up() => return Err(Refusal::BodiesFull),
+    };
+    reservation.complete();
+    Ok((body, reservation))
+}
+
+async fn read_reserved(
+    length: Option<u64>,
+    payload: &mut Payload,
+    link: &Link,
+    limits: BodyLimits,
+    reservation: &Reservation,
+) -> Result<Bytes, Refusal> {
     let mut pace = Pace::new(limits.deadline);
     let mut body = Body::default();
-    while let Some(chunk) = pace.next(payload, body.len()).await? {
-        let bytes = body.len() + chunk.len() as u64;
-        if bytes > limits.bytes_max {
+    while let Some(chunk) = pace.next(payload, body.len(), link).await? {
+        if body.len() + chunk.len() as u64 > limits.bytes_max {
             return Err(Refusal::TooLarge);
         }
-        if bytes > reservation.bytes {
-            reservation.grow((bytes - reservation.bytes).max(RESERVATION_STEP_BYTES))?;
-        }
-        body.push(chunk, length);
+        let capacity = body.capacity_for(&chunk, length.unwrap_or(limits.bytes_max));
+        reservation.set(capacity)?;
+        body.push(chunk, capacity);
     }
-    Ok((body.finish(), reservation))
+    Ok(body.finish())
 }
 
 /// The length that the head declares; none for a chunked body.
@@ -124,16 +94,30 @@ impl Body {
         (self.first.len() + self.rest.len()) as u64
     }
 
-    fn push(&mut self, chunk: Bytes, length: Option<u64>) {
-        if self.rest.is_empty() {
-            if self.first.is_empty() {
-                self.first = chunk;
-                return;
-            }
-            let length = length.and_then(|length| usize::try_from(length).ok()).unwrap_or(0);
-            self.rest.reserve(length.max(self.first.len() + chunk.len()));
-            self.rest.extend_from_slice(&std::mem::take(&mut self.first));
+    /// How much memory the body takes with this chunk: no more than twice what has come, nor than it can become.
+    fn capacity_for(&self, chunk: &Bytes, length_max: u64) -> u64 {
+        let length = self.len() + chunk.len() as u64;
+        if self.len() == 0 {
+            return length;
         }
+        let mut capacity = (self.rest.capacity() as u64).max(FIRST_CAPACITY_BYTES);
+        while capacity < length {
+            capacity *= 2;
+        }
+        capacity.min(length_max).max(length)
+    }
+
+    fn push(&mut self, chunk: Bytes, capacity: u64) {
+        if self.len() == 0 {
+            self.first = chunk;
+            return;
+        }
+        let first = std::mem::take(&mut self.first);
+        let more = (capacity as usize).saturating_sub(self.rest.len());
+        if self.rest.capacity() < capacity as usize {
+            self.rest.reserve(more);
+        }
+        self.rest.extend_from_slice(&first);
         self.rest.extend_from_slice(&chunk);
     }
 
@@ -164,7 +148,7 @@ impl Pace {
     }
 
     /// The next piece, none at the end of the body.
-    async fn next(&mut self, payload: &mut Payload, read_bytes: u64) -> Result<Option<Bytes>, Refusal> {
+    async fn next(&mut self, payload: &mut Payload, read_bytes: u64, link: &Link) -> Result<Option<Bytes>, Refusal> {
         loop {
             let next = timeout_at(self.check, payload.next()).await;
             if Instant::now() >= self.check {
@@ -173,7 +157,10 @@ impl Pace {
             match next {
                 Ok(None) => return Ok(None),
                 Ok(Some(Ok(chunk))) => return Ok(Some(chunk)),
-                Ok(Some(Err(PayloadError::Incomplete(_)))) => return Err(Refusal::Incomplete),
+                // What is no chunk looks to actix-web like a body that ended too early.
+                Ok(Some(Err(PayloadError::Incomplete(_)))) if !link.chunks_are_malformed() => {
+                    return Err(Refusal::Incomplete);
+                }
                 Ok(Some(Err(_))) => return Err(Refusal::Framing),
                 Err(_) => {}
             }
@@ -199,14 +186,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reservation_comes_back_and_never_exceeds_the_budget() {
-        let budget = Budget::new(100);
-        let mut first = budget.reserve(60).unwrap();
-        assert_eq!(budget.reserve(41).unwrap_err(), Refusal::BodiesFull);
-        first.grow(40).unwrap();
-        assert_eq!(first.grow(1).unwrap_err(), Refusal::BodiesFull);
-        drop(first);
-        assert_eq!(budget.reserve(100).unwrap().bytes, 100);
+    fn a_body_takes_no_more_than_twice_what_has_come() {
+        let mut body = Body::default();
+        let mut come = 0;
+        for piece in [100, 20_000, 1, 50_000, 200_000, 730_000] {
+            let chunk = Bytes::from(vec![b'x'; piece]);
+            let capacity = body.capacity_for(&chunk, 1_000_000);
+            body.push(chunk, capacity);
+            come += piece as u64;
+            assert_eq!(body.len(), come);
+            assert!(
+                capacity >= come && capacity <= (2 * come).max(FIRST_CAPACITY_BYTES),
+                "{capacity} for {come}"
+            );
+            assert!(capacity <= 1_000_101, "{capacity} is more than it can become");
+        }
+        assert_eq!(body.finish().len() as u64, come);
     }
 
     #[test]
@@ -214,7 +209,9 @@ mod tests {
         for pieces in [vec![], vec!["one"], vec!["one", "two"], vec!["one", "two", "three"]] {
             let mut body = Body::default();
             for piece in &pieces {
-                body.push(Bytes::from_static(piece.as_bytes()), None);
+                let chunk = Bytes::from_static(piece.as_bytes());
+                let capacity = body.capacity_for(&chunk, 100);
+                body.push(chunk, capacity);
             }
             assert_eq!(body.finish(), pieces.concat());
         }

@@ -10,6 +10,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec};
 
 use super::{RefusedRequests, answer::Refusal, other_accounts::OtherAccounts};
 use crate::{
+    config::AllowList,
     event::Event,
     provider::{KINDS, SignatureError, millicast::Receiver},
     telemetry::{Metrics, Seldom},
@@ -18,11 +19,14 @@ use crate::{
 /// The label of requests to no endpoint.
 const NONE: &str = "none";
 /// Every status code that a request is answered with; the label is one of these.
-const CODES: [u16; 8] = [200, 400, 404, 405, 408, 413, 500, 503];
+const CODES: [u16; 10] = [200, 400, 403, 404, 405, 408, 413, 429, 500, 503];
 /// The label of all other kinds, for kinds come from the wire.
 const KIND_OTHER: &str = "other";
 /// An endpoint logs one refusal in this time, and counts the rest.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Of a path that no endpoint has, so much is logged.
+const PATH_SHOWN_BYTES_MAX: usize = 120;
 
 /// What serves the requests of one path.
 pub(super) struct Served {
@@ -31,6 +35,7 @@ pub(super) struct Served {
     pub replay_window: Duration,
     pub other_accounts: OtherAccounts,
     pub refused: Arc<RefusedRequests>,
+    pub allow: Option<AllowList>,
     pub told: Told,
 }
 
@@ -46,7 +51,9 @@ pub(super) struct Told {
     signature_malformed: IntCounter,
     signature_wrong: IntCounter,
     ack_seconds: Histogram,
+    unexpected_clients: IntCounter,
     refusals: Seldom,
+    strangers: Seldom,
 }
 
 /// One counter for each kind.
@@ -74,7 +81,9 @@ impl Told {
             signature_malformed: signature("malformed"),
             signature_wrong: signature("wrong"),
             ack_seconds: metrics.ack_seconds.with_label_values(&[endpoint]),
+            unexpected_clients: metrics.unexpected_clients.with_label_values(&[endpoint]),
             refusals: Seldom::new(REFUSAL_LOG_INTERVAL),
+            strangers: Seldom::new(REFUSAL_LOG_INTERVAL),
         }
     }
 
@@ -102,13 +111,17 @@ impl Told {
         }
     }
 
+    /// A client sent whom the endpoint's allow list does not have. Where that is no refusal, it is logged here.
+    pub fn unexpected_client(&self, client: IpAddr, refused: bool) {
+        self.unexpected_clients.inc();
+        if !refused && let Some(more) = self.strangers.due(Instant::now()) {
+            let endpoint = &self.endpoint;
+            tracing::warn!(endpoint, %client, more, "a client sent that the endpoint's allow list does not have");
+        }
+    }
+
     /// A request was refused. What only the log wants to know is asked only if there is to be a line.
-    pub fn refused(
-        &self,
-        refusal: Refusal,
-        client: impl FnOnce() -> Option<IpAddr>,
-        trace_id: impl FnOnce() -> Option<String>,
-    ) {
+    pub fn refused(&self, refusal: Refusal, client: IpAddr, path: &str, trace_id: impl FnOnce() -> Option<String>) {
         let code = refusal.status().as_u16();
         self.count(code);
         if let Refusal::Signature(error) = refusal {
@@ -119,12 +132,12 @@ impl Told {
             }
         }
         if let Some(more) = self.refusals.due(Instant::now()) {
-            let client = client().map(|address| address.to_string()).unwrap_or_default();
             tracing::warn!(
                 endpoint = self.endpoint,
                 code,
                 reason = refusal.code(),
-                client,
+                %client,
+                path = (refusal == Refusal::Path).then(|| shown(path)),
                 trace_id = trace_id(),
                 more,
                 "refused a request"
@@ -136,6 +149,13 @@ impl Told {
         let index = CODES.iter().position(|known| *known == code);
         self.requests[index.expect("every answer's code is in the table")].inc();
     }
+}
+
+/// A path as a log line shows it: no control characters, and not all of a long one.
+fn shown(path: &str) -> String {
+    let cut = path.floor_char_boundary(PATH_SHOWN_BYTES_MAX);
+    let more = if cut < path.len() { "…" } else { "" };
+    format!("{}{more}", path[..cut].escape_debug())
 }
 
 impl ByKind {
@@ -158,6 +178,14 @@ impl ByKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_logged_escaped_and_cut() {
+        assert_eq!(shown("/millicast/acme"), "/millicast/acme");
+        assert_eq!(shown("/a\nb\u{1b}"), "/a\\nb\\u{1b}");
+        let long = shown(&format!("/{}", "ä".repeat(1000)));
+        assert!(long.len() <= PATH_SHOWN_BYTES_MAX + 3 && long.ends_with('…'), "{long}");
+    }
 
     #[test]
     fn a_kind_from_the_wire_never_becomes_a_label() {

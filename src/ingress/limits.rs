@@ -3,9 +3,8 @@
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::BindError;
+use crate::http;
 
-/// A connection takes its socket and the guard's copy of it.
-const FILES_PER_CONNECTION: u64 = 2;
 /// Files that the rest of the process may have open: segments, cursors, brokers, the admin server.
 const FILES_RESERVED: u64 = 256;
 
@@ -37,8 +36,10 @@ pub(super) fn connections_max(wanted: usize) -> Result<usize, BindError> {
 }
 
 fn affordable(files: u64, wanted: usize) -> usize {
-    let possible = files.saturating_sub(FILES_RESERVED) / FILES_PER_CONNECTION;
-    usize::try_from(possible).unwrap_or(usize::MAX).min(wanted)
+    let possible = files.saturating_sub(FILES_RESERVED);
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    let most = possible.saturating_sub(http::files_for(0)) / 9 * 8;
+    most.min(wanted)
 }
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ mod tests {
     fn connections_are_limited_by_open_files() {
         for (files, wanted, expected) in [
             (u64::MAX, 10_000, 10_000),
-            (1024, 10_000, 384),
+            (1024, 10_000, 664),
             (1024, 100, 100),
             (256, 100, 0),
             (10, 100, 0),

@@ -6,35 +6,35 @@
 //!
 //! | what | limit | then |
 //! |---|---|---|
-//! | connections | `connections_max`, and what the process may have open | wait in the backlog |
-//! | the first head of a connection | 5 s | 408, closed |
-//! | a later head | 13 s after the answer before it (`connections`) | closed |
+//! | connections | `connections_max`, and what the process may have open | the one that is missed least is closed |
+//! | connections of one client | `connections_per_client_max` | closed, or 429 |
+//! | a head | 16 KiB, and 5 s from its first byte | 431 or 408, closed |
+//! | between requests | `keep_alive` | closed |
 //! | one body | `body_bytes_max` | 413, closed |
-//! | all bodies that are being read | `bodies_bytes_max` | 503 |
+//! | all bodies that have come and are not on disk | `bodies_bytes_max` | 503 |
 //! | from the head to the last byte | `body_deadline`, and a lowest rate (`body`) | 408, closed |
 //! | the fsync | 2.5 s | 503; the record may still become durable |
 //!
-//! The order of the checks is the order of their cost: path, method, phase, size, memory, then the body, its signature,
-//! and only then what it says. It is HTTP/1.1 only; nothing decompresses a body, for the signature is over its bytes as they came.
+//! Those of connections and heads are kept by [`crate::http`]. A connection stays open only after a request that was
+//! verified. The order of the checks is the order of their cost: path, method, client, phase, the form of the signature,
+//! size, memory, then the body, its signature, and only then what it says. It is HTTP/1.1 only; nothing decompresses a
+//! body, for the signature is over its bytes as they came.
 
 mod answer;
 mod appends;
 mod body;
-mod bound;
-mod connections;
+mod budget;
 mod endpoint;
 mod lateness;
 mod limits;
 mod other_accounts;
-mod peer;
 mod refused;
 mod seen_ids;
 mod service;
 mod spans;
+mod verification;
 
-pub(crate) use answer::problem;
-pub(crate) use bound::listen;
-pub use bound::{Bound, Handle};
+pub use crate::http::{Bound, Handle};
 pub use lateness::Lateness;
 pub use refused::RefusedRequests;
 
@@ -46,27 +46,24 @@ use std::{
     time::Duration,
 };
 
-use actix_web::{App, HttpServer, web};
-
 use crate::{
-    config,
+    config::{self, AllowList},
+    http::{self, ConnectionLimits, ConnectionMetrics, Connections, HEAD_BYTES_MAX, ServerOptions},
     lifecycle::Lifecycle,
     provider::millicast::Receiver,
     spool::Spool,
     telemetry::{Metrics, Traces},
 };
 use appends::Appends;
-use connections::Connections;
+use budget::BodyBudget;
 use service::Service;
 
 /// Connections that wait for being accepted.
 const BACKLOG_CONNECTIONS: u32 = 4096;
-/// A connection's first head must be complete within this.
-const HEAD_DEADLINE: Duration = Duration::from_secs(5);
-/// How long a connection stays open between requests; longer than [`connections`] lets it be stuck.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// How long a peer that was refused may go on sending before its connection is reset.
-const LINGER: Duration = Duration::from_secs(1);
+/// Unfinished heads may take so much memory together; a sender's head is complete with its first packet.
+const HEADS_BYTES_MAX: u64 = 32 << 20;
+/// How often the metrics of the memory for bodies are brought up to date.
+const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A place where one sender's webhooks arrive.
 #[derive(Clone)]
@@ -79,6 +76,8 @@ pub struct Endpoint {
     /// How far back an event may have been sent, or its id have been seen, without being marked. Zero: any.
     pub replay_window: Duration,
     pub refused: Arc<RefusedRequests>,
+    /// `None`: everybody may send.
+    pub allow: Option<AllowList>,
 }
 
 /// Why the server could not be set up.
@@ -105,50 +104,57 @@ pub fn bind(
     traces: Traces,
 ) -> Result<Bound, BindError> {
     let connections_max = limits::connections_max(config.connections_max)?;
-    let workers = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(connections_max);
-    let listener = listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(|source| BindError::Listen {
+    let listen_error = |source| BindError::Listen {
         address: config.listen,
         source,
-    })?;
-    let connections = Arc::new(Connections::new(metrics.connections.clone()));
-    let service = Arc::new(Service::new(config, endpoints, lifecycle, &metrics, traces));
-
-    let registry = Arc::clone(&connections);
-    let server = HttpServer::new(move || {
+    };
+    let listener = http::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(listen_error)?;
+    let limits = ConnectionLimits {
+        connections_max,
+        per_client_max: config.connections_per_client_max,
+        heads_bytes_max: HEADS_BYTES_MAX.min((connections_max * HEAD_BYTES_MAX) as u64),
+        trusted_proxies: config.trusted_proxies.clone(),
+    };
+    let connections = Connections::new(limits, ConnectionMetrics::new(http::Server::Public, &metrics));
+    let options = ServerOptions {
+        workers: std::thread::available_parallelism().map_or(1, usize::from),
+        backlog_connections: BACKLOG_CONNECTIONS,
+        keep_alive: config.keep_alive,
+        proxy_protocol: config.proxy_protocol,
+        shutdown_deadline: config.shutdown_deadline,
+    };
+    let budget = BodyBudget::new(config.bodies_bytes_max, config.body_bytes_max);
+    let service = Service::new(config, endpoints, budget.clone(), lifecycle, &metrics, traces);
+    let service = Arc::new(service);
+    let bound = http::serve(listener, &options, connections, move || {
         let service = Arc::clone(&service);
         // Called on each worker's own thread.
         let appends = Appends::open(spool.clone());
-        App::new().default_service(web::to(move |request, payload: web::Payload| {
+        move |request, payload| {
             let (service, appends) = (Arc::clone(&service), Rc::clone(&appends));
-            async move { service.answer(&appends, request, payload.into_inner()).await }
-        }))
-    })
-    .workers(workers)
-    .max_connections(connections_max / workers)
-    .backlog(BACKLOG_CONNECTIONS)
-    .client_request_timeout(HEAD_DEADLINE)
-    .client_disconnect_timeout(LINGER)
-    .keep_alive(KEEP_ALIVE)
-    .tcp_nodelay(true)
-    .on_connect(move |stream, extensions| registry.enter(stream, extensions))
-    .disable_signals()
-    .shutdown_timeout(config.shutdown_deadline.as_secs().max(1))
-    .listen(listener)
-    .map_err(|source| BindError::Listen {
-        address: config.listen,
-        source,
-    })?;
-
-    let addresses = server.addrs();
-    let server = server.run();
-    let watched = Arc::clone(&connections);
-    let bound = Bound::new(addresses, server.handle(), async move {
-        tokio::select! {
-            result = server => result,
-            () = watched.watch() => unreachable!("the guard of connections never ends"),
+            async move { service.answer(&appends, request, payload).await }
         }
     });
-    Ok(bound.with_connections(connections))
+    Ok(bound.map_err(listen_error)?.beside(observe(budget, metrics)))
+}
+
+/// Keeps the metrics of the memory for bodies up to date.
+async fn observe(budget: BodyBudget, metrics: Arc<Metrics>) {
+    let limit = |name| {
+        let used = metrics.limit_used.with_label_values(&[name]);
+        (used, metrics.limit_max.with_label_values(&[name]))
+    };
+    let (bytes, bytes_max) = limit("bodies_bytes");
+    let (large_bytes, large_bytes_max) = limit("large_bodies_bytes");
+    loop {
+        let reading = budget.reading();
+        http::observe_limit(&bytes, &bytes_max, reading.bytes, budget.bytes_max());
+        http::observe_limit(
+            &large_bytes,
+            &large_bytes_max,
+            reading.large_bytes,
+            budget.large_bytes_max(),
+        );
+        tokio::time::sleep(OBSERVE_INTERVAL).await;
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     rc::Rc,
     sync::Arc,
@@ -23,20 +24,21 @@ use super::{
     Endpoint,
     answer::{self, Refusal},
     appends::Appends,
-    body::{self, Budget, Limits},
-    connections::Entry,
+    body::{self, BodyLimits},
+    budget::BodyBudget,
     endpoint::{Served, Told},
     lateness::Lateness,
     other_accounts::OtherAccounts,
-    peer,
     seen_ids::SeenIds,
     spans::RequestSpan,
+    verification::{RequestHeaders, Verification},
 };
 use crate::{
     config,
-    event::{Content, Event, Time},
+    event::{Content, Event},
+    http::{self, Link},
     lifecycle::{Lifecycle, Phase},
-    provider::{Headers, Unverified, millicast::SIGNATURE},
+    provider::{Headers as _, millicast::SIGNATURE},
     spool::{Answer, Class},
     telemetry::{Metrics, Traces},
 };
@@ -49,8 +51,10 @@ const ACK_DEADLINE: Duration = Duration::from_millis(2500);
 pub(super) struct Service {
     by_path: HashMap<String, Served>,
     no_endpoint: Told,
-    limits: Limits,
-    budget: Budget,
+    health_path: Option<String>,
+    limits: BodyLimits,
+    budget: BodyBudget,
+    verification: Verification,
     lateness: Lateness,
     seen_ids: SeenIds,
     trusted_proxies: Vec<config::Network>,
@@ -58,10 +62,19 @@ pub(super) struct Service {
     traces: Traces,
 }
 
+/// A request, and who sent it.
+struct Arrived<'a> {
+    request: &'a HttpRequest,
+    link: &'a Link,
+    client: IpAddr,
+    served: Option<&'a Served>,
+}
+
 impl Service {
     pub fn new(
         config: &config::Server,
         endpoints: Vec<Endpoint>,
+        budget: BodyBudget,
         lifecycle: Arc<Lifecycle>,
         metrics: &Metrics,
         traces: Traces,
@@ -76,6 +89,7 @@ impl Service {
                 replay_window: endpoint.replay_window,
                 receiver: endpoint.receiver,
                 refused: endpoint.refused,
+                allow: endpoint.allow,
                 path: endpoint.path,
             };
             (served.path.clone(), served)
@@ -83,11 +97,13 @@ impl Service {
         Self {
             by_path: served.collect(),
             no_endpoint: Told::none(metrics),
-            limits: Limits {
+            health_path: config.health_path.clone(),
+            limits: BodyLimits {
                 bytes_max: config.body_bytes_max,
                 deadline: config.body_deadline,
             },
-            budget: Budget::new(config.bodies_bytes_max),
+            budget,
+            verification: Verification::new(),
             lateness: Lateness::new(config.streams_max, metrics.streams_remembered.clone()),
             seen_ids: SeenIds::new(config.event_ids_max, window_max, metrics.event_ids_remembered.clone()),
             trusted_proxies: config.trusted_proxies.clone(),
@@ -99,15 +115,20 @@ impl Service {
     /// Answers a request, whatever it is. `appends` are those of the worker that it came to.
     pub async fn answer(&self, appends: &Rc<Appends>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
         let start = Instant::now();
-        let entry = request.conn_data::<Entry>();
-        let _busy = entry.map(Entry::busy);
-        let served = self.by_path.get(request.uri().path());
-        let told = served.map_or(&self.no_endpoint, |served| &served.told);
+        if self.asks_for_health(&request) {
+            return answer::health(self.lifecycle.phase());
+        }
+        let link = http::link(&request);
+        let arrived = Arrived {
+            request: &request,
+            link: &link,
+            client: http::client(link.peer(), request.headers(), &self.trusted_proxies),
+            served: self.by_path.get(request.uri().path()),
+        };
+        let told = arrived.served.map_or(&self.no_endpoint, |served| &served.told);
+        let mut span = RequestSpan::new(&self.traces, &request, arrived.served, start);
 
-        let client = || peer::client(&request, &self.trusted_proxies);
-        let mut span = RequestSpan::new(&self.traces, &request, served, start);
-
-        let taken = caught(self.take(appends, served, &request, &mut payload, &mut span)).await;
+        let taken = caught(self.take(appends, &arrived, &mut payload, &mut span)).await;
         let mut response = match taken {
             Ok(()) => {
                 told.accepted(start.elapsed());
@@ -115,46 +136,51 @@ impl Service {
             }
             Err(refusal) => {
                 span.refused(refusal);
-                told.refused(refusal, client, || span.trace_id());
+                told.refused(refusal, arrived.client, request.uri().path(), || span.trace_id());
                 refusal.answer(payload)
             }
         };
-        span.end(response.status(), client);
-        if entry.is_none() || self.lifecycle.phase() >= Phase::Draining {
+        span.end(response.status(), arrived.client);
+        if self.lifecycle.phase() >= Phase::Draining {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response
+    }
+
+    fn asks_for_health(&self, request: &HttpRequest) -> bool {
+        let is_path = |path: &String| path == request.uri().path();
+        self.health_path.as_ref().is_some_and(is_path) && matches!(*request.method(), Method::GET | Method::HEAD)
     }
 
     /// Takes a webhook in: when this returns `Ok`, it is durable.
     async fn take(
         &self,
         appends: &Rc<Appends>,
-        served: Option<&Served>,
-        request: &HttpRequest,
+        arrived: &Arrived<'_>,
         payload: &mut Payload,
         span: &mut RequestSpan<'_>,
     ) -> Result<(), Refusal> {
-        let served = served.ok_or(Refusal::Path)?;
-        if request.method() != Method::POST {
-            return Err(Refusal::Method);
-        }
-        if request.headers().contains_key(header::UPGRADE) {
-            return Err(Refusal::Upgrade);
-        }
-        if self.lifecycle.phase() == Phase::Stopping {
-            return Err(Refusal::Stopping);
-        }
-        let (body, _reservation) = body::read(request.headers(), payload, self.limits, &self.budget).await?;
-        let mut event = receive(served, request.headers(), body.clone()).inspect_err(|refusal| {
-            if let Refusal::Signature(reason) = refusal {
-                let header = RequestHeaders(request.headers());
-                let client = peer::client(request, &self.trusted_proxies);
-                served
-                    .refused
-                    .refused(client, *reason, header.value(SIGNATURE), Some(&body));
-            }
+        let Arrived { request, link, .. } = arrived;
+        let served = self.admit(arrived)?;
+        let headers = request.headers();
+        let refused = |reason, body: Option<&Bytes>| {
+            let header = RequestHeaders(headers);
+            let client = arrived.client;
+            served.refused.refused(client, reason, header.value(SIGNATURE), body);
+            Refusal::Signature(reason)
+        };
+        let form = served.receiver.check_form(&RequestHeaders(headers));
+        form.map_err(|reason| refused(reason, None))?;
+        let (body, _reservation) = body::read(headers, payload, link, self.limits, &self.budget).await?;
+        let verified = link.place().is_verified();
+        let received = self
+            .verification
+            .receive(&served.receiver, headers, body.clone(), verified);
+        let mut event = received.await.map_err(|refusal| match refusal {
+            Refusal::Signature(reason) => refused(reason, Some(&body)),
+            other => other,
         })?;
+        link.place().verified();
         self.mark(served, &mut event);
         event.trace = span.verified(&event);
         let durable = served.told.event(&event.kind);
@@ -179,17 +205,40 @@ impl Service {
         served.told.marked(event);
         served.other_accounts.observe(event);
     }
+
+    /// What is checked of a request before its body is looked at; returns who serves it.
+    fn admit<'a>(&self, arrived: &Arrived<'a>) -> Result<&'a Served, Refusal> {
+        let Arrived {
+            request, link, client, ..
+        } = *arrived;
+        let served = arrived.served.ok_or(Refusal::Path)?;
+        if request.method() != Method::POST {
+            return Err(Refusal::Method);
+        }
+        if request.headers().contains_key(header::UPGRADE) && !says_where_it_ends(request.headers()) {
+            return Err(Refusal::Upgrade);
+        }
+        if client != link.peer() && link.place().attribute(client).is_err() {
+            return Err(Refusal::ClientFull);
+        }
+        if let Some(allow) = &served.allow
+            && !allow.networks.iter().any(|network| network.contains(client))
+        {
+            served.told.unexpected_client(client, allow.refuses);
+            if allow.refuses {
+                return Err(Refusal::NotAllowed);
+            }
+        }
+        if self.lifecycle.phase() == Phase::Stopping {
+            return Err(Refusal::Stopping);
+        }
+        Ok(served)
+    }
 }
 
-/// Verifies, and only then reads.
-fn receive(served: &Served, headers: &HeaderMap, body: Bytes) -> Result<Event, Refusal> {
-    let request = Unverified {
-        headers: &RequestHeaders(headers),
-        body,
-        received: Time::now(),
-    };
-    let verified = served.receiver.verify(request).map_err(Refusal::Signature)?;
-    Ok(served.receiver.event(verified))
+/// Whether a request has a body of its own, so that it is one whatever else it asks for (RFC 9110, 7.8).
+fn says_where_it_ends(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Whether an event was sent longer ago than `window`, by a time that its sender signed. A window of zero is none.
@@ -223,20 +272,8 @@ fn class(event: &Event) -> Class {
     }
 }
 
-struct RequestHeaders<'a>(&'a HeaderMap);
-
-impl Headers for RequestHeaders<'_> {
-    fn value(&self, name: &str) -> Option<&[u8]> {
-        let mut values = self.0.get_all(name);
-        let value = values.next()?;
-        values.next().is_none().then_some(value.as_bytes())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use actix_web::http::header::{HeaderName, HeaderValue};
-
     use super::*;
 
     #[tokio::test]
@@ -250,18 +287,5 @@ mod tests {
         let deadline = Duration::from_millis(5);
         assert_eq!(settled(std::future::pending(), deadline).await, Err(Refusal::Late));
         assert_eq!(settled(std::future::ready(Ok(1)), deadline).await, Ok(1));
-    }
-
-    #[test]
-    fn a_header_that_is_there_twice_has_no_value() {
-        let mut headers = HeaderMap::new();
-        let name = HeaderName::from_static("x-millicast-signature");
-        headers.append(name.clone(), HeaderValue::from_static("first"));
-        assert_eq!(
-            RequestHeaders(&headers).value("X-Millicast-Signature"),
-            Some(&b"first"[..])
-        );
-        headers.append(name, HeaderValue::from_static("second"));
-        assert_eq!(RequestHeaders(&headers).value("X-Millicast-Signature"), None);
     }
 }

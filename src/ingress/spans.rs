@@ -93,7 +93,7 @@ impl<'a> RequestSpan<'a> {
     }
 
     /// It is answered.
-    pub fn end(self, status: StatusCode, client: impl FnOnce() -> Option<IpAddr>) {
+    pub fn end(self, status: StatusCode, client: IpAddr) {
         let Some(mut span) = self.span else { return };
         span.set("http.request.method", method(self.request.method()));
         span.set("http.response.status_code", i64::from(status.as_u16()));
@@ -103,9 +103,7 @@ impl<'a> RequestSpan<'a> {
             span.set("url.path", served.path.clone());
             span.set("forebay.endpoint", served.told.endpoint.clone());
         }
-        if let Some(client) = client() {
-            span.set("client.address", client.to_string());
-        }
+        span.set("client.address", client.to_string());
     }
 
     fn begin(&mut self, parent: Option<TraceContext>) {

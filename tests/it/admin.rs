@@ -143,3 +143,23 @@ fn anything_else_is_a_problem() {
         assert_eq!(expected == 405, head.contains("allow: get, head"));
     }
 }
+
+#[test]
+fn a_probe_gets_in_whoever_holds_connections() {
+    let server = Server::start();
+    let head = b"GET /livez HTTP/1.1\r\nhost: ";
+    let hold = || {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(head).unwrap();
+        stream
+    };
+    let held: Vec<TcpStream> = (0..300).map(|_| hold()).collect();
+    let (status, head, body) = server.ask("GET", "/livez");
+    assert_eq!((status, body.as_str()), (200, "ok\n"));
+    assert!(
+        head.contains("connection: close"),
+        "a probe's connection is its own: {head}"
+    );
+    assert_eq!(server.ask("GET", "/metrics").0, 200);
+    drop(held);
+}

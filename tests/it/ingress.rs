@@ -1,6 +1,8 @@
 //! The public server, over TCP: what every sender and every peer can get out of it.
 
 mod answers;
+mod clients;
+mod connections;
 mod framing;
 mod limits;
 
@@ -12,7 +14,7 @@ use std::{
 };
 
 use forebay::{
-    config,
+    config::{self, AllowList},
     event::Event,
     ingress::{self, Endpoint, Handle, RefusedRequests},
     lifecycle::{Lifecycle, Phase},
@@ -82,16 +84,33 @@ impl Server {
     }
 
     fn build(spool_bytes_max: u64, change: impl FnOnce(&mut config::Server)) -> Self {
-        Self::build_for(None, spool_bytes_max, change)
+        Self::serving(None, None, spool_bytes_max, change)
     }
 
     fn build_for(account: Option<&str>, spool_bytes_max: u64, change: impl FnOnce(&mut config::Server)) -> Self {
+        Self::serving(account, None, spool_bytes_max, change)
+    }
+
+    fn allowing(allow: Option<AllowList>, change: impl FnOnce(&mut config::Server)) -> Self {
+        Self::serving(None, allow, SPOOL_BYTES_MAX, change)
+    }
+
+    fn serving(
+        account: Option<&str>,
+        allow: Option<AllowList>,
+        spool_bytes_max: u64,
+        change: impl FnOnce(&mut config::Server),
+    ) -> Self {
         let mut config = config::Server {
             listen: "127.0.0.1:0".parse().unwrap(),
             body_bytes_max: 64 * 1024,
             bodies_bytes_max: 200_000,
             body_deadline: Duration::from_secs(8),
             connections_max: 64,
+            connections_per_client_max: 1000,
+            keep_alive: Duration::from_secs(75),
+            health_path: None,
+            proxy_protocol: false,
             streams_max: 100,
             event_ids_max: 100,
             drain_delay: Duration::ZERO,
@@ -122,6 +141,7 @@ impl Server {
             receiver,
             refused: refused[0].clone(),
             replay_window: Duration::from_secs(600),
+            allow,
         };
         let bound = ingress::bind(
             None,
@@ -148,7 +168,16 @@ impl Server {
     }
 
     fn connect(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
+        self.connect_from("127.0.0.1")
+    }
+
+    /// Connects from an address of the loopback network.
+    fn connect_from(&self, source: &str) -> Client {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let source: SocketAddr = format!("{source}:0").parse().unwrap();
+        socket.bind(&source.into()).unwrap();
+        socket.connect(&self.address.into()).unwrap();
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client(BufReader::new(stream))
@@ -159,6 +188,17 @@ impl Server {
         let mut client = self.connect();
         client.send(request);
         client.answer()
+    }
+
+    fn limit_used(&self, limit: &str) -> i64 {
+        self.metrics.limit_used.with_label_values(&[limit]).get()
+    }
+
+    fn connections_closed(&self, reason: &str) -> u64 {
+        self.metrics
+            .connections_closed
+            .with_label_values(&["public", reason])
+            .get()
     }
 
     /// The number of the newest record, which is how many there were.
@@ -249,6 +289,7 @@ impl Answer {
         );
         let document: serde_json::Value = serde_json::from_str(&self.body).unwrap();
         assert_eq!(document["status"], self.status);
+        assert_eq!(document["reason"], document["code"]);
         assert!(document["title"].is_string() && document["detail"].is_string());
         document["code"].as_str().unwrap().to_owned()
     }
@@ -280,6 +321,9 @@ fn request(lines: &[&str], body: &[u8]) -> Vec<u8> {
 fn signed(body: &[u8]) -> Vec<u8> {
     request(&[&format!("x-millicast-signature: {}", signature(body))], body)
 }
+
+/// A header with a signature that could be right, and is not.
+const WELL_FORMED: &str = "x-millicast-signature: sha1=0000000000000000000000000000000000000000";
 
 fn within(patience: Duration, mut condition: impl FnMut() -> bool) -> bool {
     let deadline = Instant::now() + patience;

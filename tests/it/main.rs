@@ -32,6 +32,7 @@ mod refused;
 mod rotation;
 mod schemas;
 mod secrets;
+mod siege;
 mod systemd;
 mod tidy;
 mod told;

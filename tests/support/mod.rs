@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers, the real binary, and what reads and judges its output.
 
 pub mod census;
+pub mod cgroup;
 pub mod chart;
 pub mod collector;
 pub mod consumers;
@@ -19,6 +20,7 @@ pub mod rabbitmq;
 pub mod schemas;
 pub mod secrets;
 pub mod sender;
+pub mod siege;
 pub mod tls;
 pub mod topic;
 pub mod venv;

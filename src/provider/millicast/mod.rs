@@ -133,6 +133,11 @@ impl Receiver {
         }
     }
 
+    /// Checks that a request has a signature that could be right, before its body has come.
+    pub fn check_form(&self, headers: &dyn Headers) -> Result<(), SignatureError> {
+        signature::check_form(headers.value(SIGNATURE))
+    }
+
     /// Checks the signature over the raw body against every active secret, in constant time.
     pub fn verify<'a>(&self, request: Unverified<'a>) -> Result<Verified<'a>, SignatureError> {
         let keys = Arc::clone(&self.keys.read().active);

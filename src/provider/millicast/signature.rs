@@ -106,6 +106,12 @@ impl Key {
     }
 }
 
+/// Checks that there is a signature header that could be right, as is known before the body has come.
+pub fn check_form(header: Option<&[u8]>) -> Result<(), SignatureError> {
+    let header = header.ok_or(SignatureError::Missing)?;
+    parse(header).map(drop).ok_or(SignatureError::Malformed)
+}
+
 /// Checks the signature header over the raw body against every key, without telling by its time which one matched, and returns the
 /// index of that one.
 pub fn verify(keys: &[Arc<Key>], header: Option<&[u8]>, body: &[u8]) -> Result<usize, SignatureError> {

@@ -38,7 +38,7 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(config.server.drain_delay, Duration::from_secs(5));
     assert_eq!(config.server.shutdown_deadline, Duration::from_secs(30));
     assert_eq!(config.server.trusted_proxies, []);
-    assert_eq!(config.admin.listen.to_string(), "0.0.0.0:9464");
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:9464");
     assert_eq!(config.spool.dir, PathBuf::from("/var/lib/forebay"));
     assert_eq!(config.spool.bytes_max, 10 << 30);
     assert_eq!(config.spool.replica, None);

@@ -45,7 +45,6 @@ fn the_providers_vectors_are_accepted_and_stored_byte_for_byte() {
 fn a_signature_that_is_missing_malformed_wrong_or_doubled_is_answered_alike() {
     let server = Server::start();
     let right = format!("x-millicast-signature: {}", signature(FEEDS.as_bytes()));
-    let mut client = server.connect();
     for lines in [
         vec![],
         vec!["x-millicast-signature: dfde8e23a8c06e6c522a67d50fe7412283f653f9"],
@@ -55,18 +54,16 @@ fn a_signature_that_is_missing_malformed_wrong_or_doubled_is_answered_alike() {
         vec!["x-millicast-signature: sha1=c46ca674c65f3217a7c88d056f1b89fd01efe10f"],
         vec![right.as_str(), right.as_str()],
     ] {
-        client.send(&request(&lines, FEEDS.as_bytes()));
-        let answer = client.answer();
+        let answer = server.answer(&request(&lines, FEEDS.as_bytes()));
         assert_eq!(
             (answer.status, answer.body.as_str()),
             (400, "BAD SIGNATURE"),
             "{lines:?}"
         );
+        assert_eq!(answer.header("connection"), Some("close"));
         assert_eq!(answer.header("content-type"), Some("text/plain; charset=utf-8"));
     }
-    client.send(&signed(FEEDS.as_bytes()));
-    assert_eq!(client.answer().status, 200, "the same connection serves on");
-    assert_eq!(server.newest_record(), 1);
+    assert_eq!(server.newest_record(), 0);
     assert_eq!(server.requests("acme", "400"), 6);
     let failures = |reason| {
         server
@@ -121,6 +118,26 @@ fn only_post_is_allowed() {
     assert!(
         answer.starts_with("HTTP/1.1 405 ") && answer.ends_with("\r\n\r\n"),
         "{answer}"
+    );
+}
+
+#[test]
+fn a_load_balancer_may_ask_the_public_server_how_it_is() {
+    let server = Server::with(|config| config.health_path = Some("/healthz".to_owned()));
+    let ask = |method: &str, path: &str| {
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: forebay\r\n\r\n");
+        server.answer(request.as_bytes()).status
+    };
+    assert_eq!(ask("GET", "/healthz"), 200);
+    assert_eq!(ask("POST", "/healthz"), 404);
+    assert_eq!(ask("GET", "/healthz/"), 404);
+    server.lifecycle.advance(Phase::Draining);
+    assert_eq!(ask("GET", "/healthz"), 503);
+    assert_eq!(server.requests("none", "404"), 2);
+    let without = Server::start();
+    assert_eq!(
+        without.answer(b"GET /healthz HTTP/1.1\r\nhost: forebay\r\n\r\n").status,
+        404
     );
 }
 
@@ -358,6 +375,12 @@ fn no_secret_signature_or_body_is_logged() {
     server.answer(&signed(body));
     let wrong = "x-millicast-signature: sha1=5ecae75ecae75ecae75ecae75ecae75ecae75eca";
     server.answer(&request(&[wrong], body));
+    server.answer(b"POST /a/path-that-nobody-has%0a?query=hidden HTTP/1.1\r\nhost: forebay\r\n\r\n");
+    assert!(
+        within(PATIENCE, || log_text().contains("/a/path-that-nobody-has%0a")),
+        "a refused path is logged:\n{}",
+        log_text()
+    );
     assert!(
         within(PATIENCE, || log_text().contains("signature_wrong")),
         "{}",
@@ -370,6 +393,7 @@ fn no_secret_signature_or_body_is_logged() {
         &signature(body)[5..],
         SECRET,
         "0123456789abcdef0123456789abcdef",
+        "query=hidden",
     ] {
         assert!(!text.contains(secret), "{secret} is in\n{text}");
     }

@@ -6,7 +6,7 @@ use super::*;
 fn a_body_that_is_too_large_is_refused_before_it_is_read() {
     let server = Server::start();
     let mut client = server.connect();
-    client.send(head(&["content-length: 65537"]).as_bytes());
+    client.send(head(&["content-length: 65537", WELL_FORMED]).as_bytes());
     let answer = client.answer();
     assert_eq!((answer.status, answer.problem().as_str()), (413, "body_too_large"));
     client.rest();
@@ -23,19 +23,19 @@ fn a_body_that_is_too_large_is_refused_before_it_is_read() {
 #[test]
 fn a_body_that_never_ends_is_answered_at_the_deadline_and_closed() {
     let server = Server::with(|config| config.body_deadline = Duration::from_millis(300));
-    for lines in [["content-length: 100"], ["transfer-encoding: chunked"]] {
+    for line in ["content-length: 100", "transfer-encoding: chunked"] {
         let mut client = server.connect();
         let start = Instant::now();
-        client.send(head(&lines).as_bytes());
+        client.send(head(&[line, WELL_FORMED]).as_bytes());
         client.send(b"5\r\nhello");
         let answer = client.answer();
         assert_eq!(
             (answer.status, answer.problem().as_str()),
             (408, "body_deadline"),
-            "{lines:?}"
+            "{line}"
         );
         assert_eq!(answer.header("connection"), Some("close"));
-        client.rest();
+        drop(client);
         assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
     }
     assert_eq!(server.requests("acme", "408"), 2);
@@ -45,7 +45,7 @@ fn a_body_that_never_ends_is_answered_at_the_deadline_and_closed() {
 fn a_body_that_dribbles_is_refused_long_before_the_deadline() {
     let server = Server::with(|config| config.body_deadline = Duration::from_secs(60));
     let mut client = server.connect();
-    client.send(head(&["content-length: 50000"]).as_bytes());
+    client.send(head(&["content-length: 50000", WELL_FORMED]).as_bytes());
     let mut writer = client.0.get_ref().try_clone().unwrap();
     let dribble = std::thread::spawn(move || {
         let end = Instant::now() + PATIENCE;
@@ -55,7 +55,6 @@ fn a_body_that_dribbles_is_refused_long_before_the_deadline() {
     });
     let answer = client.answer();
     assert_eq!((answer.status, answer.problem().as_str()), (408, "body_too_slow"));
-    client.rest();
     drop(client);
     dribble.join().unwrap();
 }
@@ -64,21 +63,18 @@ fn a_body_that_dribbles_is_refused_long_before_the_deadline() {
 fn half_of_a_second_head_does_not_hold_a_connection() {
     let server = Server::start();
     let mut client = server.connect();
-    client
-        .0
-        .get_ref()
-        .set_read_timeout(Some(Duration::from_secs(20)))
-        .unwrap();
     client.send(&signed(FEEDS.as_bytes()));
     assert_eq!(client.answer().status, 200);
     let answered = Instant::now();
     client.send(b"POST /millicast/acme HTTP/1.1\r\nhost: fore");
-    assert_eq!(client.rest(), "");
-    assert!(answered.elapsed() < Duration::from_secs(15), "{:?}", answered.elapsed());
+    assert_eq!(client.answer().status, 408);
+    assert!(answered.elapsed() < PATIENCE, "{:?}", answered.elapsed());
+    drop(client);
     assert!(
         within(PATIENCE, || server.metrics.connections.get() == 0),
         "it is let go"
     );
+    assert_eq!(server.connections_closed("head_deadline"), 1);
 }
 
 #[test]
@@ -91,50 +87,92 @@ fn half_of_a_first_head_is_answered_and_closed() {
 }
 
 #[test]
-fn bodies_in_flight_are_limited_together() {
+fn what_is_declared_and_does_not_come_takes_no_memory() {
     let server = Server::with(|config| config.bodies_bytes_max = 70_000);
-    let mut holder = server.connect();
-    let large = vec![b'x'; 60_000];
-    let signature = format!("x-millicast-signature: {}", signature(&large));
-    holder.send(head(&["content-length: 60000", "expect: 100-continue", &signature]).as_bytes());
-    assert_eq!(
-        holder.answer().status,
-        100,
-        "its memory is reserved when it is asked to go on"
-    );
-
-    let second = || server.answer(&signed(&large[..20_000]));
-    let answer = second();
-    assert_eq!((answer.status, answer.problem().as_str()), (503, "bodies_full"));
-    assert_eq!(answer.header("retry-after"), Some("1"));
-
-    holder.send(&large);
-    assert_eq!(holder.answer().status, 200);
-    assert!(within(PATIENCE, || second().status == 200), "the memory comes back");
+    let declare = || {
+        let mut client = server.connect();
+        client.send(head(&["content-length: 60000", WELL_FORMED]).as_bytes());
+        client.send(b"a part of it");
+        client
+    };
+    let strangers = [(); 20].map(|()| declare());
+    for _ in 0..20 {
+        assert_eq!(server.answer(&signed(&[b'x'; 20_000])).status, 200);
+    }
+    drop(strangers);
 }
 
 #[test]
-fn connections_over_the_limit_wait_for_a_place() {
-    let server = Server::with(|config| config.connections_max = 1);
-    let mut first = server.connect();
-    first.send(&signed(FEEDS.as_bytes()));
-    assert_eq!(first.answer().status, 200);
-    assert_eq!(server.metrics.connections.get(), 1);
+fn a_stranger_s_body_gives_way_to_one_on_a_connection_that_was_verified() {
+    let server = Server::with(|config| config.bodies_bytes_max = 70_000);
+    let mut sender = server.connect();
+    sender.send(&signed(FEEDS.as_bytes()));
+    assert_eq!(sender.answer().status, 200);
 
-    let mut second = server.connect();
-    second.send(&signed(FEEDS.as_bytes()));
-    second
-        .0
-        .get_ref()
-        .set_read_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    let waits = second.0.fill_buf().unwrap_err();
+    let mut stranger = server.connect();
+    stranger.send(head(&["content-length: 60000", WELL_FORMED]).as_bytes());
+    stranger.send(&[b'x'; 59_000]);
     assert!(
-        matches!(waits.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
-        "{waits}"
+        within(PATIENCE, || server.limit_used("bodies_bytes") > 50_000),
+        "its body is held"
     );
+    let other = server.answer(&signed(&[b'x'; 20_000]));
+    assert_eq!(
+        (other.status, other.problem().as_str()),
+        (503, "bodies_full"),
+        "strangers are alike"
+    );
+    assert_eq!(other.header("retry-after"), Some("1"));
 
-    drop(first);
-    second.0.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
-    assert_eq!(second.answer().status, 200);
+    sender.send(&signed(&[b'x'; 20_000]));
+    assert_eq!(sender.answer().status, 200);
+    let answer = stranger.answer();
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "bodies_full"));
+    assert!(
+        within(PATIENCE, || server.limit_used("bodies_bytes") == 0),
+        "the memory comes back"
+    );
+}
+
+#[test]
+fn a_body_without_a_signature_is_not_read() {
+    let server = Server::start();
+    let right = format!("x-millicast-signature: {}", signature(FEEDS.as_bytes()));
+    for lines in [vec![], vec!["x-millicast-signature: sha1=dfde"], vec![&right, &right]] {
+        let mut client = server.connect();
+        client.send(head(&[&["content-length: 60000"], lines.as_slice()].concat()).as_bytes());
+        let answer = client.answer();
+        assert_eq!(
+            (answer.status, answer.body.as_str()),
+            (400, "BAD SIGNATURE"),
+            "{lines:?}"
+        );
+        assert_eq!(answer.header("connection"), Some("close"));
+    }
+}
+
+#[test]
+fn a_peer_that_still_sends_gets_to_read_why_it_is_refused() {
+    let server = Server::start();
+    let mut client = server.connect();
+    client.send(head(&["content-length: 40000000", WELL_FORMED]).as_bytes());
+    // A slow sender, that looks at the answer when all is sent.
+    for _ in 0..30 {
+        client.send(&[b'x'; 1000]);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.problem().as_str()), (413, "body_too_large"));
+}
+
+#[test]
+fn a_large_body_is_verified_beside_the_workers() {
+    let server = Server::with(|config| {
+        config.body_bytes_max = 512 << 10;
+        config.bodies_bytes_max = 8 << 20;
+    });
+    let body = vec![b'x'; 512 << 10];
+    assert_eq!(server.answer(&signed(&body)).status, 200);
+    assert_eq!(server.newest_event().body, body);
+    assert_eq!(server.answer(&request(&[WELL_FORMED], &body)).status, 400);
 }

@@ -189,8 +189,8 @@ pub const SOUND: &[(&str, &str)] = &[
 
 /// Who may import whom. `lib` names all of them, for its reader.
 ///
-/// Two arrows are not of the picture in the design, with their reasons: `config` has the properties of a sink checked by
-/// the sink, which is made of `config`'s types; and the two HTTP servers share how they listen and how they put a problem.
+/// One arrow is not of the picture in the design, with its reason: `config` has the properties of a sink checked by the
+/// sink, which is made of `config`'s types.
 #[rustfmt::skip]
 const ARROWS: &[(&str, &[&str])] = &[
     ("event", &[]),
@@ -202,9 +202,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("provider", &["event"]),
     ("config", &["event", "provider", "spool", "sink"]),
     ("sink", &["event", "config", "http_client", "telemetry"]),
-    ("ingress", &["event", "provider", "spool", "config", "telemetry", "lifecycle"]),
+    ("http", &["config", "telemetry"]),
+    ("ingress", &["http", "event", "provider", "spool", "config", "telemetry", "lifecycle"]),
     ("dispatch", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
-    ("admin", &["ingress", "spool", "config", "telemetry", "lifecycle"]),
+    ("admin", &["http", "spool", "config", "telemetry", "lifecycle"]),
     ("app", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin"]),
     ("cli", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin", "app"]),
     ("main", &["cli", "telemetry"]),
@@ -288,11 +289,11 @@ fn heads(path: &str) -> Vec<String> {
 
 /// Crates, and where they may be named: paths that begin so.
 const HOMES: &[(&str, &[&str])] = &[
-    ("actix_web", &["src/ingress", "src/admin", "src/app"]),
-    ("actix_http", &["src/ingress", "src/admin", "src/app"]),
-    ("actix_rt", &["src/ingress", "src/admin", "src/app"]),
-    ("actix_server", &["src/ingress", "src/admin", "src/app"]),
-    ("actix_service", &["src/ingress", "src/admin", "src/app"]),
+    ("actix_web", &["src/http", "src/ingress", "src/admin", "src/app"]),
+    ("actix_http", &["src/http", "src/ingress", "src/admin", "src/app"]),
+    ("actix_rt", &["src/http", "src/ingress", "src/admin", "src/app"]),
+    ("actix_server", &["src/http", "src/ingress", "src/admin", "src/app"]),
+    ("actix_service", &["src/http", "src/ingress", "src/admin", "src/app"]),
     ("rdkafka", &["src/sink/kafka"]),
     ("rdkafka_sys", &["src/sink/kafka"]),
     ("lapin", &["src/sink/rabbitmq"]),

@@ -5,7 +5,11 @@
 {{- if $table -}}{{- $_ := set $config $name $table -}}{{- end -}}
 {{- end -}}
 {{- $spool := merge (dict "dir" "/var/lib/forebay") $config.spool -}}
-{{- toYaml (set $config "spool" $spool) -}}
+{{- $server := $config.server -}}
+{{- if or .Values.ingress.enabled .Values.httpRoute.enabled (eq .Values.service.type "LoadBalancer") -}}
+{{- $server = merge (dict) $server (dict "health_path" "/healthz") -}}
+{{- end -}}
+{{- toYaml (merge (dict "spool" $spool "server" $server) $config) -}}
 {{- end }}
 
 {{/* Of an address, the port. */}}

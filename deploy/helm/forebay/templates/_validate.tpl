@@ -44,7 +44,8 @@ config.spool.{{ . }}: the chart says it: the volume is at /var/lib/forebay, a re
 persistence.size: {{ $values.persistence.size }} has no room for config.spool.bytes_max ({{ $config.spool.bytes_max }}), 1 GiB of dead letters and the file system; at least {{ div (add $needed 1048575) 1048576 }}Mi
 {{- end }}
 
-{{- $memory := add 201326592 (include "forebay.bytes" $server.bodies_bytes_max | int64) }}
+{{- /* Newest records, all else, unfinished heads; and what a connection takes. */}}
+{{- $memory := add 201326592 33554432 (mul 16384 (int64 (default 10000 $server.connections_max))) (include "forebay.bytes" $server.bodies_bytes_max | int64) }}
 {{- range $config.routes | default (dict "events" dict "thumbnails" dict) }}
 {{- $memory = add $memory (include "forebay.bytes" (default "64MiB" .in_flight_bytes_max) | int64) }}
 {{- if include "forebay.seconds" (default "0s" .reorder_window) | int }}
@@ -53,7 +54,7 @@ persistence.size: {{ $values.persistence.size }} has no room for config.spool.by
 {{- end }}
 {{- with ($values.resources.limits | default dict).memory }}
 {{- if lt (include "forebay.bytes" . | int64) $memory }}
-resources.limits.memory: {{ . }} has no room for bodies_bytes_max, in_flight_bytes_max and reorder_bytes_max of each route, and what else it takes; at least {{ div (add $memory 1048575) 1048576 }}Mi
+resources.limits.memory: {{ . }} has no room for bodies_bytes_max, connections_max, in_flight_bytes_max and reorder_bytes_max of each route, and what else it takes; at least {{ div (add $memory 1048575) 1048576 }}Mi
 {{- end }}
 {{- end }}
 

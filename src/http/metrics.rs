@@ -1,0 +1,128 @@
+//! What a server exposes of its connections.
+
+use prometheus::{IntCounter, IntGauge};
+
+use crate::telemetry::Metrics;
+
+/// Which server it is; a label.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Server {
+    Public,
+    Admin,
+}
+
+/// Why the server closed a connection whose peer had not asked for that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// A head was not complete in time.
+    HeadDeadline,
+    /// A head was larger than it may be.
+    HeadTooLarge,
+    /// There was no request for the time of `keep_alive`.
+    Idle,
+    /// The peer did not read its answer.
+    AnswerUnread,
+    /// It made room for another.
+    MadeRoom,
+    /// There was no room for it.
+    Refused,
+    /// Its client had as many as one may have.
+    ClientLimit,
+    /// The trusted proxy did not say in its first bytes for whom it connects.
+    ProxyHeader,
+}
+
+impl Closed {
+    const ALL: [Self; 8] = [
+        Self::HeadDeadline,
+        Self::HeadTooLarge,
+        Self::Idle,
+        Self::AnswerUnread,
+        Self::MadeRoom,
+        Self::Refused,
+        Self::ClientLimit,
+        Self::ProxyHeader,
+    ];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::HeadDeadline => "head_deadline",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Idle => "idle",
+            Self::AnswerUnread => "answer_unread",
+            Self::MadeRoom => "made_room",
+            Self::Refused => "refused",
+            Self::ClientLimit => "client_limit",
+            Self::ProxyHeader => "proxy_header",
+        }
+    }
+}
+
+/// A server's connections, and the use of its limits.
+pub(crate) struct ConnectionMetrics {
+    /// Under its own name too, for the public server.
+    open: Vec<IntGauge>,
+    pub connections_max: IntGauge,
+    pub busiest_client: IntGauge,
+    pub per_client_max: IntGauge,
+    pub heads_bytes: IntGauge,
+    pub heads_bytes_max: IntGauge,
+    closed: [IntCounter; Closed::ALL.len()],
+}
+
+impl ConnectionMetrics {
+    pub fn new(server: Server, metrics: &Metrics) -> Self {
+        let (name, limits) = match server {
+            Server::Public => ("public", ["connections", "connections_per_client", "heads_bytes"]),
+            Server::Admin => (
+                "admin",
+                ["admin_connections", "admin_connections_per_client", "admin_heads_bytes"],
+            ),
+        };
+        let used = limits.map(|limit| metrics.limit_used.with_label_values(&[limit]));
+        let max = limits.map(|limit| metrics.limit_max.with_label_values(&[limit]));
+        let [open, busiest_client, heads_bytes] = used;
+        let [connections_max, per_client_max, heads_bytes_max] = max;
+        let open = match server {
+            Server::Public => vec![open, metrics.connections.clone()],
+            Server::Admin => vec![open],
+        };
+        let closed = Closed::ALL.map(|reason| metrics.connections_closed.with_label_values(&[name, reason.label()]));
+        Self {
+            open,
+            connections_max,
+            busiest_client,
+            per_client_max,
+            heads_bytes,
+            heads_bytes_max,
+            closed,
+        }
+    }
+
+    pub fn open(&self, connections: usize) {
+        let connections = i64::try_from(connections).unwrap_or(i64::MAX);
+        self.open.iter().for_each(|gauge| gauge.set(connections));
+    }
+
+    pub fn closed(&self, reason: Closed) {
+        self.closed[reason as usize].inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_counter() {
+        let metrics = Metrics::new();
+        let connections = ConnectionMetrics::new(Server::Public, &metrics);
+        for reason in Closed::ALL {
+            connections.closed(reason);
+            let counter = metrics
+                .connections_closed
+                .with_label_values(&["public", reason.label()]);
+            assert_eq!(counter.get(), 1, "{reason:?}");
+        }
+    }
+}

@@ -46,6 +46,8 @@ fn main() -> anyhow::Result<()> {
         bytes_max: 20 << 30,
         bulk_share_max: 0.5,
         segment_bytes: 64 << 20,
+        replica: String::new(),
+        numbers_from: 0,
         hot_bytes_max: 64 << 20,
         readers_bytes_max: 128 << 20,
     };

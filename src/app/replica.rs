@@ -7,11 +7,7 @@ const FILE: &str = "replica";
 /// The configured name, else the one that the directory holds, else the host's; kept in the directory.
 pub(super) fn name(dir: &Path, configured: Option<&str>) -> io::Result<String> {
     let path = dir.join(FILE);
-    let kept = match fs::read_to_string(&path) {
-        Ok(text) => Some(text.trim().to_owned()).filter(|name| !name.is_empty()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
+    let kept = kept(&path)?;
     let name = match (configured, &kept) {
         (Some(configured), _) => configured.to_owned(),
         (None, Some(kept)) => kept.clone(),
@@ -24,6 +20,22 @@ pub(super) fn name(dir: &Path, configured: Option<&str>) -> io::Result<String> {
         super::kept_file::write(&path, name.as_bytes())?;
     }
     Ok(name)
+}
+
+/// The name that [`name`] will give, as far as it is known before the directory is taken.
+pub(super) fn expected(dir: &Path, configured: Option<&str>) -> String {
+    let configured = configured.map(str::to_owned);
+    configured
+        .or_else(|| kept(&dir.join(FILE)).ok().flatten())
+        .unwrap_or_default()
+}
+
+fn kept(path: &Path) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text.trim().to_owned()).filter(|name| !name.is_empty())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

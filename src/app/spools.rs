@@ -1,8 +1,8 @@
 //! The log of events and that of dead letters: how they are laid out and limited, and whose cursors they hold.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::UNIX_EPOCH};
 
-use super::{BuildError, observe::SpoolMetrics};
+use super::{BuildError, observe::SpoolMetrics, replica};
 use crate::{
     config::Config,
     spool::{self, OpenError, Spool, Start},
@@ -18,8 +18,14 @@ const HOT_BYTES_MAX: usize = 64 << 20;
 const READERS_BYTES_MAX: usize = 128 << 20;
 
 pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool), OpenError> {
+    let replica = replica::expected(&config.spool.dir, config.spool.replica.as_deref());
+    // A number never comes again, not even from a log that began anew under this name, or was restored.
+    let since = UNIX_EPOCH.elapsed().unwrap_or_default();
+    let numbers_from = spool::numbers_from(since.as_secs());
     let options = spool::Options {
         dir: config.spool.dir.clone(),
+        replica: replica.clone(),
+        numbers_from,
         bytes_max: config.spool.bytes_max,
         bulk_share_max: config.spool.thumbnail_share_max,
         segment_bytes: config.segment_bytes(),
@@ -28,6 +34,8 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Sp
     };
     let dead_letters = spool::Options {
         dir: config.spool.dir.join("dead-letters"),
+        replica,
+        numbers_from,
         bytes_max: DEAD_LETTERS_BYTES_MAX,
         bulk_share_max: 1.0,
         segment_bytes: DEAD_LETTERS_SEGMENT_BYTES,

@@ -219,6 +219,8 @@ impl Bench {
                 bytes_max,
                 bulk_share_max: 0.5,
                 segment_bytes: 1 << 20,
+                replica: String::new(),
+                numbers_from: 0,
                 hot_bytes_max: 1 << 20,
                 readers_bytes_max: 8 << 20,
             };

@@ -141,6 +141,8 @@ mod tests {
             bytes_max: 1 << 20,
             bulk_share_max: 1.0,
             segment_bytes: 1 << 18,
+            replica: String::new(),
+            numbers_from: 0,
             hot_bytes_max: 1 << 16,
             readers_bytes_max: 1 << 20,
         };

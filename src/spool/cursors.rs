@@ -1,4 +1,7 @@
-//! The cursors on disk: one small file each, two slots written in turn, so that a torn write leaves the other.
+//! The cursors on disk: all of them on one page, with two slots written in turn, so that a torn write leaves the other.
+//!
+//! The page is written off the appends' way, by a thread of its own. It also holds what is known to be durable, and
+//! which segments there are to be: what a start then finds missing was lost.
 
 use std::{
     collections::BTreeMap,
@@ -7,28 +10,34 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 use parking_lot::Mutex;
 
 use super::{
-    file_system::{File, FileSystem, is_full},
+    file_system::{File, FileSystem, is_full, read_around},
+    segment::LogIdentity,
     settled::SettledRanges,
+    shared::Shared,
 };
 
-const SLOT_LEN: usize = 512;
-const MAGIC: [u8; 8] = *b"FBAYCURS";
-const VERSION: u32 = 1;
-const NAME_AT: usize = 36;
-/// The longest name of a cursor, in bytes: escaped, it is a file name.
-pub(super) const NAME_BYTES_MAX: usize = 80;
-const SUFFIX: &str = ".cursor";
-/// No log gets there: a position beyond it is not one.
-const POSITION_MAX: u64 = 1 << 62;
+mod page;
+mod version_1;
 
-/// A cursor, shared by its handles and the writer.
+use self::page::{FoundPage, POSITION_MAX, decode, encode};
+pub(super) use self::page::{PageFacts, SLOT_LEN};
+
+/// The longest name of a cursor, in bytes.
+pub(super) const NAME_BYTES_MAX: usize = 80;
+/// Cursors of one log: with the longest names they take half a slot, and the rest is for ranges.
+pub(super) const CURSORS_MAX: usize = 256;
+/// Ranges that are kept durably for one cursor. What is settled beyond them is published again after a crash.
+pub(super) const SETTLED_RANGES_MAX: usize = 4096;
+const FILE: &str = "page";
+
+/// A cursor, shared by its handles and those who write it.
 pub(super) struct CursorState {
     /// The low mark: all up to here is settled.
     pub position: AtomicU64,
@@ -37,10 +46,10 @@ pub(super) struct CursorState {
 }
 
 impl CursorState {
-    pub(super) fn at(position: u64) -> Arc<Self> {
+    fn new(position: u64, settled: SettledRanges) -> Arc<Self> {
         Arc::new(Self {
             position: AtomicU64::new(position),
-            settled: Mutex::default(),
+            settled: Mutex::new(settled),
         })
     }
 
@@ -53,153 +62,323 @@ impl CursorState {
     pub(super) fn settled(&self) -> Vec<RangeInclusive<u64>> {
         self.settled.lock().iter().collect()
     }
+
+    fn snapshot(&self) -> (u64, Vec<RangeInclusive<u64>>) {
+        let settled = self.settled.lock();
+        let position = self.position.load(Ordering::Acquire);
+        let above = settled.iter().filter(|range| *range.start() > position);
+        (position, above.take(SETTLED_RANGES_MAX).collect())
+    }
 }
 
 struct Entry {
     state: Arc<CursorState>,
-    path: PathBuf,
-    file: Arc<dyn File>,
-    generation: u64,
-    durable: u64,
+    /// Where a crash leaves it. `None` until a page that was found is written again: it may be in memory alone, after a
+    /// sync that failed.
+    durable: Option<u64>,
+    is_on_page: bool,
 }
 
-/// All cursors of a spool. Only the writer writes them.
+/// The file, and what was last written to it.
+struct Page {
+    file: Option<Arc<dyn File>>,
+    generation: u64,
+    /// The newest slot that was found. It may be in memory alone, after a sync that failed: it is written once more
+    /// before the other is given up.
+    found: Option<Vec<u8>>,
+    /// What the newest slot holds behind its generation.
+    written: Vec<u8>,
+    /// Files of version 1, which the page replaces once it is durable.
+    replaced: Vec<PathBuf>,
+}
+
+/// All cursors of a log.
 pub(super) struct Cursors {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
-    entries: BTreeMap<String, Entry>,
-}
-
-/// A cursor whose file said nothing that is whole.
-pub(super) struct Damaged {
-    pub path: PathBuf,
+    path: PathBuf,
+    identity: LogIdentity,
+    /// The superblock is durable: before, nobody could know whose page this is.
+    may_write: AtomicBool,
+    entries: Mutex<BTreeMap<String, Entry>>,
+    page: Mutex<Page>,
 }
 
 /// An error with the file it is about.
 pub(super) type PathError = (PathBuf, io::Error);
 
+/// What was found where the cursors should be.
+pub(super) struct CursorsFound {
+    pub path: PathBuf,
+    page: FoundPage,
+    slot: Option<Vec<u8>>,
+    file: Option<Arc<dyn File>>,
+    /// Of version 1.
+    files: Vec<version_1::CursorFile>,
+    pub damage: Option<CursorDamage>,
+}
+
+/// What is wrong with the cursors' page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CursorDamage {
+    /// Neither slot is whole.
+    Damaged,
+    /// It is of another log.
+    Foreign,
+}
+
+impl CursorsFound {
+    /// Reads the cursors in `dir`. `log`: the log that they must belong to, where it is known.
+    pub(super) fn read(fs: &dyn FileSystem, dir: &Path, log: Option<[u8; 16]>) -> Result<Self, PathError> {
+        let path = dir.join(FILE);
+        let mut found = Self {
+            path: path.clone(),
+            page: FoundPage::default(),
+            slot: None,
+            file: None,
+            files: version_1::read(fs, dir)?,
+            damage: None,
+        };
+        let file = match fs.open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            Err(error) => return Err((path, error)),
+        };
+        let mut bytes = vec![0; 2 * SLOT_LEN];
+        let read = read_around(file.as_ref(), 0, &mut bytes, &mut Vec::new()).map_err(|error| (path.clone(), error))?;
+        found.file = Some(file);
+        let slots = bytes[..read].chunks(SLOT_LEN);
+        let pages = slots.filter_map(|slot| Some((decode(slot)?, slot)));
+        let newest = pages.max_by_key(|(page, _)| page.generation);
+        found.slot = newest.as_ref().map(|(_, slot)| slot.to_vec());
+        match newest.map(|(page, _)| page) {
+            None => found.damage = Some(CursorDamage::Damaged),
+            Some(page) if log.is_some_and(|log| page.identity.is_some_and(|identity| identity.log != log)) => {
+                // Its generation is kept, so that what is written next counts.
+                found.page.generation = page.generation;
+                found.damage = Some(CursorDamage::Foreign);
+            }
+            Some(page) => found.page = page,
+        }
+        Ok(found)
+    }
+
+    /// Which log the page belongs to.
+    pub(super) fn identity(&self) -> Option<LogIdentity> {
+        self.page.identity
+    }
+
+    /// What the page holds beside the cursors; `None` without a page that is whole.
+    pub(super) fn facts(&self) -> Option<PageFacts> {
+        self.page.identity.map(|_| self.page.facts)
+    }
+
+    /// The files of version 1 in which nothing is whole.
+    pub(super) fn damaged_files(&self) -> impl Iterator<Item = &Path> {
+        let is_current = self.page.identity.is_none();
+        let damaged = self
+            .files
+            .iter()
+            .filter(move |file| is_current && file.position.is_none());
+        damaged.map(|file| file.path.as_path())
+    }
+}
+
 impl Cursors {
-    /// Reads the cursors in `dir`. One without a valid slot is reset to `oldest`, the position before the oldest record.
-    pub(super) fn open(fs: Arc<dyn FileSystem>, dir: PathBuf, oldest: u64) -> Result<(Self, Vec<Damaged>), PathError> {
-        let mut names = fs.list(&dir).map_err(|error| (dir.clone(), error))?;
-        names.sort();
-        let mut cursors = Self {
+    /// The cursors as they were found. One without a position starts at `oldest`, the position before the oldest
+    /// record.
+    pub(super) fn new(
+        fs: Arc<dyn FileSystem>,
+        dir: PathBuf,
+        identity: LogIdentity,
+        found: CursorsFound,
+        oldest: u64,
+    ) -> Self {
+        let mut entries = BTreeMap::new();
+        let mut add = |name: String, position: u64, settled: SettledRanges, durable: Option<u64>| {
+            let state = CursorState::new(position, settled);
+            let entry = Entry {
+                state,
+                durable,
+                is_on_page: false,
+            };
+            entries.insert(name, entry);
+        };
+        if found.page.identity.is_none() {
+            for file in &found.files {
+                let position = file.position.unwrap_or(oldest);
+                add(file.name.clone(), position, SettledRanges::default(), Some(position));
+            }
+        }
+        for (name, (position, settled)) in found.page.cursors {
+            add(name, position, settled, None);
+        }
+        Self {
             fs,
             dir,
-            entries: BTreeMap::new(),
-        };
-        let mut damaged = Vec::new();
-        for file_name in names {
-            let Some(name) = file_name
-                .strip_suffix(SUFFIX)
-                .and_then(unescape)
-                .filter(|name| is_name(name))
-            else {
-                continue;
-            };
-            let path = cursors.dir.join(&file_name);
-            let (entry, whole) =
-                read(cursors.fs.as_ref(), &path, &name, oldest).map_err(|error| (path.clone(), error))?;
-            if !whole {
-                damaged.push(Damaged { path });
-            }
-            cursors.entries.insert(name, entry);
+            path: found.path,
+            identity,
+            may_write: AtomicBool::new(false),
+            entries: Mutex::new(entries),
+            page: Mutex::new(Page {
+                file: found.file,
+                generation: found.page.generation,
+                found: found.slot,
+                written: Vec::new(),
+                replaced: found.files.into_iter().map(|file| file.path).collect(),
+            }),
         }
-        cursors
-            .fs
-            .sync_dir(&cursors.dir)
-            .map_err(|error| (cursors.dir.clone(), error))?;
-        Ok((cursors, damaged))
+    }
+
+    /// From here on the page is written.
+    pub(super) fn allow_writing(&self) {
+        self.may_write.store(true, Ordering::Release);
     }
 
     pub(super) fn names(&self) -> Vec<String> {
-        self.entries.keys().cloned().collect()
+        self.entries.lock().keys().cloned().collect()
     }
 
     pub(super) fn find(&self, name: &str) -> Option<Arc<CursorState>> {
-        self.entries.get(name).map(|entry| entry.state.clone())
+        self.entries.lock().get(name).map(|entry| entry.state.clone())
     }
 
     /// The highest position that any cursor was ever seen at.
     pub(super) fn highest(&self) -> u64 {
-        self.entries.values().map(|entry| entry.durable).max().unwrap_or(0)
+        let entries = self.entries.lock();
+        let positions = entries
+            .values()
+            .map(|entry| entry.state.position.load(Ordering::Acquire));
+        positions.max().unwrap_or(0)
     }
 
-    /// Everything up to here is behind every cursor, durably. `None` without cursors: nothing may go.
+    /// Everything up to here is behind every cursor, durably. `None` without cursors, or while that is not known:
+    /// nothing may go.
     pub(super) fn lowest_durable(&self) -> Option<u64> {
-        self.entries.values().map(|entry| entry.durable).min()
+        let entries = self.entries.lock();
+        entries.values().map(|entry| entry.durable).min().flatten()
     }
 
-    /// Makes a cursor, durably.
-    pub(super) fn create(&mut self, name: &str, position: u64) -> Result<Arc<CursorState>, PathError> {
-        let path = self.path(name);
-        let made = self.create_file(&path, name, position);
-        let file = made.map_err(|error| {
-            // What is left of it would be read as a damaged cursor, which keeps everything.
-            let _ = self.fs.unlink(&path);
-            (path.clone(), error)
-        })?;
-        let state = CursorState::at(position);
-        self.entries.insert(
-            name.to_owned(),
-            Entry {
-                state: state.clone(),
-                path,
-                file,
-                generation: 1,
-                durable: position,
-            },
-        );
+    /// Makes a cursor, durably, unless the disk has no room: then it is durable once there is some.
+    pub(super) fn create(&self, name: &str, position: u64, shared: &Shared) -> Result<Arc<CursorState>, PathError> {
+        let state = CursorState::new(position, SettledRanges::default());
+        let entry = Entry {
+            state: state.clone(),
+            durable: Some(position),
+            is_on_page: false,
+        };
+        self.entries.lock().insert(name.to_owned(), entry);
+        let synced = self.sync(shared);
+        synced.inspect_err(|_| drop(self.entries.lock().remove(name)))?;
         Ok(state)
     }
 
-    fn create_file(&self, path: &Path, name: &str, position: u64) -> io::Result<Arc<dyn File>> {
-        let file = self.fs.create(path, 2 * SLOT_LEN as u64)?;
-        for generation in 0..2 {
-            file.pwrite(slot_offset(generation), &encode(name, generation, position))?;
+    pub(super) fn remove(&self, name: &str, shared: &Shared) -> Result<(), PathError> {
+        let removed = self.entries.lock().remove(name);
+        match removed {
+            Some(_) => self.sync(shared),
+            None => Ok(()),
         }
-        file.sync_data()?;
-        self.fs.sync_dir(&self.dir)?;
-        Ok(file)
     }
 
-    pub(super) fn remove(&mut self, name: &str) -> Result<(), PathError> {
-        if let Some(entry) = self.entries.get(name) {
-            let path = entry.path.clone();
-            self.fs.unlink(&path).map_err(|error| (path.clone(), error))?;
-            self.entries.remove(name);
-            self.fs.sync_dir(&self.dir).map_err(|error| (self.dir.clone(), error))?;
+    /// Whether the page was made durable in this life.
+    pub(super) fn has_written(&self) -> bool {
+        !self.page.lock().written.is_empty()
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_on_page(&self, name: &str) -> bool {
+        self.entries.lock().get(name).is_some_and(|entry| entry.is_on_page)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.entries.lock().len() < CURSORS_MAX
+    }
+
+    /// Makes durable what changed. A full disk is no error: it is tried again.
+    pub(super) fn sync(&self, shared: &Shared) -> Result<(), PathError> {
+        if !self.may_write.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut page = self.page.lock();
+        let (positions, body) = self.snapshot(shared);
+        if page.written == body && page.replaced.is_empty() {
+            return Ok(());
+        }
+        let result = self.write(&mut page, &body);
+        match result {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => {
+                tracing::warn!(path = %self.path.display(), %error, "cursors not written, will be tried again");
+                return Ok(());
+            }
+            Err(error) => return Err((self.path.clone(), error)),
+        }
+        page.written = body;
+        let mut entries = self.entries.lock();
+        for (name, position) in positions {
+            if let Some(entry) = entries.get_mut(&name) {
+                entry.durable = Some(position);
+                entry.is_on_page = true;
+            }
         }
         Ok(())
     }
 
-    /// Makes the positions that changed durable. A full disk is no error: they are tried again.
-    pub(super) fn sync(&mut self) -> Result<(), PathError> {
-        for (name, entry) in &mut self.entries {
-            let position = entry.state.position.load(Ordering::Acquire);
-            if position == entry.durable {
-                continue;
+    /// Each cursor's position, and the page behind its generation. What the page says of the segments is not older than
+    /// the positions.
+    fn snapshot(&self, shared: &Shared) -> (Vec<(String, u64)>, Vec<u8>) {
+        let entries = self.entries.lock();
+        let cursors: Vec<_> = entries
+            .iter()
+            .map(|(name, entry)| (name.as_str(), entry.state.snapshot()))
+            .collect();
+        let lowest = cursors.iter().map(|(_, (position, _))| *position).min();
+        let body = encode(&self.identity, &shared.facts(lowest), &cursors);
+        let positions = cursors
+            .iter()
+            .map(|(name, (position, _))| ((*name).to_owned(), *position))
+            .collect();
+        (positions, body)
+    }
+
+    fn write(&self, page: &mut Page, body: &[u8]) -> io::Result<()> {
+        if let (Some(found), Some(file)) = (&page.found, &page.file) {
+            file.pwrite(slot_offset(page.generation), found)?;
+            file.sync_data().map_err(io::Error::other)?;
+            page.found = None;
+        }
+        let generation = page.generation + 1;
+        let slot = page::slot(generation, body);
+        let file = match &page.file {
+            Some(file) => file.clone(),
+            None => {
+                let file = self.fs.create(&self.path, 2 * SLOT_LEN as u64).inspect_err(|_| {
+                    // What is left of it would be read as damage.
+                    let _ = self.fs.unlink(&self.path);
+                })?;
+                file.pwrite(slot_offset(generation + 1), &slot)?;
+                page.file = Some(file.clone());
+                file
             }
-            let generation = entry.generation + 1;
-            match entry
-                .file
-                .pwrite(slot_offset(generation), &encode(name, generation, position))
-            {
-                Err(error) if is_full(&error) => {
-                    tracing::warn!(path = %entry.path.display(), %error, "cursor not written, will be tried again");
-                    continue;
+        };
+        file.pwrite(slot_offset(generation), &slot)?;
+        // A full disk is known before the sync.
+        file.sync_data().map_err(io::Error::other)?;
+        page.generation = generation;
+        if page.written.is_empty() {
+            self.fs.sync_dir(&self.dir).map_err(io::Error::other)?;
+        }
+        if !page.replaced.is_empty() {
+            for path in page.replaced.drain(..) {
+                match self.fs.unlink(&path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound && !is_full(&error) => return Err(error),
+                    _ => {}
                 }
-                result => result.map_err(|error| (entry.path.clone(), error))?,
             }
-            entry.file.sync_data().map_err(|error| (entry.path.clone(), error))?;
-            entry.generation = generation;
-            entry.durable = position;
+            self.fs.sync_dir(&self.dir).map_err(io::Error::other)?;
         }
         Ok(())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(escape(name) + SUFFIX)
     }
 }
 
@@ -208,76 +387,6 @@ pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
-/// Opens a cursor's file; the second is whether a slot of it was whole.
-fn read(fs: &dyn FileSystem, path: &Path, name: &str, oldest: u64) -> io::Result<(Entry, bool)> {
-    let file = fs.open(path)?;
-    let mut bytes = [0; 2 * SLOT_LEN];
-    let read = file.pread(0, &mut bytes)?;
-    let newest = bytes[..read]
-        .chunks_exact(SLOT_LEN)
-        .filter_map(|slot| decode(slot, name))
-        .max();
-    let (generation, position) = newest.unwrap_or((0, oldest));
-    let entry = Entry {
-        state: CursorState::at(position),
-        path: path.to_owned(),
-        file,
-        generation,
-        durable: position,
-    };
-    Ok((entry, newest.is_some()))
-}
-
 fn slot_offset(generation: u64) -> u64 {
     generation % 2 * SLOT_LEN as u64
-}
-
-fn encode(name: &str, generation: u64, position: u64) -> [u8; SLOT_LEN] {
-    let mut slot = [0; SLOT_LEN];
-    slot[0..8].copy_from_slice(&MAGIC);
-    slot[8..12].copy_from_slice(&VERSION.to_le_bytes());
-    slot[16..24].copy_from_slice(&generation.to_le_bytes());
-    slot[24..32].copy_from_slice(&position.to_le_bytes());
-    slot[32..36].copy_from_slice(&(name.len() as u32).to_le_bytes());
-    slot[NAME_AT..NAME_AT + name.len()].copy_from_slice(name.as_bytes());
-    let crc = crc32c::crc32c(&slot[..SLOT_LEN - 4]);
-    slot[SLOT_LEN - 4..].copy_from_slice(&crc.to_le_bytes());
-    slot
-}
-
-/// The generation and the position in a slot, if it is whole and the cursor's own.
-fn decode(slot: &[u8], name: &str) -> Option<(u64, u64)> {
-    let number = |at: usize| u64::from_le_bytes(slot[at..at + 8].try_into().expect("eight bytes"));
-    let (fields, crc) = slot.split_at(SLOT_LEN - 4);
-    let expected = encode(name, number(16), number(24));
-    let valid = fields == &expected[..SLOT_LEN - 4] && crc == &expected[SLOT_LEN - 4..];
-    (valid && number(24) <= POSITION_MAX).then(|| (number(16), number(24)))
-}
-
-/// A name as a file name: letters, digits, `-` and `_` stay, every other byte becomes `%xx`.
-fn escape(name: &str) -> String {
-    let mut escaped = String::new();
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(byte as char),
-            _ => escaped += &format!("%{byte:02x}"),
-        }
-    }
-    escaped
-}
-
-fn unescape(file_name: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = file_name.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'%' {
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &rest[2..];
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

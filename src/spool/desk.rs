@@ -16,8 +16,8 @@ pub type Answer = Result<u64, AppendError>;
 
 /// Where the answers to many appends arrive together.
 ///
-/// Waking a task of another thread costs a system call. With a future for each append the writer would make one for every
-/// record that it has synced; a desk's owner is woken once a batch, and wakes its own tasks for nothing.
+/// Waking a task of another thread costs a system call. With a future for each append the writer would make one for
+/// every record that it has synced; a desk's owner is woken once a batch, and wakes its own tasks for nothing.
 #[derive(Default)]
 pub struct Desk {
     answers: Mutex<Vec<(u64, Answer)>>,
@@ -25,8 +25,8 @@ pub struct Desk {
 }
 
 impl Desk {
-    /// Moves the answers that have come into `answers`, each with the ticket that its append was given; pending when there is
-    /// none. One task at a time may wait.
+    /// Moves the answers that have come into `answers`, each with the ticket that its append was given; pending when
+    /// there is none. One task at a time may wait.
     pub fn poll(&self, context: &mut Context<'_>, answers: &mut Vec<(u64, Answer)>) -> Poll<()> {
         if self.take(answers) {
             return Poll::Ready(());

@@ -1,8 +1,11 @@
-//! The file system calls of the spool, behind one trait, so that tests can tear writes, fail an fsync and fill the disk.
+//! The file system calls of the spool, behind one trait, so that tests can tear writes, fail an fsync and fill the
+//! disk.
 
 use std::{
     collections::HashMap,
-    fs, io,
+    fs,
+    hash::{BuildHasher, RandomState},
+    io,
     io::{Read, Seek, Write},
     ops::Range,
     os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt},
@@ -30,6 +33,8 @@ pub(super) trait FileSystem: Send + Sync {
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes what was created and unlinked in a directory durable.
     fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Bytes that are never the same.
+    fn random(&self) -> [u8; 16];
     /// Takes the lock file at `path`, or tells who holds it.
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock>;
 }
@@ -44,7 +49,10 @@ pub(super) trait File: Send + Sync {
     /// Makes the content and the length durable.
     fn sync_data(&self) -> io::Result<()>;
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Has the next read come from the disk, where the system can be made to forget what it has in memory; whether it was.
+    /// When the file was made, in nanoseconds, where the file system keeps that: a copy is another file.
+    fn born(&self) -> io::Result<Option<u64>>;
+    /// Has the next read come from the disk, where the system can be made to forget what it has in memory; whether it
+    /// was.
     fn forget_cached(&self) -> io::Result<bool> {
         Ok(false)
     }
@@ -71,7 +79,8 @@ fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
     errors.iter().any(|errno| code == Some(errno.raw_os_error()))
 }
 
-/// Whether an error says that the process or the system is short of descriptors or memory: nothing is known about the disk.
+/// Whether an error says that the process or the system is short of descriptors or memory: nothing is known about the
+/// disk.
 pub(super) fn is_exhausted(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS])
 }
@@ -89,8 +98,8 @@ const EREMOTEIO: i32 = 121;
 /// The unit in which a disk loses what it cannot give back, as far as reading around it goes.
 const PAGE_BYTES: u64 = 4096;
 
-/// Reads until the buffer is full or the file ends, and returns how much. What the disk does not give back stays zero, and
-/// is added to `unreadable`, as places in the file.
+/// Reads until the buffer is full or the file ends, and returns how much. What the disk does not give back stays zero,
+/// and is added to `unreadable`, as places in the file.
 pub(super) fn read_around(
     file: &dyn File,
     offset: u64,
@@ -219,6 +228,15 @@ impl FileSystem for RealFileSystem {
         dirs.entry(path.to_owned()).or_insert(dir).sync_all()
     }
 
+    fn random(&self) -> [u8; 16] {
+        // Each is keyed by the system's own random bytes.
+        let half = || RandomState::new().hash_one(std::time::SystemTime::UNIX_EPOCH.elapsed().ok());
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&half().to_le_bytes());
+        bytes[8..].copy_from_slice(&half().to_le_bytes());
+        bytes
+    }
+
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
         let mut file = fs::OpenOptions::new()
             .read(true)
@@ -229,7 +247,8 @@ impl FileSystem for RealFileSystem {
             .open(path)?;
         match file.try_lock() {
             Ok(()) => {
-                // The name is for people: a full disk must not keep the spool from draining. One that is shorter than the last is filled up.
+                // The name is for people: a full disk must not keep the spool from draining. One that is shorter than
+                // the last is filled up.
                 let _ = file.set_len(0);
                 let left = file.metadata()?.len() as usize;
                 file.rewind()?;
@@ -306,6 +325,12 @@ impl File for fs::File {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+
+    fn born(&self) -> io::Result<Option<u64>> {
+        let since = self.metadata()?.created().ok();
+        let since = since.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        Ok(since.and_then(|since| u64::try_from(since.as_nanos()).ok()))
     }
 
     #[cfg(target_os = "linux")]

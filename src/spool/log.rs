@@ -12,12 +12,13 @@ use std::{
 pub(super) use self::append::{Request, seal_file};
 use super::{
     AppendError, Observer, OpenError, Options, SEGMENTS_DIR, Start,
-    cursors::{self, CursorState, Cursors, PathError},
+    cursors::{self, CursorDamage, CursorState, Cursors, CursorsFound, PathError},
     file_system::{File, FileSystem, is_full},
     quarantine::Quarantine,
-    recovery,
-    segment::{DATA_START, PAYLOAD_BYTES_MAX},
+    recovery::{self, Expected},
+    segment::{DATA_START, LogIdentity, PAYLOAD_BYTES_MAX},
     shared::{Damage, DamageKind, Segment, Shared},
+    superblock::{CleanStop, Superblock, SuperblockFile, SuperblockFound},
 };
 
 /// A segment's smallest size: the header's block and as much again.
@@ -48,7 +49,8 @@ impl Limits {
 pub(super) struct Active {
     pub file: Arc<dyn File>,
     pub path: PathBuf,
-    /// Its seal was to be written and there was no room: what there is of it may be whole, so nothing is appended any more.
+    /// Its seal was to be written and there was no room: what there is of it may be whole, so nothing is appended any
+    /// more.
     pub is_sealing: bool,
 }
 
@@ -63,7 +65,11 @@ pub(super) struct Log {
     active: Option<Active>,
     next_sequence: u64,
     next_segment: u64,
-    cursors: Cursors,
+    /// Where in the active segment the last batch starts, 0 before the first.
+    previous_batch: u64,
+    cursors: Arc<Cursors>,
+    superblock: Superblock,
+    superblock_file: SuperblockFile,
     quarantine: Quarantine,
     /// Why the last segment could not be made; looked at again on every tick.
     no_room: Option<AppendError>,
@@ -84,12 +90,60 @@ impl Log {
         for dir in [&segments_dir, &cursors_dir, &quarantine_dir] {
             fs.make_dir(dir).map_err(|source| io_error(dir, source))?;
         }
-        let recovered = recovery::recover(fs.as_ref(), &segments_dir)?;
+        let (mut superblock_file, found) = SuperblockFile::read(fs.as_ref(), &options.dir)?;
+        let known = match &found {
+            SuperblockFound::Whole(superblock) => Some(superblock.identity.log),
+            SuperblockFound::Damaged | SuperblockFound::Missing => None,
+        };
+        let in_segments = recovery::identity(fs.as_ref(), &segments_dir, known.is_none())?;
+        let known = known.or(in_segments.map(|(identity, _)| identity.log));
+        let cursors = CursorsFound::read(fs.as_ref(), &cursors_dir, known).map_err(path_error)?;
+        let mut signs = Vec::new();
+        let mut superblock = Self::superblock(
+            fs.as_ref(),
+            options,
+            &superblock_file,
+            found,
+            in_segments,
+            &cursors,
+            &mut signs,
+        )?;
+        let facts = cursors.facts().unwrap_or_default();
+        let clean = superblock.clean.take();
+        let expected = Expected {
+            log: superblock.identity.log,
+            first_with_identity: superblock.first_with_identity,
+            durable: facts.last_sequence.max(clean.map_or(0, |clean| clean.last_sequence)),
+            oldest_segment: facts.oldest_segment,
+            newest_segment: facts
+                .newest_segment
+                .max(clean.map_or(0, |clean| clean.next_segment.saturating_sub(1))),
+        };
+        let recovered = recovery::recover(fs.as_ref(), &segments_dir, &expected)?;
+        let before = superblock.clone();
+        superblock.identity.epoch += 1;
+        let has_superblock = superblock_file
+            .write(fs.as_ref(), &mut superblock)
+            .map_err(|source| io_error(superblock_file.path(), source))?;
+        if !has_superblock {
+            // The life before goes on, as far as the disk knows.
+            superblock = before;
+        }
         let oldest = recovered.segments.first().map_or(1, |segment| segment.first_sequence);
-        let (cursors, damaged) = Cursors::open(fs.clone(), cursors_dir, oldest - 1)
-            .map_err(|(path, source)| OpenError::Io { path, source })?;
-        // A cursor is never ahead of the log, unless the log lost its end to damage: those numbers were seen and settled.
-        let next_sequence = recovered.next_sequence.max(cursors.highest() + 1);
+        signs.extend(
+            cursors
+                .damaged_files()
+                .map(|path| (DamageKind::Cursor, path.to_owned())),
+        );
+        let cursors = Cursors::new(fs.clone(), cursors_dir, superblock.identity, cursors, oldest - 1);
+        if has_superblock {
+            cursors.allow_writing();
+        }
+        // A cursor is never ahead of the log, unless the log lost its end: those numbers were seen and settled.
+        let next_sequence = recovered
+            .next_sequence
+            .max(cursors.highest() + 1)
+            .max(options.numbers_from);
         let shared = Arc::new(Shared::new(
             fs.clone(),
             segments_dir,
@@ -107,28 +161,107 @@ impl Log {
             active: recovered.unsealed,
             next_sequence,
             next_segment: recovered.next_segment,
-            cursors,
+            previous_batch: 0,
+            cursors: Arc::new(cursors),
+            superblock,
+            superblock_file,
             no_room: None,
             buffer: Vec::new(),
         };
         for damage in recovered.damage {
             log.shared.report(damage);
         }
-        for cursors::Damaged { path } in damaged {
-            tracing::error!(path = %path.display(), "cursor damaged: starts again at the oldest record");
-            log.observer.damage(DamageKind::Cursor.label());
+        for (kind, path) in signs {
+            tracing::error!(path = %path.display(), kind = kind.label(), "the log is not as it was left: {}", kind.meaning());
+            log.observer.damage(kind.label());
         }
         log.settle_damage();
         log.publish();
         Ok(log)
     }
 
+    /// The superblock as it was found, or else as the segments and cursors have it, or else of a new log; what is wrong
+    /// with it is added to
+    /// `signs`.
+    fn superblock(
+        fs: &dyn FileSystem,
+        options: &Options,
+        file: &SuperblockFile,
+        found: SuperblockFound,
+        in_segments: Option<(LogIdentity, u64)>,
+        cursors: &CursorsFound,
+        signs: &mut Vec<(DamageKind, PathBuf)>,
+    ) -> Result<Superblock, OpenError> {
+        let mut sign = |kind, path: &Path| signs.push((kind, path.to_owned()));
+        let had_page = match &found {
+            SuperblockFound::Whole(superblock) => superblock.has_page,
+            SuperblockFound::Damaged | SuperblockFound::Missing => in_segments.is_some(),
+        };
+        match cursors.damage {
+            Some(CursorDamage::Damaged) if had_page => sign(DamageKind::Cursor, &cursors.path),
+            Some(CursorDamage::Damaged) => {}
+            Some(CursorDamage::Foreign) => sign(DamageKind::Foreign, &cursors.path),
+            None => {}
+        }
+        let in_cursors = cursors.identity();
+        let mut superblock = match found {
+            SuperblockFound::Whole(superblock) => {
+                let is_newer = |other: LogIdentity| {
+                    other.log == superblock.identity.log && other.epoch > superblock.identity.epoch
+                };
+                let born = file.born();
+                let is_copy = born != 0 && superblock.born != 0 && born != superblock.born;
+                let others = [in_cursors, in_segments.map(|(identity, _)| identity)];
+                if is_copy || others.into_iter().flatten().any(is_newer) {
+                    sign(DamageKind::Restored, file.path());
+                }
+                superblock
+            }
+            SuperblockFound::Damaged | SuperblockFound::Missing => {
+                let dir = options.dir.join(SEGMENTS_DIR);
+                let next_segment = recovery::names(fs, &dir)?.last().map_or(0, |(id, _)| *id) + 1;
+                let known = in_segments.map(|(identity, _)| identity).or(in_cursors);
+                // It is durable before anything else of the log is there: alone, it was never finished.
+                if known.is_some() {
+                    sign(DamageKind::Superblock, file.path());
+                }
+                Superblock {
+                    generation: 0,
+                    identity: known.unwrap_or_else(|| LogIdentity {
+                        log: fs.random(),
+                        epoch: 0,
+                    }),
+                    clean: None,
+                    first_with_identity: in_segments.map_or(next_segment, |(_, first)| first),
+                    has_page: false,
+                    born: 0,
+                    replica: String::new(),
+                }
+            }
+        };
+        let epochs = [in_cursors, in_segments.map(|(identity, _)| identity)];
+        for other in epochs
+            .into_iter()
+            .flatten()
+            .filter(|other| other.log == superblock.identity.log)
+        {
+            superblock.identity.epoch = superblock.identity.epoch.max(other.epoch);
+        }
+        superblock.born = file.born();
+        superblock.replica.clone_from(&options.replica);
+        Ok(superblock)
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// What is done now and then: cursors are made durable, segments behind all of them deleted, damage set aside, and
-    /// a full spool looks for room.
+    pub(super) fn cursors(&self) -> &Arc<Cursors> {
+        &self.cursors
+    }
+
+    /// What is done now and then: segments behind all cursors are deleted, damage is set aside, and a full spool looks
+    /// for room.
     pub(super) fn tick(&mut self) {
         if self.shared.is_failed() {
             return;
@@ -136,8 +269,8 @@ impl Log {
         self.settle_damage();
         let shared = self.shared.clone();
         let _work = shared.disk_works();
-        if let Err((path, error)) = self.cursors.sync() {
-            return self.fail(&format!("cursor {}: {error}", path.display()));
+        if let Err(reason) = self.has_superblock() {
+            return self.fail(&reason);
         }
         if let Err((path, error)) = self.delete_settled() {
             return self.fail(&format!("delete {}: {error}", path.display()));
@@ -150,8 +283,8 @@ impl Log {
         }
     }
 
-    /// Deletes the segments that every cursor has durably passed, and lets go of the records in memory. The newest segment stays: it
-    /// tells the next sequence number.
+    /// Deletes the segments that every cursor has durably passed, and lets go of the records in memory. The newest
+    /// segment stays: it tells the next sequence number.
     fn delete_settled(&mut self) -> Result<(), PathError> {
         let Some(settled) = self.cursors.lowest_durable() else {
             return Ok(());
@@ -220,6 +353,13 @@ impl Log {
         self.shared.fail(reason);
     }
 
+    /// Makes durable where the cursors are. The thread of the cursors does it while the log appends.
+    pub(super) fn sync_cursors(&mut self) {
+        if let Err((path, error)) = self.cursors.sync(&self.shared) {
+            self.fail(&format!("cursors {}: {error}", path.display()));
+        }
+    }
+
     pub(super) fn cursor_names(&self) -> Vec<String> {
         self.cursors.names()
     }
@@ -235,6 +375,10 @@ impl Log {
         if let Some(state) = self.cursors.find(name) {
             return Ok(state);
         }
+        if !self.cursors.has_room() {
+            let max = cursors::CURSORS_MAX;
+            return Err(OpenError::Format(format!("a log has at most {max} cursors")));
+        }
         let position = match start {
             Start::Head => self.next_sequence - 1,
             Start::Oldest => {
@@ -245,16 +389,20 @@ impl Log {
             }
         };
         self.unless_failed()?;
-        self.cursors
-            .create(name, position)
-            .map_err(|(path, source)| OpenError::Io { path, source })
+        let created = self.cursors.create(name, position, &self.shared);
+        created.map_err(|error| self.fail_with_cursors(error))
     }
 
     pub(super) fn remove_cursor(&mut self, name: &str) -> Result<(), OpenError> {
         self.unless_failed()?;
-        self.cursors
-            .remove(name)
-            .map_err(|(path, source)| OpenError::Io { path, source })
+        let removed = self.cursors.remove(name, &self.shared);
+        removed.map_err(|error| self.fail_with_cursors(error))
+    }
+
+    /// After the first write or sync that failed nothing more is written, also of the page of the cursors.
+    fn fail_with_cursors(&mut self, (path, error): PathError) -> OpenError {
+        self.fail(&format!("cursors {}: {error}", path.display()));
+        path_error((path, error))
     }
 
     fn unless_failed(&self) -> Result<(), OpenError> {
@@ -264,17 +412,39 @@ impl Log {
         }
     }
 
-    /// Makes everything durable and seals the log.
+    /// Makes everything durable, seals the log and marks it as closed.
     pub(super) fn close(&mut self) {
         self.no_room = None;
         self.tick();
-        if !self.shared.is_failed()
-            && let Err(reason) = self.seal()
-        {
-            self.fail(&reason);
+        if !self.shared.is_failed() {
+            let sealed = self.seal();
+            self.publish();
+            self.sync_cursors();
+            self.mark_clean(sealed);
         }
         self.publish();
     }
+
+    fn mark_clean(&mut self, sealed: Result<bool, String>) {
+        match sealed {
+            Err(reason) => return self.fail(&reason),
+            Ok(false) => return,
+            Ok(true) if self.shared.is_failed() => return,
+            Ok(true) => {}
+        }
+        self.superblock.has_page |= self.cursors.has_written();
+        self.superblock.clean = Some(CleanStop {
+            last_sequence: self.segments.last().map_or(0, |newest| newest.last_sequence),
+            next_segment: self.next_segment,
+        });
+        if let Err(error) = self.superblock_file.write(self.fs.as_ref(), &mut self.superblock) {
+            self.fail(&format!("{}: {error}", self.superblock_file.path().display()));
+        }
+    }
+}
+
+fn path_error((path, source): PathError) -> OpenError {
+    OpenError::Io { path, source }
 }
 
 pub(super) fn io_error(path: &Path, source: io::Error) -> OpenError {

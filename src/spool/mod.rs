@@ -13,58 +13,83 @@
 //!
 //! # Format
 //!
-//! The log is a row of *segments*, preallocated files that are written front to back and never changed. A *frame* is a record with
-//! a header: length, checksums, sequence number, and where its *batch* starts. The header's checksum covers the segment
-//! and the offset, so that a right frame in a wrong place is wrong. Once a segment is full it gets a *seal*, which says what it holds.
-//! `docs/spool-format.md` has every byte.
+//! The log is a row of *segments*, preallocated files that are written front to back and never changed. A *frame* is a
+//! record with a header: length, checksums, sequence number, and where its *batch* starts. A batch is what is written
+//! with one call and one sync; its header has its length and how far the log was durable before it. Every checksum
+//! covers the log's UUID, the segment and the offset, so that a right frame in a wrong place, or of another log, is
+//! wrong. Once a segment is full it gets a *seal*, which says what it holds. A *superblock*, written twice, has the
+//! UUID, an epoch that rises at every start, and whether the log was closed in order. `docs/spool-format.md` has every
+//! byte.
+//!
+//! Numbers begin at [`Options::numbers_from`] in each life of the log, if they are not higher already: a clock there
+//! makes sure that not even a log that began anew, or was restored, gives out a number twice. An epoch in the numbers
+//! would not: a copy repeats it.
 //!
 //! # Write path
 //!
-//! One thread, `forebay-spool`, does everything that writes. Requests queue in memory, bounded in number and bytes; the writer takes all
-//! that wait as one batch: one `pwrite`, one `fdatasync`, then the index and the newest records are shown to the readers, then everybody is
-//! answered. While it syncs, the next batch gathers. There is no timer: under no load a record is written at once, and under load the sync
-//! is shared.
+//! One thread, `forebay-spool`, does everything that writes. Requests queue in memory, bounded in number and bytes; the
+//! writer takes all that wait as one batch: one `pwrite`, one `fdatasync`, then the index and the newest records are
+//! shown to the readers, then everybody is answered. While it syncs, the next batch gathers. There is no timer: under
+//! no load a record is written at once, and under load the sync is shared.
 //!
-//! A segment that has no room is sealed, made durable, and only then the next one is created: allocated, header written, file
-//! synced, directory synced, first record. No space while creating is [`AppendError::Full`]; it is tried again with the next append, and
-//! twice a second without one, because nobody may be sending to a spool that is not ready.
+//! A segment that has no room is sealed, made durable, and only then the next one is created: allocated, header
+//! written, file synced, directory synced, first record. No space while creating is [`AppendError::Full`]; it is tried
+//! again with the next append, and twice a second without one, because nobody may be sending to a spool that is not
+//! ready.
 //!
 //! # Read path
 //!
-//! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader near the head copies
-//! references. One that is far behind reads the files on a blocking thread, up to what is durable, no more than it was asked for; each
-//! record is copied out of what was read, so that it keeps nothing alive but itself. What readers have handed out counts until the last
-//! part of it is dropped, all readers together against one limit ([`Options::readers_bytes_max`]), beyond which they wait.
+//! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader
+//! near the head copies references. One that is far behind reads the files on a blocking thread, up to what is durable,
+//! no more than it was asked for; each record is copied out of what was read, so that it keeps nothing alive but
+//! itself. What readers have handed out counts until the last part of it is dropped, all readers together against one
+//! limit ([`Options::readers_bytes_max`]), beyond which they wait.
 //!
-//! Where a frame is wrong, or the disk does not give a page back, the reader goes on at the next valid header; the writer counts the place and
-//! copies its bytes to `quarantine/`. A hole settles like a record: [`Reader::next`] returns how far it got, with or without records, so a
-//! position never stands before something that nobody can read. Every wait of a reader can be given up. A segment that is deleted
-//! under a reader is finished from the open file, or passed over: only what every cursor has passed is deleted.
+//! Where a frame is wrong, or the disk does not give a page back, the reader goes on at the next valid header; the
+//! writer counts the place and copies its bytes to `quarantine/`. A hole settles like a record: [`Reader::next`]
+//! returns how far it got, with or without records, so a position never stands before something that nobody can read.
+//! Every wait of a reader can be given up. A segment that is deleted under a reader is finished from the open file, or
+//! passed over: only what every cursor has passed is deleted.
 //!
-//! A reader's owner counts on this: numbers rise and may have gaps; a call returns a number that is higher than that of the call before; what lies
-//! between two calls' numbers and was not handed out is not there, and is settled together with what was. So a cursor is moved by
-//! [`Cursor::settle`] with ranges that begin behind the record read before, and reaches the head when all was settled.
+//! A reader's owner counts on this: numbers rise and may have gaps; a call returns a number that is higher than that of
+//! the call before; what lies between two calls' numbers and was not handed out is not there, and is settled together
+//! with what was. So a cursor is moved by [`Cursor::settle`] with ranges that begin behind the record read before, and
+//! reaches the head when all was settled.
 //!
 //! # Delete path
 //!
-//! A [`Cursor`] moves in memory; twice a second the writer makes those that moved durable, in place, in the older of two slots, so that neither a
-//! torn write nor a full disk can lose it. Then each segment behind every durable cursor is unlinked and the directory synced, oldest first and
-//! one by one, so that a gap is never ordinary. The newest segment stays, and without any cursor everything stays.
+//! A [`Cursor`] moves in memory: its position, and the ranges that are settled above it. Twice a second a thread of its
+//! own makes all that moved durable, on one page, in place, in the older of two slots, so that neither a torn write nor
+//! a full disk can lose it and no append waits for it. Then the writer unlinks each segment behind every durable cursor
+//! and syncs the directory, oldest first and one by one, so that a gap is never ordinary. The newest segment stays, and
+//! without any cursor everything stays.
 //!
 //! # Recovery
 //!
-//! Sealed segments are opened by their first block. A newest segment without a seal is read: it ends after its last valid frame, is cut
-//! there and sealed; appends go to a new segment, so no stale frame can become valid. A hole is either
+//! Sealed segments are opened by their first block. A newest segment without a seal is read: it ends after its last
+//! valid frame, is cut there and sealed; appends go to a new segment, so no stale frame can become valid. A hole is
+//! either
 //!
-//! - a *torn tail*, when no later batch left a valid header: its sync never returned, nobody was told, it is cut off; or
-//! - *damage*, when one did: a batch is only written after the one before was synced, so the hole was durable once.
+//! - *torn*, in the last batch: its sync never returned, nobody was told; what is whole around it is kept, and it is written over; or
+//! - *damage*, when the disk does not give it back, or when what stood there was durable once: a later batch left a header, or the page of the cursors
+//!   knows it.
 //!
-//! The newest segment is read from the disk, not from the kernel's memory; then its last batch, header and seal are written again before they are
-//! synced and trusted: if the sync of the process before failed, the kernel holds their pages as clean, and a sync alone would say yes to what the
-//! disk does not have.
+//! Superblock and page also know the first and the last segment that must be there. What is missing, of another log, or
+//! put back from a copy is named and counted; the log goes on with what is there.
 //!
-//! A cursor is a hint. Damaged, it falls back to its other slot, or else to the oldest record. Ahead of the log, when the log's end is lost to damage,
-//! it raises the next sequence number: what was settled under a number must not settle another record.
+//! The newest segment is read from the disk, not from the kernel's memory; then its last batch, header and seal are
+//! written again before they are synced and trusted: if the sync of the process before failed, the kernel holds their
+//! pages as clean, and a sync alone would say yes to what the disk does not have.
+//!
+//! The same holds for superblock and page: what is found may be in memory alone, so it is written again before the
+//! other slot is given up.
+//!
+//! A cursor is a hint. A damaged page falls back to its other slot, or else the routes start at the oldest record.
+//! Ahead of the log, when the log's end is lost, a cursor raises the next sequence number: what was settled under a
+//! number must not settle another record.
+//!
+//! What needs no room starts without it: on a disk that is full, or a directory that cannot be written, the log is
+//! read, and appends are refused.
 //!
 //! # What is assumed of the disk
 //!
@@ -74,15 +99,16 @@
 //! - Preallocated space can be written without new space, so a full disk shows when a segment is made. A file system that copies on write does not
 //!   keep this; there a full disk fails the spool, and the process ends.
 //!
-//! What cannot be told: damage to the very last batch of a log that was not closed looks like a torn tail; and a newest segment that is wholly zeroed
-//! looks like one that was never finished.
+//! What cannot be known: damage within half a second of the end of a log that was not closed, before the page was
+//! written, looks torn.
 //!
 //! # Why it is safe
 //!
-//! *Acknowledged implies durable*: the answer follows the sync of the frame, which follows the syncs of its file and of its directory entry. *Durable implies
-//! found*: recovery stops only at a hole that no later batch follows, and an acknowledged batch before it has no hole. *Seen implies
-//! durable*: readers are shown records after the sync, and after recovery has written again what was in doubt. The simulator in the tests drives
-//! the log over a disk that loses, tears and fails at every call, and checks this against a model; with the syncs taken out it fails.
+//! *Acknowledged implies durable*: the answer follows the sync of the frame, which follows the syncs of its file and of
+//! its directory entry. *Durable implies found*: recovery keeps every frame that is whole, wherever holes are. *Seen
+//! implies durable*: readers are shown records after the sync, and after recovery has written again what was in doubt.
+//! The simulator in the tests drives the log over a disk that loses, tears and fails at every call, and checks this
+//! against a model; with the syncs taken out it fails.
 
 mod budget;
 mod cursors;
@@ -96,6 +122,7 @@ mod scan;
 mod segment;
 mod settled;
 mod shared;
+mod superblock;
 mod writer;
 
 use std::{
@@ -130,17 +157,45 @@ const SEGMENTS_DIR: &str = "segments";
 #[derive(Debug, Clone)]
 pub struct Options {
     pub dir: PathBuf,
+    /// Who writes the log: for people who find its directory.
+    pub replica: String,
+    /// Records of this life have numbers from here on, or higher ones. A caller that gives a clock that does not stand
+    /// still makes sure that no number comes again, not even from a log that began anew under its old name or was
+    /// restored from a copy.
+    pub numbers_from: u64,
     /// All segments together stay below this.
     pub bytes_max: u64,
     /// The share of `bytes_max` that bulk records may take, from 0.0 to 1.0.
     pub bulk_share_max: f64,
-    /// What a segment takes on disk from its first record on. At most a quarter of `bytes_max` is used, and at least 8 KiB.
+    /// What a segment takes on disk from its first record on. At most a quarter of `bytes_max` is used, and at least 8
+    /// KiB.
     pub segment_bytes: u64,
     /// Newest records kept in memory for readers near the head.
     pub hot_bytes_max: usize,
-    /// What all readers together have handed out and is still held. Each may hold a mebibyte, or one record, beyond it, and a quarter of one
-    /// to read with.
+    /// What all readers together have handed out and is still held. Each may hold a mebibyte, or one record, beyond it,
+    /// and a quarter of one to read with.
     pub readers_bytes_max: usize,
+}
+
+/// Numbers for each second of a clock: no log takes more records than that.
+const NUMBERS_PER_SECOND: u64 = 1_000_000;
+
+/// For [`Options::numbers_from`]: where a life that begins at this second of the clock has its numbers.
+pub fn numbers_from(unix_seconds: u64) -> u64 {
+    unix_seconds.saturating_mul(NUMBERS_PER_SECOND).saturating_add(1)
+}
+
+/// Of numbers that are missing between two that are there, those that a life of the log would have given out: not those
+/// between the end of one life and the first number of the next.
+pub fn numbers_given_out(missing: RangeInclusive<u64>) -> RangeInclusive<u64> {
+    // Before numbers began at a clock they were small.
+    const CLOCK_MIN: u64 = 1_000_000_000 * NUMBERS_PER_SECOND;
+    let (first, last) = missing.into_inner();
+    let life = last / NUMBERS_PER_SECOND * NUMBERS_PER_SECOND + 1;
+    match last >= CLOCK_MIN && life > first {
+        true => life..=last,
+        false => first..=last,
+    }
 }
 
 /// How a record counts against the limits.
@@ -218,7 +273,7 @@ pub trait Observer: Send + Sync {
 }
 
 /// The kinds of damage: a closed set.
-pub fn damage_kinds() -> [&'static str; 5] {
+pub fn damage_kinds() -> [&'static str; 8] {
     shared::DamageKind::ALL.map(shared::DamageKind::label)
 }
 
@@ -307,8 +362,8 @@ impl Spool {
         }
     }
 
-    /// Like [`Spool::append`], for one who appends much: the answer arrives at `desk`, under `ticket`. `Err`: the record was not
-    /// taken, and no answer comes.
+    /// Like [`Spool::append`], for one who appends much: the answer arrives at `desk`, under `ticket`. `Err`: the
+    /// record was not taken, and no answer comes.
     pub fn append_for(&self, desk: &Arc<Desk>, ticket: u64, record: Bytes, class: Class) -> Result<(), AppendError> {
         let asker = || Asker::Desk(Ticket::new(desk.clone(), ticket));
         self.handle.inlet.push(record, class, asker)
@@ -341,7 +396,7 @@ impl Spool {
 
     /// What the log has behind `position`. Numbers are not always in a row, so this is counted and not subtracted.
     pub fn backlog(&self, position: u64) -> Backlog {
-        self.handle.shared.backlog(position)
+        self.handle.shared.backlog(position, &[])
     }
 
     pub fn state(&self) -> State {
@@ -376,7 +431,8 @@ fn holder() -> String {
     format!("pid {} on {}", std::process::id(), host.to_string_lossy())
 }
 
-/// The position of a route: everything up to it is confirmed, dead-lettered or not the route's; and what of that kind is above it.
+/// The position of a route: everything up to it is confirmed, dead-lettered or not the route's; and what of that kind
+/// is above it.
 pub struct Cursor {
     state: Arc<CursorState>,
     shared: Arc<Shared>,
@@ -388,17 +444,22 @@ impl Cursor {
         self.state.position.load(Ordering::Acquire)
     }
 
-    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at [`Spool::close`]; records behind
-    /// every cursor are deleted, a segment at a time.
+    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at [`Spool::close`];
+    /// records behind every cursor are deleted, a segment at a time.
     pub fn advance(&self, sequence: u64) {
         self.settle(0..=sequence);
     }
 
-    /// Settles these numbers, whatever lies before them; the position follows once nothing does. Numbers that no record has are
-    /// settled with their neighbours: of a record, from the number after the one that was read before it.
+    /// Settles these numbers, whatever lies before them; the position follows once nothing does. Numbers that no record
+    /// has are settled with their neighbours: of a record, from the number after the one that was read before it.
     pub fn settle(&self, numbers: RangeInclusive<u64>) {
         let last = (*numbers.end()).min(self.shared.head());
         self.state.settle(*numbers.start()..=last);
+    }
+
+    /// What is not settled, and what the segments that hold it take on disk: what this cursor pins.
+    pub fn backlog(&self) -> Backlog {
+        self.shared.backlog(self.position(), &self.settled())
     }
 
     /// What is settled above the position, in rising order: for [`Reader::skip_settled`].

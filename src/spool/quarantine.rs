@@ -32,7 +32,8 @@ impl Quarantine {
         }
     }
 
-    /// Copies the bytes. That it did not work is said and is no failure of the spool: the original stays until its segment goes.
+    /// Copies the bytes. That it did not work is said and is no failure of the spool: the original stays until its
+    /// segment goes.
     pub(super) fn keep(&mut self, damage: &Damage) {
         let name = format!("{:016x}-{}-{}.bad", damage.segment, damage.offset, damage.len);
         let path = self.dir.join(name);

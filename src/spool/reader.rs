@@ -79,12 +79,12 @@ impl Reader {
         }
     }
 
-    /// Adds the next durable records to `out`, at most `records_max` and (beyond the first) `bytes_max`, and returns how far it
-    /// got: every record up to there was handed out, was to be skipped, or is not there. Waits until it gets further; that may be
-    /// without a record, where the log has a hole.
+    /// Adds the next durable records to `out`, at most `records_max` and (beyond the first) `bytes_max`, and returns
+    /// how far it got: every record up to there was handed out, was to be skipped, or is not there. Waits until it gets
+    /// further; that may be without a record, where the log has a hole.
     ///
-    /// Cancel-safe, so it can be raced with a stop. Damaged records are passed over (they are counted and set aside). While
-    /// what was handed out and is still held, by all readers together, is more than
+    /// Cancel-safe, so it can be raced with a stop. Damaged records are passed over (they are counted and set aside).
+    /// While what was handed out and is still held, by all readers together, is more than
     /// [`Options::readers_bytes_max`](super::Options::readers_bytes_max), it waits for some to be dropped.
     pub async fn next(
         &mut self,
@@ -131,7 +131,8 @@ impl Reader {
         self.stale = true;
     }
 
-    /// Hands out nothing of these numbers: they were settled before. They are in rising order, and replace those given before.
+    /// Hands out nothing of these numbers: they were settled before. They are in rising order, and replace those given
+    /// before.
     pub fn skip_settled(&mut self, settled: Vec<RangeInclusive<u64>>) {
         self.skipped = settled.into();
     }
@@ -354,7 +355,7 @@ impl DiskReader {
     fn read_segment(&mut self, segment: Segment, path: &Path, read: &mut Batch) -> io::Result<Stop> {
         if self.scan.as_ref().is_none_or(|scan| scan.segment() != segment.id) {
             let file = self.shared.fs.open(path)?;
-            self.scan = Some(Scan::new(file, segment.id, DATA_START, segment.end));
+            self.scan = Some(Scan::new(file, segment.seed(), DATA_START, segment.end));
             self.marks.clear();
         }
         let scan = self.scan.as_mut().expect("it was just set");
@@ -364,6 +365,7 @@ impl DiskReader {
             let found = scan.next(|header| read.wants(header, from))?;
             match found {
                 None => return Ok(Stop::End),
+                Some(Found::Batch { .. }) => {}
                 Some(Found::Frame {
                     offset,
                     header,

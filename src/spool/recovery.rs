@@ -7,9 +7,24 @@ use super::{
     file_system::{File, FileSystem, is_full, read_around},
     log::{Active, io_error, seal_file},
     scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
-    segment::{DATA_START, HEADER_LEN, Header, VERSION, encode_header, parse_file_name, parse_header, parse_seal},
+    segment::{
+        DATA_START, HEADER_LEN, Header, LogIdentity, SegmentSeed, VERSION, encode_filler, log_seed, parse_file_name,
+        parse_header, parse_seal,
+    },
     shared::{Damage, DamageKind, Segment},
 };
+
+/// What is known of the log before its segments are looked at.
+pub(super) struct Expected {
+    pub log: [u8; 16],
+    /// The first segment that was made with an identity.
+    pub first_with_identity: u64,
+    /// Every record up to this number was durable once.
+    pub durable: u64,
+    /// The oldest segment that a cursor needs, and the newest there was; 0 when that is not known.
+    pub oldest_segment: u64,
+    pub newest_segment: u64,
+}
 
 /// The log as it was found.
 pub(super) struct Recovered {
@@ -22,74 +37,177 @@ pub(super) struct Recovered {
     pub unsealed: Option<Active>,
 }
 
-/// Opens every segment, and cuts, syncs and seals what was not sealed.
-pub(super) fn recover(fs: &dyn FileSystem, dir: &Path) -> Result<Recovered, OpenError> {
+/// The ids and first sequence numbers in the names of the segments, by id.
+pub(super) fn names(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<(u64, u64)>, OpenError> {
     let names = fs.list(dir).map_err(|source| io_error(dir, source))?;
-    let mut found: Vec<_> = names.iter().filter_map(|name| parse_file_name(name)).collect();
+    let numbers = names.iter().filter_map(|name| parse_file_name(name));
+    let mut found: Vec<_> = numbers.filter(|(_, first_sequence)| *first_sequence > 0).collect();
     found.sort_unstable();
+    Ok(found)
+}
+
+/// A segment's first block, and the header in it.
+fn first_block(file: &dyn File) -> io::Result<(Vec<u8>, Header)> {
+    let mut block = vec![0; DATA_START as usize];
+    let read = read_around(file, 0, &mut block, &mut Vec::new())?;
+    block.truncate(read);
+    let header = parse_header(&block);
+    Ok((block, header))
+}
+
+/// The identity that the newest segment has, and, where `all` are to be looked at, the first of them that has it.
+pub(super) fn identity(fs: &dyn FileSystem, dir: &Path, all: bool) -> Result<Option<(LogIdentity, u64)>, OpenError> {
+    let mut newest: Option<(LogIdentity, u64)> = None;
+    for (id, first_sequence) in names(fs, dir)?.into_iter().rev() {
+        let path = dir.join(Segment::empty(id, 0, first_sequence, 0).file_name());
+        let failed = |source: io::Error| io_error(&path, source);
+        let (_, header) = first_block(fs.open(&path).map_err(failed)?.as_ref()).map_err(failed)?;
+        let Header::Valid {
+            identity: Some(identity),
+            ..
+        } = header
+        else {
+            continue;
+        };
+        match &mut newest {
+            None if !all => return Ok(Some((identity, id))),
+            None => newest = Some((identity, id)),
+            Some((newest, first)) if newest.log == identity.log => *first = id,
+            Some(_) => {}
+        }
+    }
+    Ok(newest)
+}
+
+/// Opens every segment, and cuts, syncs and seals what was not sealed.
+pub(super) fn recover(fs: &dyn FileSystem, dir: &Path, expected: &Expected) -> Result<Recovered, OpenError> {
+    let found = names(fs, dir)?;
     let mut recovered = Recovered {
         segments: Vec::with_capacity(found.len()),
-        next_sequence: 1,
-        next_segment: 1,
+        next_sequence: expected.durable + 1,
+        next_segment: expected.newest_segment + 1,
         damage: Vec::new(),
         unsealed: None,
     };
-    for (at, &(id, first_sequence)) in found.iter().enumerate() {
-        let newest = at + 1 == found.len();
-        recovered.add(fs, dir, id, first_sequence.max(1), newest)?;
+    let mut own = Vec::with_capacity(found.len());
+    for (id, first_sequence) in found {
+        own.extend(recovered.look_at(fs, dir, expected, id, first_sequence)?);
     }
+    let newest = own.last().map(|looked: &Looked| looked.segment.id);
+    for looked in own {
+        let is_newest = Some(looked.segment.id) == newest;
+        recovered.add(fs, dir, expected, looked, is_newest)?;
+    }
+    recovered.check_ends(dir, expected);
     // What the process before created or unlinked last may not be durable yet.
     fs.sync_dir(dir).map_err(|source| io_error(dir, source))?;
     Ok(recovered)
 }
 
+/// A segment of the log, as far as its first block tells.
+struct Looked {
+    segment: Segment,
+    file: Arc<dyn File>,
+    block: Vec<u8>,
+    header: Header,
+}
+
 impl Recovered {
-    fn add(
+    /// Opens a segment; `None` when it is another log's.
+    fn look_at(
         &mut self,
         fs: &dyn FileSystem,
         dir: &Path,
+        expected: &Expected,
         id: u64,
         first_sequence: u64,
-        newest: bool,
-    ) -> Result<(), OpenError> {
-        let mut segment = Segment::empty(id, first_sequence, 0);
+    ) -> Result<Option<Looked>, OpenError> {
+        let mut segment = Segment::empty(id, log_seed(&expected.log), first_sequence, 0);
         let path = dir.join(segment.file_name());
         let failed = |source: io::Error| io_error(&path, source);
         let file = fs.open(&path).map_err(failed)?;
         segment.disk_bytes = file.len().map_err(failed)?;
+        let (block, header) = first_block(file.as_ref()).map_err(failed)?;
+        let refused = |what: String| {
+            let path = path.display();
+            Err(OpenError::Format(format!(
+                "{path} has {what}: use the release that wrote it"
+            )))
+        };
+        let is_foreign = match header {
+            Header::Unknown(version) => {
+                return refused(format!("format version {version}, this build reads 1 and {VERSION}"));
+            }
+            Header::UnknownFeatures(features) => {
+                return refused(format!("features {features:#x}, which this build does not know"));
+            }
+            Header::Valid { identity: None, .. } => id >= expected.first_with_identity,
+            Header::Valid {
+                identity: Some(identity),
+                ..
+            } => identity.log != expected.log,
+            Header::Blank | Header::Damaged => false,
+        };
+        if is_foreign {
+            self.damage(DamageKind::Foreign, dir, &segment, 0, 0);
+            self.next_segment = self.next_segment.max(id + 1);
+            return Ok(None);
+        }
+        if id < expected.first_with_identity {
+            segment.log_seed = 0;
+        }
+        Ok(Some(Looked {
+            segment,
+            file,
+            block,
+            header,
+        }))
+    }
+
+    fn damage(&mut self, kind: DamageKind, dir: &Path, segment: &Segment, offset: u64, len: u64) {
+        self.damage.push(Damage {
+            kind,
+            path: dir.join(segment.file_name()),
+            segment: segment.id,
+            offset,
+            len,
+        });
+    }
+
+    fn add(
+        &mut self,
+        fs: &dyn FileSystem,
+        dir: &Path,
+        expected: &Expected,
+        looked: Looked,
+        newest: bool,
+    ) -> Result<(), OpenError> {
+        let Looked {
+            mut segment,
+            file,
+            mut block,
+            mut header,
+        } = looked;
+        let path = dir.join(segment.file_name());
+        let failed = |source: io::Error| io_error(&path, source);
         let mut is_from_disk = false;
         if newest {
-            // After a failed sync memory shows what the disk does not have, and on ext4 the same pages, written again and synced
-            // with success, are gone at the next mount all the same: their blocks count as never written.
+            // After a failed sync memory shows what the disk does not have, and on ext4 the same pages, written again
+            // and synced with success, are gone at the next mount all the same: their blocks count as never written.
             is_from_disk = file.forget_cached().map_err(failed)?;
+            segment.disk_bytes = file.len().map_err(failed)?;
+            (block, header) = first_block(file.as_ref()).map_err(failed)?;
         }
-        let mut block = vec![0; DATA_START as usize];
-        let read = read_around(file.as_ref(), 0, &mut block, &mut Vec::new()).map_err(failed)?;
-        block.truncate(read);
-
-        let header = parse_header(&block);
-        if let Header::Unknown(version) = header {
-            let path = path.display();
-            return Err(OpenError::Format(format!(
-                "{path} has format version {version}, this build reads {VERSION}: use the release that wrote it"
-            )));
-        }
-        let expected = Header::Valid { id, first_sequence };
-        let seal = parse_seal(&block, id).filter(|seal| seal.end >= DATA_START);
-        let mut damage = |kind, offset, len| {
-            self.damage.push(Damage {
-                kind,
-                path: path.clone(),
-                segment: id,
-                offset,
-                len,
-            });
-        };
-        if let Some(previous) = self.segments.last()
-            && previous.id + 1 != id
+        let is_expected = matches!(header, Header::Valid { id, first_sequence, .. }
+            if (id, first_sequence) == (segment.id, segment.first_sequence));
+        if self
+            .segments
+            .last()
+            .is_some_and(|previous| previous.id + 1 != segment.id)
         {
-            damage(DamageKind::SegmentMissing, 0, 0);
+            self.damage(DamageKind::SegmentMissing, dir, &segment, 0, 0);
         }
+        let seal = parse_seal(&block, segment.seed()).filter(|seal| seal.end >= DATA_START);
         if let Some(seal) = seal {
             segment.records = seal.records;
             segment.bulk_bytes = seal.bulk_bytes;
@@ -100,26 +218,37 @@ impl Recovered {
                 self.unsealed = seal_or_wait(&file, &mut segment, &path).map_err(failed)?;
             }
         } else {
-            let tail = scan(&file, &mut segment, newest).map_err(failed)?;
-            if newest && header != expected && segment.records == 0 && tail.holes.is_empty() && tail.torn_bytes == 0 {
+            let empty = segment;
+            let mut tail = scan(&file, &mut segment, newest, expected.durable, true).map_err(failed)?;
+            if !fill(file.as_ref(), segment.seed(), &tail.torn).map_err(failed)? {
+                // Without a filler a torn place would be taken for damage later; what is behind it was never
+                // acknowledged.
+                segment = empty;
+                tail = scan(&file, &mut segment, newest, expected.durable, false).map_err(failed)?;
+            }
+            self.next_sequence = self.next_sequence.max(tail.next_sequence);
+            if newest && !is_expected && segment.records == 0 && tail.holes.is_empty() && tail.torn_bytes == 0 {
                 tracing::info!(path = %path.display(), "segment whose creation did not finish: removed");
-                fs.unlink(&path).map_err(failed)?;
+                let left = match fs.unlink(&path) {
+                    Err(error) if is_full(&error) => 1,
+                    result => result.map(|()| 0).map_err(failed)?,
+                };
                 fs.sync_dir(dir).map_err(|source| io_error(dir, source))?;
-                self.next_sequence = self.next_sequence.max(first_sequence);
-                self.next_segment = self.next_segment.max(id);
+                self.next_sequence = self.next_sequence.max(segment.first_sequence);
+                self.next_segment = self.next_segment.max(segment.id + left);
                 return Ok(());
             }
             if !newest {
-                damage(DamageKind::Seal, 0, 0);
+                self.damage(DamageKind::Seal, dir, &segment, 0, 0);
             }
             for &(offset, len) in &tail.holes {
-                damage(DamageKind::Record, offset, len);
+                self.damage(DamageKind::Record, dir, &segment, offset, len);
             }
             if tail.torn_bytes > 0 {
                 tracing::info!(path = %path.display(), offset = segment.end, len = tail.torn_bytes,
-                    "batch that was never acknowledged: cut off");
+                    "part of a batch that was never acknowledged: passed over");
             }
-            let header = (header == expected).then(|| encode_header(id, first_sequence));
+            let header = is_expected.then(|| &block[..HEADER_LEN.min(block.len())]);
             match rewrite(file.as_ref(), header, tail.last_batch, segment.end) {
                 // What was read came from the disk; there is nothing better on one that has no room.
                 Err(error) if is_full(&error) && is_from_disk => {
@@ -130,46 +259,108 @@ impl Recovered {
             let unsealed = seal_or_wait(&file, &mut segment, &path).map_err(failed)?;
             self.unsealed = unsealed.filter(|_| newest);
         }
-        if header != expected {
-            damage(DamageKind::SegmentHeader, 0, block.len() as u64);
+        if !is_expected {
+            self.damage(DamageKind::SegmentHeader, dir, &segment, 0, block.len() as u64);
         }
         self.next_sequence = self.next_sequence.max(segment.last_sequence + 1);
-        self.next_segment = id + 1;
+        self.next_segment = self.next_segment.max(segment.id + 1);
         self.segments.push(segment);
         Ok(())
+    }
+
+    /// Whether the first and the last segments are there, and the last records.
+    fn check_ends(&mut self, dir: &Path, expected: &Expected) {
+        let first = self.segments.first().map_or(u64::MAX, |segment| segment.id);
+        let last = self.segments.last().copied();
+        let mut missing = |segment: u64| {
+            self.damage.push(Damage {
+                kind: DamageKind::SegmentMissing,
+                path: dir.to_owned(),
+                segment,
+                offset: 0,
+                len: 0,
+            });
+        };
+        let last_id = last.map_or(0, |last| last.id);
+        if expected.oldest_segment > 0 && first > expected.oldest_segment && last_id > 0 {
+            missing(expected.oldest_segment);
+        }
+        if last_id < expected.newest_segment {
+            return missing(last_id + 1);
+        }
+        // A place that was found damaged stands for what is missing behind it.
+        let known = |damage: &Damage| damage.segment == last_id && damage.kind == DamageKind::Record;
+        if let Some(last) = last
+            && last.last_sequence < expected.durable
+            && !self.damage.iter().any(known)
+        {
+            self.damage(DamageKind::Record, dir, &last, last.end, 0);
+        }
     }
 }
 
 /// What a segment without a seal was found to hold, beyond what its [`Segment`] says.
 struct Tail {
-    /// Damage, as offset and length: something later was written after it had been synced.
+    /// Damage, as offset and length: what stood there was durable once.
     holes: Vec<(u64, u64)>,
-    /// Bytes after the end that are not zeros: a batch whose sync did not finish.
+    /// Bytes of batches whose sync did not finish, and those of them that stand before a record that is whole.
     torn_bytes: u64,
+    torn: Vec<(u64, u64)>,
     /// Where the last batch starts.
     last_batch: u64,
+    /// Above every number that was given out.
+    next_sequence: u64,
 }
 
 /// Reads a whole segment that has no seal, and finds where it ends.
 ///
-/// A batch is written only after the one before it was synced. So a hole before the start of any later batch is damage,
-/// and a hole in the last batch, or after it, is a tail that was torn off before anybody was told that it is there. A segment
-/// that is not the newest had a seal once, and was cut at its end: every hole is damage.
-fn scan(file: &Arc<dyn File>, segment: &mut Segment, newest: bool) -> io::Result<Tail> {
+/// A batch is written only after the one before it was synced, and says how far the log was durable by then; the page
+/// of the cursors says it too. So a hole before the last batch is damage, and so is one where records are missing that
+/// were durable. Another hole in the last batch, or after it, was torn before anybody was told that it is there; what
+/// is whole around it is kept, unless `keeps_torn` is false. A segment that is not the newest had a seal once, and was
+/// cut at its end: every hole is damage.
+fn scan(file: &Arc<dyn File>, segment: &mut Segment, newest: bool, durable: u64, keeps_torn: bool) -> io::Result<Tail> {
     let file_end = segment.disk_bytes;
-    let last_batch = match newest {
-        true => last_batch(file, segment.id, file_end)?,
-        false => file_end,
-    };
     let mut tail = Tail {
         holes: Vec::new(),
         torn_bytes: 0,
-        last_batch,
+        torn: Vec::new(),
+        last_batch: file_end,
+        next_sequence: 0,
     };
-    let mut scan = Scan::new(file.clone(), segment.id, DATA_START, file_end);
+    let mut durable_before = 0;
+    if newest {
+        let last = last_batch(file, segment.seed(), file_end)?;
+        tail.last_batch = last.start;
+        tail.next_sequence = last.next_sequence;
+        durable_before = last.durable;
+    }
+    let last_batch = tail.last_batch;
+    // A hole at the end is as long as what it holds.
+    let mut judge = |hole: Hole, end: u64, last_sequence: u64| {
+        let was_durable = hole.unreadable || hole.offset < last_batch || last_sequence.max(durable_before) < durable;
+        if was_durable && end > hole.offset {
+            tail.holes.push((hole.offset, end - hole.offset));
+        } else {
+            tail.torn_bytes += end - hole.offset;
+        }
+        was_durable.then_some(end)
+    };
+    let mut torn = Vec::new();
+    let mut hole: Option<Hole> = None;
+    let mut scan = Scan::new(file.clone(), segment.seed(), DATA_START, file_end);
     while let Some(found) = scan.next(|_| Payload::Checked)? {
         match found {
             Found::Frame { offset, header, .. } => {
+                if let Some(hole) = hole.take() {
+                    let place = (hole.offset, hole.len);
+                    if judge(hole, offset, segment.last_sequence).is_none() {
+                        if !keeps_torn {
+                            break;
+                        }
+                        torn.push(place);
+                    }
+                }
                 segment.records += 1;
                 segment.last_sequence = segment.last_sequence.max(header.sequence);
                 segment.end = offset + header.frame_len();
@@ -177,40 +368,81 @@ fn scan(file: &Arc<dyn File>, segment: &mut Segment, newest: bool) -> io::Result
                     segment.bulk_bytes += header.frame_len();
                 }
             }
-            Found::Hole(hole) if hole.unreadable || hole.offset < last_batch => {
-                tail.holes.push((hole.offset, hole.len));
-                segment.end = hole.offset + hole.len;
-            }
-            Found::Hole(Hole { blank, .. }) => {
-                if !blank {
-                    tail.torn_bytes = file_end - segment.end;
+            // One without records behind it was torn with them.
+            Found::Batch { .. } => {}
+            Found::Hole(next) => {
+                // One goes over into the other.
+                match &mut hole {
+                    Some(hole) => {
+                        hole.len += next.len;
+                        hole.content_end = next.content_end;
+                        hole.unreadable |= next.unreadable;
+                    }
+                    None => hole = Some(next),
                 }
-                break;
             }
         }
     }
+    if let Some(hole) = hole {
+        let end = hole.content_end;
+        if let Some(end) = judge(hole, end, segment.last_sequence) {
+            segment.end = segment.end.max(end);
+        }
+    }
+    tail.torn = torn;
     Ok(tail)
 }
 
-/// The start of the newest batch that left a valid header.
-fn last_batch(file: &Arc<dyn File>, segment: u64, file_end: u64) -> io::Result<u64> {
-    let mut newest = DATA_START;
-    let mut scan = Scan::new(file.clone(), segment, DATA_START, file_end);
-    while let Some(found) = scan.next(|_| Payload::Skipped)? {
-        if let Found::Frame { header, .. } = found {
-            newest = newest.max(u64::from(header.batch_start));
+/// Writes over the torn places, so that nobody takes them for damage. `false`: there is no room for it.
+fn fill(file: &dyn File, seed: SegmentSeed, torn: &[(u64, u64)]) -> io::Result<bool> {
+    for &(offset, len) in torn {
+        match file.pwrite(offset, &encode_filler(seed, offset, len)) {
+            Err(error) if is_full(&error) => return Ok(false),
+            result => result?,
         }
     }
-    Ok(newest)
+    Ok(true)
+}
+
+/// The newest batch that left a valid header, of its own or of one of its frames.
+struct LastBatch {
+    start: u64,
+    durable: u64,
+    next_sequence: u64,
+}
+
+fn last_batch(file: &Arc<dyn File>, seed: SegmentSeed, file_end: u64) -> io::Result<LastBatch> {
+    let mut last = LastBatch {
+        start: DATA_START,
+        durable: 0,
+        next_sequence: 0,
+    };
+    let mut scan = Scan::new(file.clone(), seed, DATA_START, file_end);
+    while let Some(found) = scan.next(|_| Payload::Skipped)? {
+        match found {
+            Found::Frame { header, .. } => {
+                last.start = last.start.max(u64::from(header.batch_start));
+                last.next_sequence = last.next_sequence.max(header.sequence + 1);
+            }
+            Found::Batch { offset, header } => {
+                last.start = last.start.max(offset);
+                last.durable = last.durable.max(header.durable);
+                let next = header.first_sequence + u64::from(header.records);
+                last.next_sequence = last.next_sequence.max(next);
+            }
+            Found::Hole(_) => {}
+        }
+    }
+    Ok(last)
 }
 
 /// Writes the header and the last batch once more, the same bytes, and syncs them.
 ///
 /// If the fsync of the process before failed, its pages are in memory and marked clean: an fsync alone would say yes to
 /// what the disk does not have.
-fn rewrite(file: &dyn File, header: Option<[u8; HEADER_LEN]>, start: u64, end: u64) -> io::Result<()> {
+fn rewrite(file: &dyn File, header: Option<&[u8]>, start: u64, end: u64) -> io::Result<()> {
     if let Some(header) = header {
-        file.pwrite(0, &header)?;
+        file.pwrite(0, header)?;
     }
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = start;

@@ -6,7 +6,10 @@ use bytes::Bytes;
 
 use super::{
     file_system::{File, read_around},
-    segment::{FRAME_HEADER_LEN, FrameHeader, is_blank, parse_frame_header},
+    segment::{
+        BATCH_HEADER_LEN, BatchHeader, FRAME_HEADER_LEN, FrameHeader, SegmentSeed, is_blank, parse_filler,
+        parse_frame_header,
+    },
 };
 
 /// Bytes read at a time, and kept by a scan.
@@ -32,7 +35,19 @@ pub(super) enum Found {
         /// Empty, unless it was to be copied.
         payload: Bytes,
     },
+    Batch {
+        offset: u64,
+        header: BatchHeader,
+    },
     Hole(Hole),
+}
+
+/// A header that is valid where it stands.
+enum Valid {
+    Frame(FrameHeader),
+    Batch(BatchHeader),
+    /// So many bytes of nothing.
+    Filler(u64),
 }
 
 /// Bytes that are no valid frame, up to the next header that is valid, or the end.
@@ -40,8 +55,8 @@ pub(super) enum Found {
 pub(super) struct Hole {
     pub offset: u64,
     pub len: u64,
-    /// Nothing but zeros: never written, as far as one can tell.
-    pub blank: bool,
+    /// Behind here, to its end, it is nothing but zeros: never written, as far as one can tell.
+    pub content_end: u64,
     /// The disk did not give back some of it.
     pub unreadable: bool,
 }
@@ -49,7 +64,7 @@ pub(super) struct Hole {
 /// A position in a segment.
 pub(super) struct Scan {
     file: Arc<dyn File>,
-    segment: u64,
+    seed: SegmentSeed,
     offset: u64,
     end: u64,
     chunk: Vec<u8>,
@@ -60,10 +75,10 @@ pub(super) struct Scan {
 
 impl Scan {
     /// Scans `file` from `offset`, where a frame starts, to `end`.
-    pub(super) fn new(file: Arc<dyn File>, segment: u64, offset: u64, end: u64) -> Self {
+    pub(super) fn new(file: Arc<dyn File>, seed: SegmentSeed, offset: u64, end: u64) -> Self {
         Self {
             file,
-            segment,
+            seed,
             offset,
             end,
             chunk: Vec::new(),
@@ -78,7 +93,7 @@ impl Scan {
     }
 
     pub(super) fn segment(&self) -> u64 {
-        self.segment
+        self.seed.segment
     }
 
     /// Lets go of the memory for what was read.
@@ -92,14 +107,23 @@ impl Scan {
         self.end = self.end.max(end);
     }
 
-    /// The next frame or hole; `None` at the end. `payload` decides, by the header, what is done with what the frame holds.
+    /// The next frame or hole; `None` at the end. `payload` decides, by the header, what is done with what the frame
+    /// holds.
     pub(super) fn next(&mut self, payload: impl FnOnce(&FrameHeader) -> Payload) -> io::Result<Option<Found>> {
-        if self.offset >= self.end {
-            return Ok(None);
-        }
-        let offset = self.offset;
-        let Some(header) = self.header_at(offset)? else {
-            return Ok(Some(Found::Hole(self.hole(offset)?)));
+        let (offset, header) = loop {
+            if self.offset >= self.end {
+                return Ok(None);
+            }
+            let offset = self.offset;
+            match self.header_at(offset)? {
+                Some(Valid::Frame(header)) => break (offset, header),
+                Some(Valid::Batch(header)) => {
+                    self.offset = offset + BATCH_HEADER_LEN as u64;
+                    return Ok(Some(Found::Batch { offset, header }));
+                }
+                Some(Valid::Filler(len)) => self.offset += len,
+                None => return Ok(Some(Found::Hole(self.hole(offset)?))),
+            }
         };
         let next = offset + header.frame_len();
         let read = match payload(&header) {
@@ -117,7 +141,7 @@ impl Scan {
             None => Found::Hole(Hole {
                 offset,
                 len: next - offset,
-                blank: false,
+                content_end: next,
                 unreadable: self.is_unreadable(offset..next),
             }),
         }))
@@ -166,26 +190,37 @@ impl Scan {
         Ok(whole.then(|| body.into()))
     }
 
-    fn header_at(&mut self, offset: u64) -> io::Result<Option<FrameHeader>> {
-        let (segment, end) = (self.segment, self.end);
-        let bytes = self.load(offset, FRAME_HEADER_LEN)?;
+    fn header_at(&mut self, offset: u64) -> io::Result<Option<Valid>> {
+        let (seed, end) = (self.seed, self.end);
+        let bytes = self.load(offset, BATCH_HEADER_LEN)?;
         // A frame beyond the end was cut off: it never counted.
-        Ok(parse_frame_header(bytes, segment, offset).filter(|header| offset + header.frame_len() <= end))
+        let frame = parse_frame_header(bytes, seed, offset).filter(|header| offset + header.frame_len() <= end);
+        Ok(match frame {
+            Some(header) => Some(Valid::Frame(header)),
+            None => {
+                let batch = BatchHeader::parse(bytes, seed, offset).map(Valid::Batch);
+                batch.or_else(|| parse_filler(bytes, seed, offset).map(Valid::Filler))
+            }
+        })
     }
 
     /// Goes on to the next valid header. Frames are aligned, and a header has a checksum of its own, so this is linear.
     fn hole(&mut self, offset: u64) -> io::Result<Hole> {
-        let (mut blank, mut unreadable) = (true, false);
+        let (mut content_end, mut unreadable) = (offset, false);
         let mut at = offset;
         loop {
             let word = self.load(at, 8)?;
             let cut = word.len() < 8;
-            blank &= is_blank(word);
+            let blank = is_blank(word);
             if let Some(lost) = self.unreadable.iter().find(|lost| lost.contains(&at)) {
-                (blank, unreadable) = (false, true);
+                unreadable = true;
                 at = lost.end;
+                content_end = at;
             } else {
                 at += 8;
+                if !blank {
+                    content_end = at;
+                }
             }
             if at >= self.end || cut {
                 at = self.end;
@@ -202,7 +237,7 @@ impl Scan {
         Ok(Hole {
             offset,
             len: at - offset,
-            blank,
+            content_end: content_end.min(at),
             unreadable,
         })
     }
@@ -218,7 +253,7 @@ impl Scan {
                 if *at + RUN as u64 <= self.end && is_blank(run) && !self.is_unreadable(*at..*at + RUN as u64) =>
             {
                 // A header may straddle the run's end: its last bytes are looked at one by one.
-                *at += (RUN - FRAME_HEADER_LEN) as u64;
+                *at += (RUN - BATCH_HEADER_LEN) as u64;
                 true
             }
             _ => false,

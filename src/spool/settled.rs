@@ -16,7 +16,8 @@ impl SettledRanges {
         if first > last {
             return low;
         }
-        // The one that begins at or before the next number after `last` may reach beyond it; all that begin behind `first` are covered or join.
+        // The one that begins at or before the next number after `last` may reach beyond it; all that begin behind
+        // `first` are covered or join.
         while let Some((&start, &end)) = self.ranges.range(..=last.saturating_add(1)).next_back() {
             if end.saturating_add(1) < first {
                 break;

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
+    ops::RangeInclusive,
     path::PathBuf,
     sync::Arc,
     time::Instant,
@@ -13,12 +14,13 @@ use tokio::sync::watch;
 use super::{
     AppendError, Backlog, Options, Record, State,
     budget::{RECORD_OVERHEAD_BYTES, ReadBudget},
+    cursors::PageFacts,
     file_system::FileSystem,
-    segment::{DATA_START, file_name},
+    segment::{DATA_START, SegmentSeed, file_name},
 };
 
-/// Places of damage that are remembered each for itself, so that each is counted once. Of a segment that has more, it is remembered how
-/// far they were counted: whoever reads it again comes to them in the same order.
+/// Places of damage that are remembered each for itself, so that each is counted once. Of a segment that has more, it
+/// is remembered how far they were counted: whoever reads it again comes to them in the same order.
 const DAMAGE_PLACES_MAX: usize = 4096;
 /// Places that wait to be logged and set aside one by one; what is found beyond is counted, and logged as a sum.
 const DAMAGE_WAITING_MAX: usize = 1024;
@@ -27,6 +29,8 @@ const DAMAGE_WAITING_MAX: usize = 1024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
     pub id: u64,
+    /// The log's part of the seed of its checksums.
+    pub log_seed: u32,
     pub first_sequence: u64,
     /// One below the first while there is no record.
     pub last_sequence: u64,
@@ -39,15 +43,23 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn empty(id: u64, first_sequence: u64, disk_bytes: u64) -> Self {
+    pub(super) fn empty(id: u64, log_seed: u32, first_sequence: u64, disk_bytes: u64) -> Self {
         Self {
             id,
+            log_seed,
             first_sequence,
             last_sequence: first_sequence - 1,
             records: 0,
             bulk_bytes: 0,
             end: DATA_START,
             disk_bytes,
+        }
+    }
+
+    pub(super) fn seed(&self) -> SegmentSeed {
+        SegmentSeed {
+            segment: self.id,
+            log: self.log_seed,
         }
     }
 
@@ -77,16 +89,40 @@ pub(super) enum DamageKind {
     Record,
     SegmentMissing,
     Cursor,
+    /// The superblock, both of its copies.
+    Superblock,
+    /// A segment, or the cursors, of another log.
+    Foreign,
+    /// The directory is a copy, or older than what is in it.
+    Restored,
 }
 
 impl DamageKind {
-    pub(super) const ALL: [Self; 5] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::SegmentHeader,
         Self::Seal,
         Self::Record,
         Self::SegmentMissing,
         Self::Cursor,
+        Self::Superblock,
+        Self::Foreign,
+        Self::Restored,
     ];
+
+    /// What a sign that the directory is not the one that was left means.
+    pub(super) fn meaning(self) -> &'static str {
+        match self {
+            DamageKind::Cursor => "routes start again at the oldest record",
+            DamageKind::Superblock => {
+                "both copies of the superblock are gone; segments and cursors say which log it is"
+            }
+            DamageKind::Foreign => "it belongs to another log, and is not read",
+            DamageKind::Restored => {
+                "the directory is a copy, or was put back from one: what came after it is not there"
+            }
+            DamageKind::SegmentHeader | DamageKind::Seal | DamageKind::Record | DamageKind::SegmentMissing => "damage",
+        }
+    }
 
     pub(super) fn label(self) -> &'static str {
         match self {
@@ -95,6 +131,9 @@ impl DamageKind {
             DamageKind::Record => "record",
             DamageKind::SegmentMissing => "segment_missing",
             DamageKind::Cursor => "cursor",
+            DamageKind::Superblock => "superblock",
+            DamageKind::Foreign => "foreign",
+            DamageKind::Restored => "restored",
         }
     }
 }
@@ -342,6 +381,20 @@ impl Shared {
         true
     }
 
+    /// What the page of the cursors says of the log, when the lowest of them is at `lowest`.
+    pub(super) fn facts(&self, lowest: Option<u64>) -> PageFacts {
+        let segments = self.segments.lock();
+        let Some(newest) = segments.last() else {
+            return PageFacts::default();
+        };
+        let wanted = |segment: &&Segment| lowest.is_none_or(|lowest| segment.last_sequence > lowest);
+        PageFacts {
+            last_sequence: newest.last_sequence,
+            oldest_segment: segments.iter().find(wanted).map_or(newest.id + 1, |segment| segment.id),
+            newest_segment: newest.id,
+        }
+    }
+
     /// The first segment that has, or had, a record at or after `sequence`.
     pub(super) fn segment_for(&self, sequence: u64) -> Option<Segment> {
         let segments = self.segments.lock();
@@ -374,17 +427,27 @@ impl Shared {
         found.counted_to.remove(&segment);
     }
 
-    /// What the log has behind `position`, as far as numbers tell: records that are damaged count until a reader has passed them.
-    pub(super) fn backlog(&self, position: u64) -> Backlog {
+    /// What the log has behind `position`, without what is `settled` there (in rising order), as far as numbers tell:
+    /// records that are damaged count until a reader has passed them.
+    pub(super) fn backlog(&self, position: u64, settled: &[RangeInclusive<u64>]) -> Backlog {
         let segments = self.segments.lock();
+        let mut backlog = Backlog::default();
+        let mut settled = settled.iter().peekable();
         let at = segments.partition_point(|segment| segment.last_sequence <= position);
-        let records = |segment: &Segment| match position < segment.first_sequence {
-            true => segment.records,
-            false => segment.records.min(segment.last_sequence - position),
-        };
-        Backlog {
-            records: segments[at..].iter().map(records).sum(),
-            bytes: segments[at..].iter().map(|segment| segment.disk_bytes).sum(),
+        for segment in &segments[at..] {
+            let first = segment.first_sequence.max(position + 1);
+            let mut numbers = segment.last_sequence + 1 - first;
+            while let Some(range) = settled.peek().filter(|range| *range.start() <= segment.last_sequence) {
+                let last = segment.last_sequence.min(*range.end());
+                numbers -= (last + 1).saturating_sub(first.max(*range.start()));
+                if *range.end() > segment.last_sequence {
+                    break;
+                }
+                settled.next();
+            }
+            backlog.records += segment.records.min(numbers);
+            backlog.bytes += segment.disk_bytes;
         }
+        backlog
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     AppendError, Class, OpenError, Start,
-    cursors::CursorState,
+    cursors::{CursorState, Cursors},
     desk::{Answer, Answers, Asker},
     log::{self, Log},
     shared::Shared,
@@ -24,7 +24,8 @@ const WAITING_RECORDS_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 128 << 20;
 /// How often the writer lets others run before it takes a batch.
 const YIELDS_MAX: u32 = 8;
-/// How often cursors are made durable, segments deleted and damage set aside.
+/// How often segments are deleted and damage is set aside; and how often cursors are made durable, by a thread of their
+/// own.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
 struct Request {
@@ -154,13 +155,69 @@ pub(super) fn start(log: Log, lock: Box<dyn Send>, thread_name: &str) -> io::Res
         inlet: inlet.clone(),
         shared: log.shared().clone(),
     };
+    let keeper = CursorKeeper::start(log.cursors().clone(), log.shared().clone())?;
     thread::Builder::new().name(thread_name.to_owned()).spawn(move || {
         // Dropped in the reverse order: who learns that the writer has ended can open the directory again.
         let ending = ending;
         let _lock = lock;
+        let _keeper = keeper;
         run(log, &ending.inlet);
     })?;
     Ok(inlet)
+}
+
+/// The thread that makes the cursors durable, so that no append waits for that. Ends when this is dropped.
+struct CursorKeeper {
+    ending: Arc<(Mutex<bool>, Condvar)>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl CursorKeeper {
+    fn start(cursors: Arc<Cursors>, shared: Arc<Shared>) -> io::Result<Self> {
+        let ending = Arc::new((Mutex::new(false), Condvar::new()));
+        let told = ending.clone();
+        let keep = move || {
+            let _alive = MustLive(shared.clone());
+            let (ended, wake) = &*told;
+            let mut ended = ended.lock();
+            while !*ended && !shared.is_failed() {
+                if !wake.wait_for(&mut ended, TICK_INTERVAL).timed_out() {
+                    continue;
+                }
+                let synced = parking_lot::MutexGuard::unlocked(&mut ended, || cursors.sync(&shared));
+                if let Err((path, error)) = synced {
+                    shared.fail(&format!("cursors {}: {error}", path.display()));
+                }
+            }
+        };
+        let thread = thread::Builder::new().name("forebay-cursors".to_owned()).spawn(keep)?;
+        Ok(Self {
+            ending,
+            thread: Some(thread),
+        })
+    }
+}
+
+/// Fails the log when the thread that holds this panics: without it nothing is ever deleted.
+struct MustLive(Arc<Shared>);
+
+impl Drop for MustLive {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail("the thread of the cursors panicked");
+        }
+    }
+}
+
+impl Drop for CursorKeeper {
+    fn drop(&mut self) {
+        *self.ending.0.lock() = true;
+        self.ending.1.notify_one();
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has failed the log.
+            let _ = thread.join();
+        }
+    }
 }
 
 fn run(mut log: Log, inlet: &Inlet) {

@@ -157,6 +157,8 @@ pub fn survived(dir: &Path) -> Survived {
         bytes_max: 64 << 20,
         bulk_share_max: 0.5,
         segment_bytes: 16 << 20,
+        replica: String::new(),
+        numbers_from: 0,
         hot_bytes_max: 0,
         readers_bytes_max: 8 << 20,
     };

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, ops::RangeInclusive};
 
+use crate::spool;
+
 /// Sequence numbers that were seen.
 #[derive(Debug, Default, Clone)]
 pub struct Numbers {
@@ -47,13 +49,13 @@ impl Numbers {
         }
     }
 
-    /// What is missing between `from` and the last number.
+    /// What is missing between `from` and the last number, of what was given out.
     pub fn gaps(&self, from: u64) -> Vec<RangeInclusive<u64>> {
         let mut gaps = Vec::new();
         let mut expected = from.max(self.first().unwrap_or(from));
         for (&first, &last) in &self.ranges {
             if first > expected {
-                gaps.push(expected..=first - 1);
+                gaps.extend(Some(spool::numbers_given_out(expected..=first - 1)).filter(|gap| !gap.is_empty()));
             }
             expected = expected.max(last.saturating_add(1));
         }

@@ -8,7 +8,9 @@ use super::{Active, Log};
 use crate::spool::{
     AppendError, Class, Record,
     file_system::{File, is_exhausted, is_full},
-    segment::{DATA_START, Seal, encode_frame, encode_header, encode_seal, frame_len},
+    segment::{
+        BATCH_HEADER_LEN, BatchHeader, DATA_START, Seal, encode_frame, encode_header, encode_seal, frame_len, log_seed,
+    },
     shared::Segment,
 };
 
@@ -63,6 +65,7 @@ impl Log {
         self.buffer.clear();
         let mut records = Vec::with_capacity(requests.len());
         let mut after = self.segments.last().copied();
+        const HEADER: u64 = BATCH_HEADER_LEN as u64;
         let mut bulk_bytes = self.segments.iter().map(|segment| segment.bulk_bytes).sum::<u64>();
         for request in requests {
             let len = frame_len(request.record.len());
@@ -71,7 +74,8 @@ impl Log {
                 continue;
             }
             let is_open = self.active.as_ref().is_some_and(|active| !active.is_sealing);
-            let fits = is_open && after.is_some_and(|active| active.end + len <= active.disk_bytes);
+            let header = if self.buffer.is_empty() { HEADER } else { 0 };
+            let fits = is_open && after.is_some_and(|active| active.end + header + len <= active.disk_bytes);
             if !fits {
                 if !self.buffer.is_empty() {
                     break;
@@ -88,9 +92,14 @@ impl Log {
             let active = after.as_mut().expect("there is room in the active segment");
             let sequence = self.next_sequence + records.len() as u64;
             let batch_start = self.segments.last().expect("the active segment is the last").end;
+            if self.buffer.is_empty() {
+                // Filled in once it is known what follows.
+                self.buffer.resize(BATCH_HEADER_LEN, 0);
+                active.end += HEADER;
+            }
             encode_frame(
                 &mut self.buffer,
-                active.id,
+                active.seed(),
                 batch_start,
                 sequence,
                 request.class,
@@ -118,7 +127,7 @@ impl Log {
 
     /// Whether a record may be appended at all.
     fn admit(&self, class: Class, len: u64, bulk_bytes: u64) -> Result<(), AppendError> {
-        if DATA_START + len > self.limits.segment_bytes {
+        if DATA_START + BATCH_HEADER_LEN as u64 + len > self.limits.segment_bytes {
             return Err(AppendError::TooLarge);
         }
         if class == Class::Bulk && bulk_bytes + len > self.limits.bulk_bytes_max {
@@ -131,6 +140,16 @@ impl Log {
     fn write(&mut self, after: Segment, records: Vec<Record>) -> Result<(), String> {
         let active = self.active.as_ref().expect("a batch was encoded for it");
         let segment = self.segments.last_mut().expect("the active segment is the last");
+        let header = BatchHeader {
+            records: records.len() as u32,
+            len: self.buffer.len() as u32,
+            previous: self.previous_batch as u32,
+            first_sequence: self.next_sequence,
+            // The batch before was synced before anything of this one is written.
+            durable: self.next_sequence - 1,
+        };
+        self.buffer[..BATCH_HEADER_LEN].copy_from_slice(&header.encode(segment.seed(), segment.end));
+        self.previous_batch = segment.end;
         let shared = self.shared.clone();
         let _work = shared.disk_works();
         let started = Instant::now();
@@ -169,16 +188,30 @@ impl Log {
         }
         let shared = self.shared.clone();
         let _work = shared.disk_works();
-        if !self.seal()? {
+        if !self.has_superblock()? || !self.seal()? {
             self.no_room = Some(AppendError::Full);
             return Ok(false);
         }
         self.create()
     }
 
+    /// Whether the superblock is there; tries to write it if not. Without it nobody knows whose segments these are.
+    pub(super) fn has_superblock(&mut self) -> Result<bool, String> {
+        if self.superblock_file.is_durable() {
+            return Ok(true);
+        }
+        let written = self.superblock_file.write(self.fs.as_ref(), &mut self.superblock);
+        let written = written.map_err(|error| format!("{}: {error}", self.superblock_file.path().display()))?;
+        if written {
+            self.cursors.allow_writing();
+        }
+        Ok(written)
+    }
+
     fn create(&mut self) -> Result<bool, String> {
         let bytes = self.limits.segment_bytes;
-        let segment = Segment::empty(self.next_segment, self.next_sequence, bytes);
+        let log_seed = log_seed(&self.superblock.identity.log);
+        let segment = Segment::empty(self.next_segment, log_seed, self.next_sequence, bytes);
         let path = self.shared.segments_dir.join(segment.file_name());
         let made = self.create_file(&path, &segment);
         let file = match made {
@@ -209,6 +242,7 @@ impl Log {
             is_sealing: false,
         });
         self.next_segment += 1;
+        self.previous_batch = 0;
         self.no_room = None;
         self.publish();
         Ok(true)
@@ -216,13 +250,14 @@ impl Log {
 
     fn create_file(&self, path: &Path, segment: &Segment) -> io::Result<Arc<dyn File>> {
         let file = self.fs.create(path, segment.disk_bytes)?;
-        file.pwrite(0, &encode_header(segment.id, segment.first_sequence))?;
+        let header = encode_header(segment.id, segment.first_sequence, &self.superblock.identity);
+        file.pwrite(0, &header)?;
         file.sync_data()?;
         Ok(file)
     }
 
-    /// Writes down what the active segment holds and gives back the space it did not use. Its records are durable already. `false`: there is
-    /// no room even for that, and the segment stays the active one.
+    /// Writes down what the active segment holds and gives back the space it did not use. Its records are durable
+    /// already. `false`: there is no room even for that, and the segment stays the active one.
     pub(super) fn seal(&mut self) -> Result<bool, String> {
         let Some(active) = &mut self.active else {
             return Ok(true);
@@ -243,7 +278,7 @@ impl Log {
 /// Writes the seal of a segment that is durable up to its end, and cuts the file there.
 pub(in crate::spool) fn seal_file(file: &dyn File, segment: &mut Segment) -> io::Result<()> {
     let (offset, seal) = encode_seal(
-        segment.id,
+        segment.seed(),
         &Seal {
             records: segment.records,
             bulk_bytes: segment.bulk_bytes,

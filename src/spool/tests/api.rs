@@ -306,3 +306,46 @@ async fn many_append_while_readers_follow_and_segments_go() {
     eventually("what was read is deleted", || spool.state().records < TASKS * EACH / 2).await;
     spool.close().await;
 }
+
+#[test]
+fn numbers_between_two_lives_are_not_missing_and_those_of_a_life_are() {
+    let (before, after) = (numbers_from(1_700_000_000) + 41, numbers_from(1_700_000_900));
+    let missing = |first, last| numbers_given_out(first..=last);
+    assert!(missing(before + 1, after - 1).is_empty());
+    assert_eq!(
+        missing(before + 1, after + 1),
+        after..=after + 1,
+        "the first two of a life"
+    );
+    assert_eq!(missing(before + 3, before + 5), before + 3..=before + 5);
+    assert_eq!(
+        missing(999_990, 1_000_010),
+        999_990..=1_000_010,
+        "from before numbers began at the clock"
+    );
+    assert!(missing(12, after - 1).is_empty(), "the first life with a clock");
+}
+
+#[tokio::test]
+async fn a_cursor_knows_what_is_not_settled() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = open(dir.path());
+    append_all(&spool, 1..=300).await;
+    let cursor = spool.cursor("route", Start::Oldest).unwrap();
+    let all = cursor.backlog();
+    assert_eq!((all.records, all.bytes), (300, spool.state().bytes));
+    for (settled, left) in [
+        (10..=19, 290),
+        (30..=30, 289),
+        (1..=9, 280),
+        (100..=299, 80),
+        (20..=29, 70),
+    ] {
+        cursor.settle(settled);
+        assert_eq!(cursor.backlog().records, left);
+    }
+    assert_eq!((cursor.position(), cursor.settled()), (30, vec![100..=299]));
+    cursor.advance(u64::MAX);
+    assert_eq!(cursor.backlog(), Backlog::default());
+    spool.close().await;
+}

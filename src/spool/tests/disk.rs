@@ -1,5 +1,7 @@
 //! A disk that keeps apart what was written and what was synced, fails when told to, and loses power.
 
+mod handle;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -10,35 +12,11 @@ use std::{
 
 use parking_lot::Mutex;
 
+use self::handle::Handle;
+use super::Random;
 use crate::spool::file_system::{File, FileSystem, Lock};
 
 const SECTOR: usize = 512;
-
-/// A small generator of numbers, the same ones for the same seed.
-#[derive(Clone)]
-pub(in crate::spool) struct Random(u64);
-
-impl Random {
-    pub(in crate::spool) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(super) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub(in crate::spool) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
-    }
-
-    pub(super) fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 /// What happened, by name, so that a run can be asked whether it was worth anything.
 pub(super) type Fired = BTreeMap<&'static str, u64>;
@@ -71,16 +49,17 @@ enum Write {
     Len(usize),
 }
 
-#[derive(Default)]
+#[derive(Default, Clone)]
 struct Content {
     live: Vec<u8>,
     durable: Vec<u8>,
     /// Written since the last sync, and dirty.
     dirty: Vec<Write>,
-    /// Places that are not given back, until something is written there.
+    /// Places that are not given back.
     bad: Vec<Range<usize>>,
 }
 
+#[derive(Clone)]
 struct State {
     random: Random,
     behaviour: Behaviour,
@@ -312,6 +291,14 @@ impl FakeDisk {
         }
     }
 
+    /// Another disk that is now as this one.
+    pub(super) fn fork(&self) -> Self {
+        let state = self.state.lock().clone();
+        Self {
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
     pub(super) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state.lock();
         state.live.get(path).map(|file| state.contents[*file].live.clone())
@@ -337,6 +324,14 @@ impl FakeDisk {
         let mut state = self.state.lock();
         let file = state.live[path];
         state.contents[file].bad.push(place);
+    }
+
+    /// Changes what is on the disk, behind everybody's back.
+    pub(super) fn corrupt(&self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
+        let mut state = self.state.lock();
+        let file = state.live[path];
+        change(&mut state.contents[file].live);
+        change(&mut state.contents[file].durable);
     }
 
     pub(super) fn paths(&self) -> Vec<PathBuf> {
@@ -429,110 +424,16 @@ impl FileSystem for FakeDisk {
         Ok(())
     }
 
+    fn random(&self) -> [u8; 16] {
+        let mut state = self.state.lock();
+        let (a, b) = (state.random.next(), state.random.next());
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&a.to_le_bytes());
+        bytes[8..].copy_from_slice(&b.to_le_bytes());
+        bytes
+    }
+
     fn lock(&self, _path: &Path, _holder: &str) -> io::Result<Lock> {
         Ok(Lock::Taken(Box::new(())))
-    }
-}
-
-struct Handle {
-    disk: FakeDisk,
-    file: usize,
-    boot: u64,
-}
-
-impl Handle {
-    fn state(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
-        let state = self.disk.state.lock();
-        match state.boot == self.boot {
-            true => Ok(state),
-            false => Err(io::Error::other("a handle from before the restart")),
-        }
-    }
-}
-
-impl File for Handle {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.state()?.contents[self.file].live.len() as u64)
-    }
-
-    fn pread(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
-        let mut state = self.state()?;
-        if state.call("read failed")? {
-            return Err(enomem());
-        }
-        state.after()?;
-        let content = &state.contents[self.file];
-        let place = offset as usize..offset as usize + buffer.len();
-        if content
-            .bad
-            .iter()
-            .any(|bad| bad.start < place.end && bad.end > place.start)
-        {
-            state.fire("unreadable sector met");
-            return Err(unreadable());
-        }
-        let content = &content.live;
-        let rest = content.get(offset as usize..).unwrap_or_default();
-        let read = rest.len().min(buffer.len());
-        buffer[..read].copy_from_slice(&rest[..read]);
-        state.read_bytes += read;
-        Ok(read)
-    }
-
-    fn pwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut state = self.state()?;
-        let fails = state.call("write failed")?;
-        let mut bytes = bytes.to_vec();
-        if fails {
-            let part = state.random.below(bytes.len() as u64 + 1) as usize;
-            bytes.truncate(part);
-        }
-        let offset = offset as usize;
-        state.write(self.file, Write::Bytes { offset, bytes });
-        if fails {
-            return Err(if state.random.one_in(2) { enospc() } else { eio() });
-        }
-        state.after()
-    }
-
-    /// A sync that fails leaves the pages clean: what they hold is read, and never written.
-    fn sync_data(&self) -> io::Result<()> {
-        let mut state = self.state()?;
-        if state.call("sync failed")? {
-            let kept = state.random.below(3);
-            let dirty = std::mem::take(&mut state.contents[self.file].dirty);
-            for write in dirty.iter().take(kept as usize) {
-                apply(&mut state.contents[self.file].durable, write);
-            }
-            return Err(if state.random.one_in(4) { enospc() } else { eio() });
-        }
-        state.after()?;
-        state.sync(self.file);
-        Ok(())
-    }
-
-    fn forget_cached(&self) -> io::Result<bool> {
-        let mut state = self.state()?;
-        if state.random.one_in(2) {
-            return Ok(false);
-        }
-        if state.call("forgetting failed")? {
-            return Err(eio());
-        }
-        state.after()?;
-        state.sync(self.file);
-        let content = &mut state.contents[self.file];
-        content.dirty.clear();
-        content.live.clone_from(&content.durable);
-        Ok(true)
-    }
-
-    fn truncate(&self, len: u64) -> io::Result<()> {
-        let mut state = self.state()?;
-        if state.call("truncate failed")? {
-            return Err(eio());
-        }
-        state.write(self.file, Write::Len(len as usize));
-        state.after()
     }
 }

@@ -6,6 +6,7 @@ mod damage;
 mod disk;
 mod failures;
 mod golden;
+mod random;
 mod sim;
 mod unreadable;
 
@@ -21,7 +22,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-pub(super) use self::disk::Random;
+pub(super) use self::random::Random;
 use super::{reader::DiskReader, *};
 
 /// Counts what it is told.
@@ -46,6 +47,8 @@ impl Observer for Counts {
 fn options(dir: &Path) -> Options {
     Options {
         dir: dir.to_owned(),
+        replica: "replica-0".into(),
+        numbers_from: 0,
         bytes_max: 1 << 20,
         bulk_share_max: 0.5,
         segment_bytes: 16 << 10,
@@ -64,6 +67,12 @@ fn append(log: &mut Log, payloads: &[Bytes], class: Class) -> Vec<Result<u64, Ap
     let mut results = Vec::new();
     log.append_batch(&requests, &mut results);
     results
+}
+
+/// What both threads of a log do now and then.
+fn tick(log: &mut Log) {
+    log.sync_cursors();
+    log.tick();
 }
 
 /// All that a reader gets from disk.

@@ -205,7 +205,7 @@ fn damage_beyond_the_table_of_places_is_still_counted_and_once() {
     let mut bytes = disk.bytes(&path).unwrap();
     // Every other record.
     for record in (0..10_000).step_by(2) {
-        bytes[4096 + record * 48 + 32] ^= 1;
+        bytes[4096 + 48 + record * 48 + 32] ^= 1;
     }
     disk.put(&path, bytes);
     let (mut log, counts) = roomy();

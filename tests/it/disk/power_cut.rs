@@ -94,7 +94,7 @@ fn no_acknowledged_webhook_is_lost_when_the_power_is_cut() {
     }
     let cuts = cut(60, &[]);
     assert!(cuts.acknowledged > 1_000, "there was load: {cuts:?}");
-    assert!(cuts.felt > 50, "the cuts were real: {cuts:?}");
+    assert!(cuts.felt > 30, "the cuts were real: {cuts:?}");
     assert_eq!((cuts.lost, cuts.damage), (0, 0), "{cuts:?}");
 }
 

@@ -1,0 +1,113 @@
+//! An open file of the fake disk.
+
+use std::io;
+
+use super::{FakeDisk, State, Write, apply, eio, enomem, enospc, unreadable};
+use crate::spool::file_system::File;
+
+pub(super) struct Handle {
+    pub disk: FakeDisk,
+    pub file: usize,
+    pub boot: u64,
+}
+
+impl Handle {
+    fn state(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
+        let state = self.disk.state.lock();
+        match state.boot == self.boot {
+            true => Ok(state),
+            false => Err(io::Error::other("a handle from before the restart")),
+        }
+    }
+}
+
+impl File for Handle {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.state()?.contents[self.file].live.len() as u64)
+    }
+
+    fn pread(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.state()?;
+        if state.call("read failed")? {
+            return Err(enomem());
+        }
+        state.after()?;
+        let content = &state.contents[self.file];
+        let place = offset as usize..offset as usize + buffer.len();
+        if content
+            .bad
+            .iter()
+            .any(|bad| bad.start < place.end && bad.end > place.start)
+        {
+            state.fire("unreadable sector met");
+            return Err(unreadable());
+        }
+        let content = &content.live;
+        let rest = content.get(offset as usize..).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        state.read_bytes += read;
+        Ok(read)
+    }
+
+    fn pwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.state()?;
+        let fails = state.call("write failed")?;
+        let mut bytes = bytes.to_vec();
+        if fails {
+            let part = state.random.below(bytes.len() as u64 + 1) as usize;
+            bytes.truncate(part);
+        }
+        let offset = offset as usize;
+        state.write(self.file, Write::Bytes { offset, bytes });
+        if fails {
+            return Err(if state.random.one_in(2) { enospc() } else { eio() });
+        }
+        state.after()
+    }
+
+    /// A sync that fails leaves the pages clean: what they hold is read, and never written.
+    fn sync_data(&self) -> io::Result<()> {
+        let mut state = self.state()?;
+        if state.call("sync failed")? {
+            let kept = state.random.below(3);
+            let dirty = std::mem::take(&mut state.contents[self.file].dirty);
+            for write in dirty.iter().take(kept as usize) {
+                apply(&mut state.contents[self.file].durable, write);
+            }
+            return Err(if state.random.one_in(4) { enospc() } else { eio() });
+        }
+        state.after()?;
+        state.sync(self.file);
+        Ok(())
+    }
+
+    fn born(&self) -> io::Result<Option<u64>> {
+        Ok(Some(self.file as u64 + 1))
+    }
+
+    fn forget_cached(&self) -> io::Result<bool> {
+        let mut state = self.state()?;
+        if state.random.one_in(2) {
+            return Ok(false);
+        }
+        if state.call("forgetting failed")? {
+            return Err(eio());
+        }
+        state.after()?;
+        state.sync(self.file);
+        let content = &mut state.contents[self.file];
+        content.dirty.clear();
+        content.live.clone_from(&content.durable);
+        Ok(true)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        let mut state = self.state()?;
+        if state.call("truncate failed")? {
+            return Err(eio());
+        }
+        state.write(self.file, Write::Len(len as usize));
+        state.after()
+    }
+}

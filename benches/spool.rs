@@ -48,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         segment_bytes: 64 << 20,
         replica: String::new(),
         numbers_from: 0,
+        record_bytes_max: 0,
         hot_bytes_max: 64 << 20,
         readers_bytes_max: 128 << 20,
     };

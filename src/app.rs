@@ -36,7 +36,7 @@ use tokio::{
 use crate::{
     admin,
     config::{self, Config, SinkKind},
-    dispatch::{Broker, Dispatcher},
+    dispatch::{Broker, DeadLetters, Dispatcher},
     ingress,
     lifecycle::{Lifecycle, Phase},
     sink::{
@@ -73,7 +73,7 @@ const FAILED_ANSWERS_DEADLINE: Duration = Duration::from_secs(1);
 pub struct App {
     config: Config,
     spool: Spool,
-    dead_letters: Spool,
+    dead_letters: DeadLetters,
     lifecycle: Arc<Lifecycle>,
     ingress: ingress::Bound,
     /// The listening socket was handed over, and stays open for the next process.
@@ -249,7 +249,7 @@ fn task_of_route(route: &str) -> String {
 /// What is on disk, and the routes that publish it.
 struct Stored {
     spool: Spool,
-    dead_letters: Spool,
+    dead_letters: DeadLetters,
     replica: Arc<str>,
     routes: Vec<Dispatcher<AnySink>>,
     traces: Traces,
@@ -295,7 +295,7 @@ async fn flush(exporting: Option<Exporting>, deadline: Instant) {
 }
 
 /// Makes the cursors durable and seals the logs.
-async fn close(spool: &Spool, dead_letters: &Spool) {
+async fn close(spool: &Spool, dead_letters: &DeadLetters) {
     let closed = async {
         spool.close().await;
         dead_letters.close().await;
@@ -328,7 +328,7 @@ fn dispatchers(
     known: &KnownRoutes,
     replica: &Arc<str>,
     spool: &Spool,
-    dead_letters: &Spool,
+    dead_letters: &DeadLetters,
     metrics: &Arc<Metrics>,
     traces: &Traces,
 ) -> Result<Vec<Dispatcher<AnySink>>, BuildError> {

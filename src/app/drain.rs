@@ -114,7 +114,7 @@ impl Drain {
         let routes = snapshots();
         Ok(DrainEnd {
             published: routes.iter().map(published).sum(),
-            dead_letters: dead_letters.state().records,
+            dead_letters: dead_letters.kept().records,
             routes,
         })
     }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::secrets::EndpointSecrets;
 use crate::{
-    dispatch::{RouteStatus, Snapshot},
+    dispatch::{DeadLetters, DeadLettersKept, RouteStatus, Snapshot},
     ingress::RefusedRequests,
     spool::{Observer, Spool, State, damage_kinds},
     telemetry::Metrics,
@@ -37,7 +37,7 @@ impl Observer for SpoolMetrics {
 pub(super) struct Overview {
     pub(super) replica: Arc<str>,
     pub(super) spool: Spool,
-    pub(super) dead_letters: Spool,
+    pub(super) dead_letters: DeadLetters,
     pub(super) routes: Vec<RouteStatus>,
     pub(super) endpoints: Vec<(Arc<EndpointSecrets>, Arc<RefusedRequests>)>,
     pub(super) metrics: Arc<Metrics>,
@@ -49,7 +49,7 @@ struct Status {
     replica: Arc<str>,
     version: &'static str,
     spool: SpoolStatus,
-    dead_letters: SpoolStatus,
+    dead_letters: DeadLettersKept,
     routes: Vec<Snapshot>,
     endpoints: Vec<serde_json::Value>,
 }
@@ -88,6 +88,17 @@ impl Overview {
         let seconds = |took: Option<Duration>| took.unwrap_or_default().as_secs_f64();
         self.metrics.spool_disk_works_seconds.set(seconds(state.disk_works));
         self.metrics.spool_append_waits_seconds.set(seconds(state.append_waits));
+        for (route, kept) in self.dead_letters.kept().routes {
+            let labels = [route.as_str()];
+            self.metrics
+                .dead_letters_kept
+                .with_label_values(&labels)
+                .set(number(kept.records));
+            self.metrics
+                .dead_letters_bytes
+                .with_label_values(&labels)
+                .set(number(kept.bytes));
+        }
         for route in &self.routes {
             route.collect(&self.spool);
         }
@@ -103,7 +114,7 @@ impl Overview {
             replica: self.replica.clone(),
             version: env!("CARGO_PKG_VERSION"),
             spool: self.spool.state().into(),
-            dead_letters: self.dead_letters.state().into(),
+            dead_letters: self.dead_letters.kept(),
             routes: self.routes.iter().map(|route| route.snapshot(&self.spool)).collect(),
             endpoints: self
                 .endpoints

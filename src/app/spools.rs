@@ -5,19 +5,21 @@ use std::{sync::Arc, time::UNIX_EPOCH};
 use super::{BuildError, observe::SpoolMetrics, replica};
 use crate::{
     config::Config,
+    dispatch::DeadLetters,
     spool::{self, OpenError, Spool, Start},
     telemetry::Metrics,
 };
 
-/// Dead letters may take this much of the disk beside `spool.bytes_max`.
-const DEAD_LETTERS_BYTES_MAX: u64 = 1 << 30;
-const DEAD_LETTERS_SEGMENT_BYTES: u64 = 64 << 20;
+/// The dead letters of each route may take this much of the disk beside `spool.bytes_max`.
+const DEAD_LETTERS_BYTES_MAX: u64 = 256 << 20;
+/// Small, so that the first dead letter needs little room; a large one gets a segment of its own.
+const DEAD_LETTERS_SEGMENT_BYTES: u64 = 256 << 10;
 /// Newest records kept in memory for the routes.
 const HOT_BYTES_MAX: usize = 64 << 20;
 /// Of what was read for the routes, and is in flight or held back, all of them together.
 const READERS_BYTES_MAX: usize = 128 << 20;
 
-pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Spool), OpenError> {
+pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, DeadLetters), OpenError> {
     let replica = replica::expected(&config.spool.dir, config.spool.replica.as_deref());
     // A number never comes again, not even from a log that began anew under this name, or was restored.
     let since = UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -29,6 +31,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Sp
         bytes_max: config.spool.bytes_max,
         bulk_share_max: config.spool.thumbnail_share_max,
         segment_bytes: config.segment_bytes(),
+        record_bytes_max: 0,
         hot_bytes_max: HOT_BYTES_MAX,
         readers_bytes_max: READERS_BYTES_MAX + reorder_bytes_max(config),
     };
@@ -39,12 +42,14 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, Sp
         bytes_max: DEAD_LETTERS_BYTES_MAX,
         bulk_share_max: 1.0,
         segment_bytes: DEAD_LETTERS_SEGMENT_BYTES,
+        // Whatever the log takes, with its reason.
+        record_bytes_max: config.segment_bytes(),
         hot_bytes_max: 0,
         readers_bytes_max: READERS_BYTES_MAX,
     };
     let observer = || Arc::new(SpoolMetrics::new(metrics.clone()));
     let spool = Spool::open(options, observer())?;
-    Ok((spool, Spool::open_named(dead_letters, observer(), "forebay-dead")?))
+    Ok((spool, DeadLetters::open(dead_letters, observer())?))
 }
 
 /// What the reorder windows of all routes may hold: a window that is not full must not keep the log from being read, or it never lets go.

@@ -3,8 +3,6 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::spool::{AppendError, Class, Spool};
-
 const VERSION: u8 = 1;
 
 /// Why a record of a route was set aside.
@@ -60,11 +58,6 @@ impl DeadLetter {
         let mut letter: Self = postcard::from_bytes(head)?;
         letter.record = bytes.slice(5 + head_bytes..);
         Ok(letter)
-    }
-
-    /// Keeps it, durably.
-    pub async fn keep(&self, spool: &Spool) -> Result<(), AppendError> {
-        spool.append(self.encode(), Class::Ordinary).await.map(|_| ())
     }
 }
 

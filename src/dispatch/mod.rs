@@ -27,6 +27,7 @@
 
 mod backoff;
 mod dead_letter;
+mod dead_letters;
 mod fill;
 mod metrics;
 mod plan;
@@ -50,6 +51,7 @@ use tokio::{
 };
 
 pub use dead_letter::{DeadLetter, DecodeError};
+pub use dead_letters::{DeadLetters, DeadLettersKept, RouteDeadLetters};
 pub use spans::Broker;
 pub use status::{RouteStatus, Snapshot, Trouble};
 
@@ -98,7 +100,7 @@ pub struct Dispatcher<S> {
     plan: Plan,
     sink: S,
     spool: Spool,
-    dead_letters: Spool,
+    dead_letters: DeadLetters,
     reader: Reader,
     cursor: Cursor,
     window: Window,
@@ -156,7 +158,7 @@ impl<S: Sink> Dispatcher<S> {
         sink: S,
         cursor: Cursor,
         spool: Spool,
-        dead_letters: Spool,
+        dead_letters: DeadLetters,
         metrics: Arc<Metrics>,
     ) -> Self {
         let position = cursor.position();

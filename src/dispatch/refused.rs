@@ -39,7 +39,7 @@ impl<S: Sink> Dispatcher<S> {
             at_ms: now_ms(),
             record: record.bytes,
         };
-        letter.keep(&self.dead_letters).await.map_err(|error| Failure {
+        self.dead_letters.keep(&letter).await.map_err(|error| Failure {
             remedy: Remedy::Hold,
             label: "dead_letters_full",
             text: format!(

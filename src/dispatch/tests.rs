@@ -205,7 +205,7 @@ fn route() -> Route {
 struct Bench {
     dir: tempfile::TempDir,
     spool: Spool,
-    dead_letters: Spool,
+    dead_letters: DeadLetters,
     broker: Arc<Mutex<Broker>>,
     metrics: Arc<Metrics>,
 }
@@ -213,22 +213,20 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str, bytes_max| {
-            let options = spool::Options {
-                dir: dir.path().join(name),
-                bytes_max,
-                bulk_share_max: 0.5,
-                segment_bytes: 1 << 20,
-                replica: String::new(),
-                numbers_from: 0,
-                hot_bytes_max: 1 << 20,
-                readers_bytes_max: 8 << 20,
-            };
-            Spool::open(options, Arc::new(Quiet)).unwrap()
+        let options = |name: &str, bytes_max| spool::Options {
+            dir: dir.path().join(name),
+            bytes_max,
+            bulk_share_max: 0.5,
+            segment_bytes: 1 << 20,
+            record_bytes_max: 0,
+            replica: String::new(),
+            numbers_from: 0,
+            hot_bytes_max: 1 << 20,
+            readers_bytes_max: 8 << 20,
         };
         Self {
-            spool: open("log", 64 << 20),
-            dead_letters: open("dead-letters", 16 << 20),
+            spool: Spool::open(options("log", 64 << 20), Arc::new(Quiet)).unwrap(),
+            dead_letters: DeadLetters::open(options("dead-letters", 16 << 20), Arc::new(Quiet)).unwrap(),
             dir,
             broker: Arc::default(),
             metrics: Metrics::new(),
@@ -287,8 +285,11 @@ impl Bench {
     }
 
     async fn dead_letters(&self) -> Vec<DeadLetter> {
-        let count = self.dead_letters.state().head as usize;
-        let mut reader = self.dead_letters.reader(1);
+        let Some(log) = self.dead_letters.log("events") else {
+            return Vec::new();
+        };
+        let count = log.state().head as usize;
+        let mut reader = log.reader(1);
         let mut records = Vec::new();
         while records.len() < count {
             reader.next(count, 1 << 20, &mut records).await.unwrap();

@@ -143,6 +143,7 @@ mod tests {
             segment_bytes: 1 << 18,
             replica: String::new(),
             numbers_from: 0,
+            record_bytes_max: 0,
             hot_bytes_max: 1 << 16,
             readers_bytes_max: 1 << 20,
         };

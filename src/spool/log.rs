@@ -16,7 +16,7 @@ use super::{
     file_system::{File, FileSystem, is_full},
     quarantine::Quarantine,
     recovery::{self, Expected},
-    segment::{DATA_START, LogIdentity, PAYLOAD_BYTES_MAX},
+    segment::{BATCH_HEADER_LEN, DATA_START, LogIdentity, PAYLOAD_BYTES_MAX, frame_len},
     shared::{Damage, DamageKind, Segment, Shared},
     superblock::{CleanStop, Superblock, SuperblockFile, SuperblockFound},
 };
@@ -32,17 +32,32 @@ pub(super) struct Limits {
     pub bytes_max: u64,
     pub bulk_bytes_max: u64,
     pub segment_bytes: u64,
+    /// What a segment takes that is made for one large record.
+    pub large_segment_bytes_max: u64,
 }
 
 impl Limits {
     pub(super) fn new(options: &Options) -> Self {
         let segment_bytes_max = (options.bytes_max / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, PAYLOAD_BYTES_MAX);
+        let segment_bytes = options.segment_bytes.clamp(SEGMENT_BYTES_MIN, segment_bytes_max);
+        let large = segment_bytes_with(frame_len(options.record_bytes_max as usize));
         Self {
             bytes_max: options.bytes_max,
             bulk_bytes_max: (options.bytes_max as f64 * options.bulk_share_max.clamp(0.0, 1.0)) as u64,
-            segment_bytes: options.segment_bytes.clamp(SEGMENT_BYTES_MIN, segment_bytes_max),
+            segment_bytes,
+            large_segment_bytes_max: large.clamp(segment_bytes, segment_bytes_max),
         }
     }
+
+    /// What a segment takes whose first frame has this length.
+    pub(super) fn segment_bytes_for(&self, len: u64) -> u64 {
+        segment_bytes_with(len).max(self.segment_bytes)
+    }
+}
+
+/// What a segment takes that holds one frame of this length.
+fn segment_bytes_with(len: u64) -> u64 {
+    DATA_START + BATCH_HEADER_LEN as u64 + len
 }
 
 /// The segment that is written.

@@ -144,7 +144,7 @@ pub use self::{
 use self::{
     cursors::CursorState,
     desk::{Asker, Ticket},
-    file_system::{FileSystem, Lock, RealFileSystem},
+    file_system::{FileSystem, Lock, RealFileSystem, is_exhausted, is_full},
     log::{Log, io_error},
     shared::Shared,
     writer::Inlet,
@@ -170,6 +170,8 @@ pub struct Options {
     /// What a segment takes on disk from its first record on. At most a quarter of `bytes_max` is used, and at least 8
     /// KiB.
     pub segment_bytes: u64,
+    /// A record that needs more gets a segment of its own, up to this; nothing above a segment's size makes no difference.
+    pub record_bytes_max: u64,
     /// Newest records kept in memory for readers near the head.
     pub hot_bytes_max: usize,
     /// What all readers together have handed out and is still held. Each may hold a mebibyte, or one record, beyond it,
@@ -286,6 +288,13 @@ pub enum OpenError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{0}")]
     Format(String),
+}
+
+impl OpenError {
+    /// Whether there was no room, no descriptor or no memory for it, which may pass.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_full(source) || is_exhausted(source))
+    }
 }
 
 /// The open log. Clones share it. When the last one is dropped, the log is closed as by [`Spool::close`].

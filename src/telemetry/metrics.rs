@@ -63,6 +63,8 @@ pub struct Metrics {
     pub publish_errors: IntCounterVec,
     pub publish_seconds: HistogramVec,
     pub dead_letters: IntCounterVec,
+    pub dead_letters_kept: IntGaugeVec,
+    pub dead_letters_bytes: IntGaugeVec,
     pub spans: IntCounterVec,
     log_lines_dropped: IntCounter,
 }
@@ -256,6 +258,12 @@ impl Metrics {
                 "dead_letters_total",
                 "Records that went to the dead letters.",
                 &["route", "reason"],
+            ),
+            dead_letters_kept: r.gauges("dead_letters", "Dead letters of the route that are kept.", &["route"]),
+            dead_letters_bytes: r.gauges(
+                "dead_letters_bytes",
+                "Bytes of disk that the dead letters of the route take.",
+                &["route"],
             ),
             spans: r.counters("spans_total", "Spans that ended, by what became of them.", &["outcome"]),
             log_lines_dropped: r.counter(

@@ -89,7 +89,7 @@ fn the_spool_is_its_users_alone_without_any_umask() {
         "accounts.json",
         "segments",
         "cursors",
-        "dead-letters/segments",
+        "superblock",
     ] {
         assert!(
             setup.spool().join(file).exists(),

@@ -55,6 +55,7 @@ fn spool_of(dir: &TempDir, bytes_max: u64) -> Spool {
         segment_bytes: 1 << 20,
         replica: String::new(),
         numbers_from: 0,
+        record_bytes_max: 0,
         hot_bytes_max: 1 << 20,
         readers_bytes_max: 1 << 20,
     };

@@ -159,6 +159,7 @@ pub fn survived(dir: &Path) -> Survived {
         segment_bytes: 16 << 20,
         replica: String::new(),
         numbers_from: 0,
+        record_bytes_max: 0,
         hot_bytes_max: 0,
         readers_bytes_max: 8 << 20,
     };

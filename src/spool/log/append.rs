@@ -8,9 +8,7 @@ use super::{Active, Log};
 use crate::spool::{
     AppendError, Class, Record,
     file_system::{File, is_exhausted, is_full},
-    segment::{
-        BATCH_HEADER_LEN, BatchHeader, DATA_START, Seal, encode_frame, encode_header, encode_seal, frame_len, log_seed,
-    },
+    segment::{BATCH_HEADER_LEN, BatchHeader, Seal, encode_frame, encode_header, encode_seal, frame_len, log_seed},
     shared::Segment,
 };
 
@@ -127,7 +125,7 @@ impl Log {
 
     /// Whether a record may be appended at all.
     fn admit(&self, class: Class, len: u64, bulk_bytes: u64) -> Result<(), AppendError> {
-        if DATA_START + BATCH_HEADER_LEN as u64 + len > self.limits.segment_bytes {
+        if self.limits.segment_bytes_for(len) > self.limits.large_segment_bytes_max {
             return Err(AppendError::TooLarge);
         }
         if class == Class::Bulk && bulk_bytes + len > self.limits.bulk_bytes_max {
@@ -172,7 +170,7 @@ impl Log {
 
     /// Seals the active segment, if there is one, and makes a new one with room for `len`. `false`: there is no room.
     pub(super) fn roll(&mut self, len: u64) -> Result<bool, String> {
-        debug_assert!(DATA_START + len <= self.limits.segment_bytes);
+        let segment_bytes = self.limits.segment_bytes_for(len);
         let kept: u64 = self
             .segments
             .iter()
@@ -182,7 +180,7 @@ impl Log {
                 _ => segment.disk_bytes,
             })
             .sum();
-        if kept + self.limits.segment_bytes > self.limits.bytes_max {
+        if kept + segment_bytes > self.limits.bytes_max {
             self.no_room = Some(AppendError::Full);
             return Ok(false);
         }
@@ -192,7 +190,7 @@ impl Log {
             self.no_room = Some(AppendError::Full);
             return Ok(false);
         }
-        self.create()
+        self.create(segment_bytes)
     }
 
     /// Whether the superblock is there; tries to write it if not. Without it nobody knows whose segments these are.
@@ -208,8 +206,7 @@ impl Log {
         Ok(written)
     }
 
-    fn create(&mut self) -> Result<bool, String> {
-        let bytes = self.limits.segment_bytes;
+    fn create(&mut self, bytes: u64) -> Result<bool, String> {
         let log_seed = log_seed(&self.superblock.identity.log);
         let segment = Segment::empty(self.next_segment, log_seed, self.next_sequence, bytes);
         let path = self.shared.segments_dir.join(segment.file_name());

@@ -349,3 +349,26 @@ async fn a_cursor_knows_what_is_not_settled() {
     assert_eq!(cursor.backlog(), Backlog::default());
     spool.close().await;
 }
+
+#[tokio::test]
+async fn a_log_of_small_segments_takes_large_records_and_little_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        segment_bytes: 8 << 10,
+        record_bytes_max: 100 << 10,
+        ..options(dir.path())
+    };
+    let spool = Spool::open(options.clone(), Arc::new(Counts::default())).unwrap();
+    spool.append(payload(1), Class::Ordinary).await.unwrap();
+    assert!(spool.state().bytes <= 8 << 10);
+    let large = Bytes::from(vec![3; 100 << 10]);
+    assert_eq!(spool.append(large.clone(), Class::Ordinary).await, Ok(2));
+    assert_eq!(spool.append(payload(3), Class::Ordinary).await, Ok(3));
+    let larger = spool.append(vec![0; 101 << 10].into(), Class::Ordinary).await;
+    assert_eq!(larger, Err(AppendError::TooLarge));
+    spool.close().await;
+    let spool = Spool::open(options, Arc::new(Counts::default())).unwrap();
+    let records = read_to(&mut spool.reader(1), 3).await;
+    assert_eq!((records.len(), &records[1].bytes), (3, &large));
+    spool.close().await;
+}

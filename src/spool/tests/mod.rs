@@ -52,6 +52,7 @@ fn options(dir: &Path) -> Options {
         bytes_max: 1 << 20,
         bulk_share_max: 0.5,
         segment_bytes: 16 << 10,
+        record_bytes_max: 0,
         hot_bytes_max: 8 << 10,
         readers_bytes_max: 1 << 20,
     }

@@ -165,6 +165,7 @@ impl Sim {
             bytes_max: 64 << 10,
             bulk_share_max: 0.1,
             segment_bytes: 8 << 10,
+            record_bytes_max: 0,
             hot_bytes_max: 2000,
             readers_bytes_max: 1 << 20,
             dir: "/spool".into(),

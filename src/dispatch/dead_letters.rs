@@ -1,0 +1,307 @@
+//! Where dead letters are kept: a log for each route, which is made with its first one, so that no route fills another's.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures_util::future::select_all;
+use parking_lot::Mutex;
+use tokio::{sync::watch, task::spawn_blocking};
+
+use super::DeadLetter;
+use crate::spool::{self, AppendError, Class, Observer, OpenError, Spool};
+
+/// Below the directory of the dead letters, a directory for each route.
+const ROUTES_DIR: &str = "routes";
+const THREAD: &str = "forebay-dead";
+
+/// The dead letters of all routes. Clones share them.
+#[derive(Clone)]
+pub struct DeadLetters {
+    shared: Arc<DeadLetterLogs>,
+}
+
+struct DeadLetterLogs {
+    /// How each log is laid out; the directory is that of all.
+    options: spool::Options,
+    observer: Arc<dyn Observer>,
+    logs: Mutex<BTreeMap<String, Spool>>,
+    /// Of builds that kept those of all routes in one log; nothing is added to it.
+    earlier: Option<Spool>,
+    /// Held by who makes a log: one at a time.
+    making: tokio::sync::Mutex<()>,
+    made: watch::Sender<()>,
+}
+
+/// What is kept, for metrics and `/status`.
+#[derive(Debug, Default, serde::Serialize)]
+pub struct DeadLettersKept {
+    pub records: u64,
+    pub bytes: u64,
+    /// By route; those of builds that did not keep them apart are in the sums alone.
+    pub routes: BTreeMap<String, RouteDeadLetters>,
+}
+
+/// What is kept of one route.
+#[derive(Debug, serde::Serialize)]
+pub struct RouteDeadLetters {
+    pub records: u64,
+    pub bytes: u64,
+}
+
+impl DeadLetters {
+    /// Opens the logs that there are in the directory of `options`, which say how one route's is laid out and limited.
+    ///
+    /// # Errors
+    ///
+    /// A log cannot be opened.
+    pub fn open(options: spool::Options, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
+        let earlier = match Spool::exists(&options.dir) {
+            true => Some(Spool::open_named(options.clone(), observer.clone(), THREAD)?),
+            false => None,
+        };
+        let mut logs = BTreeMap::new();
+        for (route, dir) in routes(&options.dir) {
+            let options = spool::Options { dir, ..options.clone() };
+            logs.insert(route, Spool::open_named(options, observer.clone(), THREAD)?);
+        }
+        Ok(Self {
+            shared: Arc::new(DeadLetterLogs {
+                options,
+                observer,
+                logs: Mutex::new(logs),
+                earlier,
+                making: tokio::sync::Mutex::default(),
+                made: watch::Sender::new(()),
+            }),
+        })
+    }
+
+    /// Makes a dead letter durable in its route's log.
+    pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<(), AppendError> {
+        let log = self.log_for(&letter.route).await?;
+        log.append(letter.encode(), Class::Ordinary).await.map(|_| ())
+    }
+
+    /// The log of a route, if it has dead letters.
+    pub fn log(&self, route: &str) -> Option<Spool> {
+        self.shared.logs.lock().get(route).cloned()
+    }
+
+    async fn log_for(&self, route: &str) -> Result<Spool, AppendError> {
+        if let Some(log) = self.log(route) {
+            return Ok(log);
+        }
+        let _making = self.shared.making.lock().await;
+        if let Some(log) = self.log(route) {
+            return Ok(log);
+        }
+        let options = spool::Options {
+            dir: self.shared.options.dir.join(ROUTES_DIR).join(escape(route)),
+            ..self.shared.options.clone()
+        };
+        let observer = self.shared.observer.clone();
+        let opened = spawn_blocking(move || Spool::open_named(options, observer, THREAD)).await;
+        // Only a runtime that ends takes it away.
+        let log = opened.map_err(|_| AppendError::Closed)?.map_err(|error| {
+            tracing::error!(route, %error, "no log can be made for the route's dead letters");
+            match error.lacks_room() {
+                true => AppendError::Full,
+                false => AppendError::Failed,
+            }
+        })?;
+        self.shared.logs.lock().insert(route.to_owned(), log.clone());
+        self.shared.made.send_replace(());
+        Ok(log)
+    }
+
+    fn all(&self) -> Vec<Spool> {
+        let logs = self.shared.logs.lock();
+        logs.values().chain(&self.shared.earlier).cloned().collect()
+    }
+
+    pub fn kept(&self) -> DeadLettersKept {
+        let mut kept = DeadLettersKept::default();
+        for (route, log) in self.shared.logs.lock().iter() {
+            let state = log.state();
+            let (records, bytes) = (state.records, state.bytes);
+            kept.routes.insert(route.clone(), RouteDeadLetters { records, bytes });
+        }
+        for log in self.all() {
+            kept.records += log.state().records;
+            kept.bytes += log.state().bytes;
+        }
+        kept
+    }
+
+    /// Resolves when a write or an fsync of any of the logs failed, with the reason.
+    pub async fn failed(&self) -> String {
+        let mut made = self.shared.made.subscribe();
+        loop {
+            made.borrow_and_update();
+            let logs = self.all();
+            let failures: Vec<_> = logs.iter().map(|log| Box::pin(log.failed())).collect();
+            let changed = made.changed();
+            if failures.is_empty() {
+                // The sender is here as long as this is.
+                let _ = changed.await;
+                continue;
+            }
+            tokio::select! {
+                (reason, ..) = select_all(failures) => return reason,
+                _ = changed => {}
+            }
+        }
+    }
+
+    /// Seals the logs.
+    pub async fn close(&self) {
+        for log in self.all() {
+            log.close().await;
+        }
+    }
+}
+
+/// The routes that have a log below `dir`, and where it is.
+fn routes(dir: &Path) -> Vec<(String, PathBuf)> {
+    let entries = fs::read_dir(dir.join(ROUTES_DIR)).into_iter().flatten();
+    let paths = entries.filter_map(|entry: io::Result<fs::DirEntry>| Some(entry.ok()?.path()));
+    let logs = paths.filter(|path| Spool::exists(path));
+    logs.filter_map(|path| Some((unescape(path.file_name()?.to_str()?)?, path)))
+        .collect()
+}
+
+/// A route's name as a directory's: letters, digits, `-` and `_` stay, every other byte becomes `%` and two digits.
+fn escape(route: &str) -> String {
+    let mut escaped = String::new();
+    for byte in route.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(char::from(byte)),
+            _ => escaped += &format!("%{byte:02x}"),
+        }
+    }
+    escaped
+}
+
+fn unescape(name: &str) -> Option<String> {
+    let mut bytes = Vec::new();
+    let mut rest = name.as_bytes();
+    while let Some((&byte, tail)) = rest.split_first() {
+        rest = tail;
+        if byte == b'%' {
+            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+            bytes.push(u8::from_str_radix(digits, 16).ok()?);
+            rest = &rest[2..];
+        } else {
+            bytes.push(byte);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+
+    use super::*;
+
+    struct Quiet;
+
+    impl Observer for Quiet {
+        fn synced(&self, _: usize, _: Duration) {}
+        fn damage(&self, _: &'static str) {}
+    }
+
+    fn options(dir: &Path) -> spool::Options {
+        spool::Options {
+            dir: dir.to_owned(),
+            replica: String::new(),
+            numbers_from: 0,
+            bytes_max: 256 << 10,
+            bulk_share_max: 1.0,
+            segment_bytes: 16 << 10,
+            record_bytes_max: 32 << 10,
+            hot_bytes_max: 0,
+            readers_bytes_max: 1 << 20,
+        }
+    }
+
+    fn open(dir: &Path) -> DeadLetters {
+        DeadLetters::open(options(dir), Arc::new(Quiet)).unwrap()
+    }
+
+    fn letter(route: &str, bytes: usize) -> DeadLetter {
+        DeadLetter {
+            route: route.into(),
+            sequence: 7,
+            reason: "too_large".into(),
+            text: "too large".into(),
+            at_ms: 0,
+            record: Bytes::from(vec![1; bytes]),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_route_gets_a_log_with_its_first_dead_letter_and_keeps_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = open(dir.path());
+        assert!(
+            fs::read_dir(dir.path()).unwrap().next().is_none(),
+            "nothing is made before"
+        );
+        letters.keep(&letter("events", 100)).await.unwrap();
+        letters.keep(&letter("a/b %", 100)).await.unwrap();
+        letters.keep(&letter("events", 100)).await.unwrap();
+        letters.close().await;
+        drop(letters);
+
+        let letters = open(dir.path());
+        let kept = letters.kept();
+        let records: Vec<_> = kept
+            .routes
+            .iter()
+            .map(|(route, kept)| (route.as_str(), kept.records))
+            .collect();
+        assert_eq!((kept.records, records), (3, vec![("a/b %", 1), ("events", 2)]));
+        let mut read = Vec::new();
+        letters
+            .log("events")
+            .unwrap()
+            .reader(1)
+            .next(9, 1 << 20, &mut read)
+            .await
+            .unwrap();
+        assert_eq!(DeadLetter::decode(&read[0].bytes).unwrap(), letter("events", 100));
+        letters.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_route_whose_log_is_full_fills_no_other_s() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = open(dir.path());
+        while letters.keep(&letter("greedy", 30_000)).await.is_ok() {}
+        assert_eq!(letters.keep(&letter("greedy", 30_000)).await, Err(AppendError::Full));
+        letters.keep(&letter("modest", 30_000)).await.unwrap();
+        letters.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn those_of_builds_that_kept_all_in_one_log_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Spool::open(options(dir.path()), Arc::new(Quiet)).unwrap();
+        one.append(letter("events", 10).encode(), Class::Ordinary)
+            .await
+            .unwrap();
+        one.close().await;
+        drop(one);
+        let letters = open(dir.path());
+        letters.keep(&letter("events", 10)).await.unwrap();
+        assert_eq!(letters.kept().records, 2);
+        letters.close().await;
+    }
+}

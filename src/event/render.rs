@@ -74,12 +74,15 @@ pub fn render(event: &Event, stamp: Stamp<'_>, mode: Mode, data: Data) -> Render
     }
 }
 
+/// What stands around the data of a structured event: its name, quotes, the end of the object.
+const DATA_BYTES_AROUND: usize = 32;
+
 fn structured(event: &Event, stamp: Stamp<'_>, content_type: &str, data: &Data) -> Bytes {
     let data_bytes = match data {
         Data::Json(bytes) => bytes.len(),
         Data::Binary(bytes) => bytes.len().div_ceil(3) * 4,
     };
-    let mut json = Vec::with_capacity(1024 + data_bytes);
+    let mut json = Vec::with_capacity(1024);
     json.push(b'{');
     each_attribute(event, stamp, |name, value| {
         member(&mut json, name, &value);
@@ -87,6 +90,8 @@ fn structured(event: &Event, stamp: Stamp<'_>, content_type: &str, data: &Data) 
             member(&mut json, "datacontenttype", &Attribute::Text(content_type.into()));
         }
     });
+    // Once, and no more: it may be the most of the event by far.
+    json.reserve_exact(data_bytes + DATA_BYTES_AROUND);
     match data {
         Data::Json(bytes) => {
             json.extend_from_slice(b"\"data\":");

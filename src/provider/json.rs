@@ -11,6 +11,11 @@ use std::borrow::Cow;
 pub const NESTING_MAX: u32 = 128;
 /// The longest number: Jackson's limit. Python refuses integers of more than 4,300 digits.
 pub const NUMBER_BYTES_MAX: usize = 1000;
+/// The greatest number, up to its sign: a little less than the greatest double, which parsers that do not round exactly
+/// take for an infinite one.
+pub const NUMBER_MAX: f64 = 1.797e308;
+/// The greatest number that begins with `0`, as in `0.5e30`: the CloudEvents SDK of Go reads it as a single.
+pub const NUMBER_OF_ZERO_MAX: f64 = 3.4e38;
 /// The longest name of a member: Jackson's limit.
 pub const NAME_BYTES_MAX: usize = 50_000;
 /// The longest text: Jackson's limit.
@@ -37,7 +42,7 @@ pub struct Members<'a> {
 
 impl<'a> Value<'a> {
     /// `None`: not a JSON text in UTF-8, or one that some parser refuses: nested too deeply, with a number, a name or a
-    /// text that is too long, or with a number beyond what a double holds.
+    /// text that is too long, or with a number that is too great.
     pub fn check(text: &'a [u8]) -> Option<Self> {
         let text = str::from_utf8(text).ok()?;
         let end = Checker::new(text.as_bytes()).document()?;
@@ -111,7 +116,42 @@ pub fn write_member(json: &mut Vec<u8>, raw_name: &str, raw_value: &str) {
 
 /// `text` as a JSON string.
 pub fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a text is always serialized into memory")
+    let mut json = Vec::with_capacity(text.len() + 2);
+    serde_json::to_writer(&mut json, text).expect("a text is always serialized into memory");
+    String::from_utf8(json).expect("JSON is UTF-8")
+}
+
+/// Makes Unicode of JSON: each escape of half a surrogate pair, which strict parsers refuse, becomes that of U+FFFD. The
+/// length stays.
+pub fn replace_half_pairs(json: &mut [u8]) {
+    let mut from = 0;
+    while let Some(at) = half_pair(json, from) {
+        json[at..at + ESCAPE_BYTES].copy_from_slice(b"\\ufffd");
+        from = at + ESCAPE_BYTES;
+    }
+}
+
+/// Where the first escape of half a surrogate pair is, from `at` on.
+pub fn half_pair(json: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        at = skip(json, at, |byte| byte != b'\\');
+        match (escaped_unit(json, at), escaped_unit(json, at + ESCAPE_BYTES)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => at += 2 * ESCAPE_BYTES,
+            (Some(0xD800..=0xDFFF), _) => return Some(at),
+            _ => at += 2,
+        }
+        if at >= json.len() {
+            return None;
+        }
+    }
+}
+
+const ESCAPE_BYTES: usize = 6;
+
+/// The code unit that `\uXXXX` stands for, if that is here.
+fn escaped_unit(json: &[u8], at: usize) -> Option<u16> {
+    let digits = json.get(at..at + ESCAPE_BYTES)?.strip_prefix(b"\\u")?;
+    u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
 /// Reads a document from its first to its last byte. Which of the open containers are objects takes one bit for each.
@@ -292,10 +332,12 @@ impl<'a> Checker<'a> {
         if number.len() > NUMBER_BYTES_MAX {
             return None;
         }
-        // Below that no double overflows: 10^200 · 10^99.
-        let may_overflow = whole_digits > 200 || exponent_digits > 2;
-        if may_overflow && !str::from_utf8(number).ok()?.parse::<f64>().ok()?.is_finite() {
-            return None;
+        let is_of_zero = number.starts_with(b"0");
+        // Below that no number is too great: 10^200 · 10^99, or 10^9.
+        if whole_digits > 200 || exponent_digits > 2 || is_of_zero && exponent_digits > 1 {
+            let value: f64 = str::from_utf8(number).ok()?.parse().ok()?;
+            let greatest = if is_of_zero { NUMBER_OF_ZERO_MAX } else { NUMBER_MAX };
+            (value.abs() <= greatest).then_some(())?;
         }
         Some(())
     }
@@ -306,10 +348,13 @@ fn is_space(byte: u8) -> bool {
 }
 
 /// The first place from `at` on whose byte is another, or the end.
-fn skip(bytes: &[u8], at: usize, skipped: impl Fn(u8) -> bool) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    let length = rest.iter().position(|byte| !skipped(*byte)).unwrap_or(rest.len());
-    at + length
+#[inline]
+fn skip(bytes: &[u8], mut at: usize, skipped: impl Fn(u8) -> bool) -> usize {
+    // By index: what is skipped is a byte or two mostly, which an iterator over the rest takes longer to begin with.
+    while bytes.get(at).is_some_and(|byte| skipped(*byte)) {
+        at += 1;
+    }
+    at
 }
 
 /// Where the string that begins at `at` ends, of JSON that was checked.
@@ -333,13 +378,21 @@ fn value_end(bytes: &[u8], at: usize) -> Option<usize> {
             b'"' => at = string_end(bytes, at)?,
             b'{' | b'[' => (nesting, at) = (nesting + 1, at + 1),
             b'}' | b']' => (nesting, at) = (nesting.checked_sub(1)?, at + 1),
-            _ => at = skip(bytes, at, |byte| !b" \t\r\n\",:{}[]".contains(&byte)),
+            _ => {
+                let end = skip(bytes, at, is_in_scalar);
+                at = (end > at).then_some(end)?;
+            }
         }
         if nesting == 0 {
             return Some(at);
         }
-        at = skip(bytes, at, |byte| b" \t\r\n,:".contains(&byte));
+        at = skip(bytes, at, |byte| is_space(byte) || matches!(byte, b',' | b':'));
     }
+}
+
+/// Whether a byte may stand in a number, or in `true`, `false` and `null`.
+fn is_in_scalar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'.')
 }
 
 fn string_inside(quoted: &str) -> Cow<'_, str> {

@@ -1,6 +1,7 @@
 //! From HTTP to a real broker, through what goes wrong on the way: here Kafka.
 
 mod both;
+mod content;
 mod late;
 mod rabbitmq;
 mod rabbitmq_faults;

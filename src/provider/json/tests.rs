@@ -114,6 +114,12 @@ fn what_parsers_refuse_elsewhere_is_refused() {
             format!("-{}", "9".repeat(309)),
         ),
         ("exponents", "1.7e308".to_owned(), "1.8e308".to_owned()),
+        (
+            "the greatest double",
+            "1.797e308".to_owned(),
+            "1.7976931348623157157e308".to_owned(),
+        ),
+        ("numbers that begin with 0", "0.34e39".to_owned(), "0.35E39".to_owned()),
         ("long exponents", "1e000000308".to_owned(), "1e999999999999".to_owned()),
         ("small numbers", "1e-999999999".to_owned(), "-1E+999".to_owned()),
         (
@@ -129,6 +135,26 @@ fn what_parsers_refuse_elsewhere_is_refused() {
     }
     let wide = format!("[{}]", ["[[{}]]"; 1000].join(","));
     assert!(check(&wide).is_some(), "how many there are is no matter");
+}
+
+#[test]
+fn half_a_surrogate_pair_is_replaced_and_a_whole_one_is_not() {
+    for (text, expected) in [
+        (r#""""#, r#""""#),
+        (r#""\ud83d\ude00""#, r#""\ud83d\ude00""#),
+        (r#""\ud800""#, r#""\ufffd""#),
+        (r#""\uDC00\uD83D\uDE00\uD83D""#, r#""\ufffd\uD83D\uDE00\ufffd""#),
+        (r#""\ud83d\ud83d\ude00""#, r#""\ufffd\ud83d\ude00""#),
+        (r#""\ud83d \ude00""#, r#""\ufffd \ufffd""#),
+        (r#""\\ud800\\\ud800""#, r#""\\ud800\\\ufffd""#),
+        (r#"{"\ud800":"\u00e9"}"#, r#"{"\ufffd":"\u00e9"}"#),
+        ("\\", "\\"),
+        ("\\ud80", "\\ud80"),
+    ] {
+        let mut json = text.as_bytes().to_vec();
+        replace_half_pairs(&mut json);
+        assert_eq!(String::from_utf8(json).unwrap(), expected, "{text}");
+    }
 }
 
 /// Texts that are JSON, or nearly.
@@ -171,6 +197,15 @@ proptest! {
     #[test]
     fn it_is_json_where_serde_json_has_it_so(text in nearly_json()) {
         prop_assert_eq!(check(&text).is_some(), serde_json::from_str::<IgnoredAny>(&text).is_ok(), "{}", text);
+    }
+
+    #[test]
+    fn what_has_no_half_pairs_any_more_is_read_by_serde_json(text in nearly_json()) {
+        if check(&text).is_some() {
+            let mut json = text.into_bytes();
+            replace_half_pairs(&mut json);
+            prop_assert!(serde_json::from_slice::<serde_json::Value>(&json).is_ok());
+        }
     }
 
     #[test]

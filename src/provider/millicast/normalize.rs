@@ -1,7 +1,7 @@
 //! Normalised data: the same thing under the same name in every kind, times in RFC 3339, and all else as it came.
 //!
 //! Nothing is lost. A member is renamed only where its new name is free and its value is what that name promises;
-//! else it stays, name and all. What the envelope holds and no attribute carries goes into a member `envelope`.
+//! else it stays, name and all. Half a surrogate pair becomes U+FFFD, for JSON with it is not read everywhere. What the envelope holds and no attribute carries goes into a member `envelope`.
 //!
 //! Memory is that of the result: members are looked at in two passes, and a fixed number of them is remembered.
 
@@ -12,9 +12,19 @@ use bytes::Bytes;
 use super::payload::{self, Envelope, Rest};
 use crate::provider::json::{self, Member, Members, Value};
 
+/// A member's name, and the same as JSON has it.
+struct Name {
+    plain: &'static str,
+    quoted: &'static str,
+}
+
+macro_rules! names {
+    ($($plain:literal),* $(,)?) => { [$(Name { plain: $plain, quoted: concat!("\"", $plain, "\"") }),*] };
+}
+
 /// The members that come first, in this order. Of several with the same name it is the first one; the others stay in
 /// their place, so that the last one is still the last.
-const ORDER: [&str; 10] = [
+const ORDER: [Name; 10] = names![
     "streamId",
     "accountId",
     "streamName",
@@ -79,7 +89,7 @@ pub fn normalize(kind: &str, body: &Bytes) -> Bytes {
     let members = data.map_or(Some(Members::default()), Value::members);
     match (members, renames(kind), data) {
         (Some(members), Some(renames), _) => ordered(members, renames, &rest, body.len()),
-        (_, _, Some(data)) if rest.is_empty() => body.slice_ref(data.raw().as_bytes()),
+        (_, _, Some(data)) if rest.is_empty() => unchanged(body, data),
         (Some(members), _, _) => {
             let mut object = ObjectWriter::open(body.len());
             members.for_each(|member| object.unchanged(&member));
@@ -93,12 +103,27 @@ pub fn normalize(kind: &str, body: &Bytes) -> Bytes {
     }
 }
 
+/// Data as it came, which is a part of the body; a copy only where it is no Unicode.
+fn unchanged(body: &Bytes, data: Value<'_>) -> Bytes {
+    let raw = data.raw().as_bytes();
+    if json::half_pair(raw, 0).is_none() {
+        return body.slice_ref(raw);
+    }
+    let mut copy = raw.to_vec();
+    json::replace_half_pairs(&mut copy);
+    copy.into()
+}
+
 /// An object in the order and with the names that a kind has.
 fn ordered(members: Members<'_>, renames: &[Rename], rest: &Rest<'_>, bytes: usize) -> Bytes {
     let front = front(&Survey::new(members.clone(), renames), renames);
-    let mut object = ObjectWriter::open(bytes);
+    let derived = front.iter().filter(|member| member.from.is_none());
+    let derived_bytes: usize = derived
+        .map(|member| member.raw_name.len() + member.raw_value.len())
+        .sum();
+    let mut object = ObjectWriter::open(bytes + derived_bytes);
     for member in &front {
-        object.member(&member.raw_name, &member.raw_value);
+        object.member(member.raw_name, &member.raw_value);
     }
     for (index, member) in members.enumerate() {
         if front.iter().all(|front| front.from != Some(index)) {
@@ -110,7 +135,7 @@ fn ordered(members: Members<'_>, renames: &[Rename], rest: &Rest<'_>, bytes: usi
 
 /// A member that comes before those that stay in their place.
 struct Front<'a> {
-    raw_name: Cow<'a, str>,
+    raw_name: &'a str,
     raw_value: Cow<'a, str>,
     /// The place of the member that it is. `None`: it is derived.
     from: Option<usize>,
@@ -119,15 +144,15 @@ struct Front<'a> {
 impl<'a> Front<'a> {
     fn unchanged(seen: Seen<'a>) -> Self {
         Front {
-            raw_name: seen.first.raw_name.into(),
+            raw_name: seen.first.raw_name,
             raw_value: seen.first.value.raw().into(),
             from: Some(seen.index),
         }
     }
 
-    fn named(name: &str, raw_value: Cow<'a, str>, from: Option<usize>) -> Self {
+    fn named(name: &Name, raw_value: Cow<'a, str>, from: Option<usize>) -> Self {
         Front {
-            raw_name: json::quoted(name).into(),
+            raw_name: name.quoted,
             raw_value,
             from,
         }
@@ -136,39 +161,35 @@ impl<'a> Front<'a> {
 
 /// The members of [`ORDER`] that there are: as they came, renamed, or derived from the stream's id.
 fn front<'a>(survey: &Survey<'a>, renames: &[Rename]) -> Vec<Front<'a>> {
-    let stream_id = survey.seen("streamId").and_then(|seen| seen.last.text());
+    let stream_id = survey.ordered[STREAM_ID].and_then(|seen| seen.last.text());
     let (account, stream_name) = stream_id.as_deref().map_or((None, None), payload::split_stream_id);
-    let derived = |name| match name {
+    let derived = |name: &Name| match name.plain {
         "accountId" => account,
         "streamName" => stream_name,
         _ => None,
     };
-    let of_name = |name| {
-        let as_it_came = || survey.seen(name).map(Front::unchanged);
+    let of_name = |(name, seen): (&Name, Option<Seen<'a>>)| {
+        let as_it_came = seen.map(Front::unchanged);
         let renamed = || {
-            renames
-                .iter()
-                .filter(|rename| rename.to == name)
-                .find_map(|rename| renamed(survey, *rename))
+            let mut candidates = renames.iter().zip(survey.renamed);
+            let (rename, seen) = candidates.find(|(rename, _)| rename.to == name.plain)?;
+            renamed(name, rename.form, seen?)
         };
         let derived = || Some(Front::named(name, json::quoted(derived(name)?).into(), None));
-        as_it_came().or_else(renamed).or_else(derived)
+        as_it_came.or_else(renamed).or_else(derived)
     };
-    ORDER.into_iter().filter_map(of_name).collect()
+    ORDER.iter().zip(survey.ordered).filter_map(of_name).collect()
 }
 
-/// The member of the old name under the new one, if it may be called so. No member has the new name.
-fn renamed<'a>(survey: &Survey<'a>, Rename { from, to, form }: Rename) -> Option<Front<'a>> {
-    let seen = survey.seen(from).filter(|seen| seen.count == 1)?;
+/// A member under another name, if it may be called so. No member has that name yet.
+fn renamed<'a>(name: &Name, form: Form, seen: Seen<'a>) -> Option<Front<'a>> {
+    let raw = seen.last.raw();
     let raw_value = match form {
-        Form::Text => seen
-            .last
-            .raw()
-            .starts_with('"')
-            .then_some(Cow::Borrowed(seen.last.raw()))?,
-        Form::Time => json::quoted(&payload::time(seen.last)?.to_rfc3339()).into(),
+        _ if seen.count > 1 => return None,
+        Form::Text => raw.starts_with('"').then_some(Cow::Borrowed(raw))?,
+        Form::Time => format!("\"{}\"", payload::time(seen.last)?.to_rfc3339()).into(),
     };
-    Some(Front::named(to, raw_value, Some(seen.index)))
+    Some(Front::named(name, raw_value, Some(seen.index)))
 }
 
 /// What there is of a name.
@@ -183,38 +204,40 @@ struct Seen<'a> {
 
 /// What an object has of the names that matter.
 struct Survey<'a> {
-    names: [&'static str; NAMES_MAX],
-    seen: [Option<Seen<'a>>; NAMES_MAX],
+    /// Of each name of [`ORDER`].
+    ordered: [Option<Seen<'a>>; ORDER.len()],
+    /// Of each name that is changed.
+    renamed: [Option<Seen<'a>>; RENAMES_MAX],
 }
 
-const NAMES_MAX: usize = ORDER.len() + RENAMES_MAX;
+/// Where `streamId` stands in [`ORDER`].
+const STREAM_ID: usize = 0;
 
 impl<'a> Survey<'a> {
     fn new(members: Members<'a>, renames: &[Rename]) -> Self {
-        let mut names = [ORDER[0]; NAMES_MAX];
-        let wanted = ORDER.into_iter().chain(renames.iter().map(|rename| rename.from));
-        names.iter_mut().zip(wanted).for_each(|(slot, name)| *slot = name);
-        let mut seen: [Option<Seen<'a>>; NAMES_MAX] = [None; NAMES_MAX];
+        let mut survey = Self {
+            ordered: [None; ORDER.len()],
+            renamed: [None; RENAMES_MAX],
+        };
         for (index, member) in members.enumerate() {
             let name = member.name();
-            let Some(slot) = names.iter().position(|wanted| *wanted == name) else {
+            let seen = if let Some(slot) = ORDER.iter().position(|wanted| wanted.plain == name) {
+                &mut survey.ordered[slot]
+            } else if let Some(slot) = renames.iter().position(|rename| rename.from == name) {
+                &mut survey.renamed[slot]
+            } else {
                 continue;
             };
-            let entry = seen[slot].get_or_insert(Seen {
+            let seen = seen.get_or_insert(Seen {
                 count: 0,
                 index,
                 first: member,
                 last: member.value,
             });
-            entry.count += 1;
-            entry.last = member.value;
+            seen.count += 1;
+            seen.last = member.value;
         }
-        Self { names, seen }
-    }
-
-    fn seen(&self, name: &str) -> Option<Seen<'a>> {
-        let slot = self.names.iter().position(|known| *known == name)?;
-        self.seen[slot]
+        survey
     }
 }
 
@@ -263,6 +286,7 @@ impl ObjectWriter {
             self.json.push(b'}');
         }
         self.json.push(b'}');
+        json::replace_half_pairs(&mut self.json);
         self.json.into()
     }
 }

@@ -23,7 +23,8 @@ impl<'a> Envelope<'a> {
     /// `None`: not a JSON object with a `type` and an `event` that are strings, or one that not every parser reads.
     pub fn parse(body: &'a [u8]) -> Option<Self> {
         let members = Value::check(body)?.members()?;
-        let [kind, name, timestamp, data] = last_of(members.clone(), ["type", "event", "timestamp", "data"]);
+        let (found, count) = last_of(members.clone(), ["type", "event", "timestamp", "data"]);
+        let [kind, name, timestamp, data] = found;
         let (kind, name) = (kind?, name?);
         let (kind_text, kind_is_lossy) = text::word(&kind.value.string()?);
         let (name_text, name_is_lossy) = text::word(&name.value.string()?);
@@ -45,6 +46,7 @@ impl<'a> Envelope<'a> {
             data: data.map(|found| found.value),
             rest: Rest {
                 members,
+                count: count - carried.iter().flatten().count(),
                 carried: carried.map(|found| found.map(|found| found.index)),
             },
         })
@@ -55,12 +57,13 @@ impl<'a> Envelope<'a> {
 #[derive(Clone)]
 pub struct Rest<'a> {
     members: Members<'a>,
+    count: usize,
     carried: [Option<usize>; 4],
 }
 
 impl<'a> Rest<'a> {
     pub fn is_empty(&self) -> bool {
-        self.members().next().is_none()
+        self.count == 0
     }
 
     pub fn members(&self) -> impl Iterator<Item = Member<'a>> {
@@ -78,10 +81,11 @@ struct Found<'a> {
     value: Value<'a>,
 }
 
-/// The last member of each of these names, which is the one that JSON parsers keep.
-fn last_of<'a, const N: usize>(members: Members<'a>, names: [&str; N]) -> [Option<Found<'a>>; N] {
-    let mut found = [None; N];
+/// The last member of each of these names, which is the one that JSON parsers keep; and how many members there are.
+fn last_of<'a, const N: usize>(members: Members<'a>, names: [&str; N]) -> ([Option<Found<'a>>; N], usize) {
+    let (mut found, mut count) = ([None; N], 0);
     for (index, member) in members.enumerate() {
+        count = index + 1;
         let name = member.name();
         if let Some(slot) = names.iter().position(|wanted| *wanted == name) {
             found[slot] = Some(Found {
@@ -90,7 +94,7 @@ fn last_of<'a, const N: usize>(members: Members<'a>, names: [&str; N]) -> [Optio
             });
         }
     }
-    found
+    (found, count)
 }
 
 /// What data, or a picture's headers, say of whom an event is about.
@@ -133,7 +137,7 @@ impl<'a> Facts<'a> {
             channel_id,
             transcoder_id,
             times @ ..,
-        ] = last_of(members, names).map(|found| found.map(|found| found.value));
+        ] = last_of(members, names).0.map(|found| found.map(|found| found.value));
         let [started, ended, removed] = times;
         let occurred = match (kind, event) {
             ("feeds", "started") => started,

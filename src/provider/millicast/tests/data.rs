@@ -50,7 +50,7 @@ fn data_is_normalised_in_every_kind() {
             r#"{"name":null,"streamId":"A/s"}"#,
             r#"{"streamId":"A/s","accountId":"A","streamName":"s","name":null}"#,
         ),
-        ("feeds", r#"{"n\u0061me":"\ud800x"}"#, r#"{"streamName":"\ud800x"}"#),
+        ("feeds", r#"{"n\u0061me":"\ud800x"}"#, r#"{"streamName":"\ufffdx"}"#),
         // Not ours to touch.
         (
             "billing",
@@ -58,6 +58,11 @@ fn data_is_normalised_in_every_kind() {
             r#"{"started":1638463486359,"name":"a"}"#,
         ),
         ("billing", "[1, 2.0]", "[1, 2.0]"),
+        (
+            "billing",
+            r#"["\ud800", "\ud83d\ude00"]"#,
+            r#"["\ufffd", "\ud83d\ude00"]"#,
+        ),
         ("feeds", "null", "null"),
     ] {
         let body = format!(r#"{{"type":"{kind}","event":"x","timestamp":1638463486489,"data":{data}}}"#);

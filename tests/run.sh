@@ -121,6 +121,8 @@ get_java() {
     tests/package.sh examples/consumers/java-rabbitmq
 }
 
+get_cloudevents() { tests/cloudevents.sh >/dev/null; }
+
 get_kubernetes() {
     FOREBAY_TEST_KUBERNETES=$(tests/kubernetes.sh)
     export FOREBAY_TEST_KUBERNETES
@@ -207,6 +209,7 @@ stage "Python clients" get_python
 stage "Kafka" get_kafka
 stage "programs for deploy/" get_programs
 stage "Java consumers" get_java
+stage "CloudEvents SDKs" get_cloudevents
 stage "Helm, and what judges manifests" get_kubernetes
 stage "build" build
 stage "servers" start_servers

@@ -9,6 +9,7 @@ mod admin;
 mod asyncapi;
 mod cli;
 mod clients;
+mod cloudevents;
 mod compose;
 mod config;
 mod consumers;

@@ -10,7 +10,10 @@ use super::{
     table::Table,
     values,
 };
-use crate::sink::{kafka::check_properties, rabbitmq::uri};
+use crate::sink::{
+    kafka::{SECRETS, check_properties},
+    rabbitmq::uri,
+};
 
 /// Enough for an account each, and little enough for a cluster to bear.
 const TOPICS_MAX: u64 = 200;
@@ -98,6 +101,13 @@ impl Loader<'_> {
                     properties.insert(name, value);
                 }
                 Err(text) => self.found.add(&origin, &format!("{key}.{name}"), text),
+            }
+        }
+        for name in SECRETS {
+            if let Some(source) = properties.get(name).map(|text| TextSource::parse(text))
+                && let Err(reason) = self.read(&source)
+            {
+                self.found.add(&origins[name], &format!("{key}.{name}"), reason);
             }
         }
         for (name, reason) in check_properties(&properties) {

@@ -7,6 +7,7 @@ mod rabbitmq;
 mod rabbitmq_faults;
 mod reorder;
 mod rolls;
+mod stalls;
 mod topics;
 
 use std::time::Duration;

@@ -13,7 +13,7 @@ use std::{
 use rdkafka::{ClientConfig, producer::BaseProducer};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::session::Shared;
+use super::{properties::with_secrets, session::Shared};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const PROPERTIES: [&str; 5] = [
@@ -84,7 +84,8 @@ pub(super) async fn watch(client: ClientConfig, at_first: Certificates, shared: 
 }
 
 /// Whether a client can be made. It connects to nothing.
-fn usable(mut client: ClientConfig) -> Result<(), String> {
+fn usable(client: ClientConfig) -> Result<(), String> {
+    let mut client = with_secrets(&client)?;
     client.remove("bootstrap.servers");
     client.set("statistics.interval.ms", "0");
     client

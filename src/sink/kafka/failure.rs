@@ -222,6 +222,11 @@ pub(super) fn of_creation(error: &KafkaError, sink: &str) -> Failure {
     )
 }
 
+/// A secret's source cannot be read just now.
+pub(super) fn unread(sink: &str, reason: &str) -> Failure {
+    failure(Remedy::Hold, CONFIGURATION, format!("sink '{sink}': {reason}"))
+}
+
 /// A trouble of the client as a whole, from its error callback. `None`: nothing that anybody could act on.
 pub(super) fn of_client(error: &KafkaError, reason: &str, sink: &str) -> Option<Failure> {
     let code = error.rdkafka_error_code()?;

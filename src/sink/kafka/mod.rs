@@ -44,7 +44,7 @@ pub use check::connect_check;
 pub use failure::LABELS;
 pub use metrics::KafkaMetrics;
 pub(super) use properties::certificate_files;
-pub use properties::{check_properties, check_sizes, message_bytes_max};
+pub use properties::{SECRETS, check_properties, check_sizes, message_bytes_max};
 
 use self::{
     lanes::{Lanes, Placed},

@@ -6,7 +6,7 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::oauth;
 use crate::{
-    config,
+    config::{self, TextSource},
     sink::certificates::{CertificateFile, Holds},
 };
 
@@ -242,6 +242,32 @@ pub(super) fn client_config(config: &config::Kafka, message_bytes_max: u64, queu
     client
 }
 
+/// Properties whose values may be sources, `env:NAME` and `file:/path`, beside the text itself.
+pub const SECRETS: [&str; 6] = [
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.client.secret",
+    "sasl.password",
+    "sasl.username",
+    "ssl.key.password",
+    "ssl.keystore.password",
+];
+
+/// `client` with what its secrets' sources hold now. Reads files, so not for an async task. `Err` names the property.
+pub(super) fn with_secrets(client: &ClientConfig) -> Result<ClientConfig, String> {
+    let mut client = client.clone();
+    for property in SECRETS {
+        let Some(source) = client.get(property).map(TextSource::parse) else {
+            continue;
+        };
+        if matches!(source, TextSource::Inline(_)) {
+            continue;
+        }
+        let text = source.read().map_err(|error| format!("property {property}: {error}"))?;
+        client.set(property, text);
+    }
+    Ok(client)
+}
+
 /// What the producer of messages that may be refused is created with: each is a batch, and the refusal of one ends nothing.
 pub(super) fn alone(client: &ClientConfig) -> ClientConfig {
     let mut client = client.clone();
@@ -348,6 +374,25 @@ mod tests {
         ] {
             assert_eq!(check(key, value), None, "{key}={value}");
         }
+    }
+
+    #[test]
+    fn a_secret_is_read_from_its_source_for_each_client() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let source = format!("file:{}", file.path().display());
+        let mut client = ClientConfig::new();
+        client.set("sasl.password", &source).set("client.id", &source);
+        for password in ["first", "second"] {
+            std::fs::write(file.path(), format!("{password}\n")).unwrap();
+            let read = with_secrets(&client).unwrap();
+            assert_eq!(
+                (read.get("sasl.password"), read.get("client.id")),
+                (Some(password), Some(source.as_str()))
+            );
+        }
+        drop(file);
+        let error = with_secrets(&client).unwrap_err();
+        assert!(error.starts_with("property sasl.password: file:"), "{error}");
     }
 
     #[test]

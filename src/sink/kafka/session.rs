@@ -31,6 +31,7 @@ use super::{
     failure,
     metrics::{KafkaMetrics, Statistics},
     oauth::Lease,
+    properties,
 };
 use crate::sink::{Failure, Message, Remedy, partition::partition_of};
 
@@ -313,6 +314,8 @@ impl Session {
             pinned: Pinned::default(),
         };
         let certificates = Certificates::read(config);
+        let config =
+            &properties::with_secrets(config).map_err(|reason| failure::unread(&shared.names.sink, &reason))?;
         let producer: SessionProducer = config
             .create_with_context(context)
             .map_err(|error| failure::of_creation(&error, &shared.names.sink))?;

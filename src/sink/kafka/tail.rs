@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 
 use super::{
     oauth::{Lease, Settings, Tokens},
-    properties::{client_config, message_bytes_max},
+    properties::{client_config, message_bytes_max, with_secrets},
 };
 use crate::config::{self, Template};
 
@@ -158,7 +158,8 @@ fn assigned(options: &TailOptions, lease: Option<&Lease>) -> Result<TailConsumer
 }
 
 pub(super) fn consumer(config: &ClientConfig, lease: Option<&Lease>) -> Result<TailConsumer, TailError> {
-    let consumer: TailConsumer = config
+    let consumer: TailConsumer = with_secrets(config)
+        .map_err(TailError::Kafka)?
         .create_with_context(Context::default())
         .map_err(|error| TailError::Kafka(error.to_string()))?;
     if let Some(lease) = lease {

@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use tokio::task::spawn_blocking;
 
-use super::{failure, oauth::Lease, session::SessionProducer};
+use super::{failure, oauth::Lease, properties::with_secrets, session::SessionProducer};
 use crate::{
     config::{CreateTopics, Template},
     sink::Failure,
@@ -28,7 +28,7 @@ pub(super) type Admin = AdminClient<DefaultClientContext>;
 
 /// An administrative client, with a token for those that need one. Not for an async task.
 pub(super) fn admin(client: &ClientConfig, lease: Option<&Lease>) -> Option<Admin> {
-    let admin: Admin = client.create().ok()?;
+    let admin: Admin = with_secrets(client).ok()?.create().ok()?;
     if let Some(lease) = lease {
         lease.hand_over(admin.inner()).ok()?;
     }

@@ -8,6 +8,7 @@ use crate::sink::{Failure, Remedy};
 pub const ACCESS_REFUSED: &str = "rabbitmq_access_refused";
 pub const AUTHENTICATION: &str = "rabbitmq_authentication";
 pub const BLOCKED: &str = "rabbitmq_blocked";
+pub const CHANNELS: &str = "rabbitmq_channels";
 pub const CLOSED: &str = "rabbitmq_closed";
 pub const CONFIGURATION: &str = "rabbitmq_configuration";
 pub const NACKED: &str = "rabbitmq_nacked";
@@ -26,6 +27,7 @@ pub const LABELS: &[&str] = &[
     ACCESS_REFUSED,
     AUTHENTICATION,
     BLOCKED,
+    CHANNELS,
     CLOSED,
     CONFIGURATION,
     NACKED,
@@ -133,13 +135,28 @@ pub(super) fn configuration(sink: &str, text: &str) -> Failure {
     failure(Remedy::Hold, CONFIGURATION, format!("sink '{sink}': {text}"))
 }
 
+/// RabbitMQ gives no channel more: a limit of the node, the virtual host or the user, who may be others' too.
+pub(super) fn no_channel(sink: &str, told: &str) -> Failure {
+    failure(
+        Remedy::Hold,
+        CHANNELS,
+        format!(
+            "sink '{sink}': RabbitMQ gives no more channels ({told}): raise channel_max, or the user's limit of channels; the \
+             partitions share those that there are"
+        ),
+    )
+}
+
 /// An open session failed.
 pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> Failure {
-    let ErrorKind::ProtocolError(error) = error.kind() else {
-        return closed(sink, &cause(error));
+    let error = match error.kind() {
+        ErrorKind::ProtocolError(error) => error,
+        ErrorKind::ChannelsLimitReached => return no_channel(sink, "the connection's limit"),
+        _ => return closed(sink, &cause(error)),
     };
     let told = error.get_message();
     match error.get_id() {
+        code::NOT_ALLOWED if is_about_channels(told.as_str()) => no_channel(sink, told.as_str()),
         code::NOT_FOUND => failure(
             Remedy::Hold,
             UNKNOWN_EXCHANGE,
@@ -171,6 +188,11 @@ pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> Fa
             format!("sink '{sink}': failed to publish: {error}"),
         ),
     }
+}
+
+/// `… number of channels opened for user 'forebay' has reached the maximum allowed user limit of (5)` and its like.
+pub(super) fn is_about_channels(told: &str) -> bool {
+    told.contains("number of channels opened")
 }
 
 pub(super) fn closed(sink: &str, cause: &str) -> Failure {
@@ -223,6 +245,18 @@ pub(super) fn unroutable(remedy: Remedy, sink: &str, exchange: &str, routing_key
         remedy,
         UNROUTABLE,
         format!("sink '{sink}': no queue takes routing key '{routing_key}' from exchange '{exchange}': bind one"),
+    )
+}
+
+/// A queue that was declared is gone.
+pub(super) fn undeclared(sink: &str, routing_key: &str) -> Failure {
+    failure(
+        Remedy::Retry,
+        UNROUTABLE,
+        format!(
+            "sink '{sink}': no queue takes routing key '{routing_key}', though one was declared: somebody has deleted it or its \
+             binding; exchange and queues are declared again"
+        ),
     )
 }
 
@@ -288,6 +322,12 @@ mod tests {
             (311, "CONTENT_TOO_LARGE", DeadLetter, TOO_LARGE),
             (320, "CONNECTION_FORCED - broker forced", Retry, CLOSED),
             (530, "NOT_ALLOWED - vhost is down", Hold, VHOST),
+            (
+                530,
+                "NOT_ALLOWED - number of channels opened for user 'f' has reached the maximum allowed user limit of (5)",
+                Hold,
+                CHANNELS,
+            ),
             (541, "INTERNAL_ERROR", Retry, OTHER),
         ] {
             let failure = of_session(&protocol(id, told), "rabbit", "x");

@@ -1,7 +1,12 @@
-//! One partition's way to the broker: a channel, and the one task that publishes on it.
+//! A partition's way to the broker: a channel, and the one task that publishes on it. Where fewer channels are granted than there are
+//! partitions, several share one.
+//!
+//! What a queue refuses (nacks) may have been taken by others that are bound to the same key, so each try of it is a copy there. While
+//! something was refused, one message of all those is tried at a time, in turn, and once it is taken two, four, and so on. What came back
+//! unroutable is in no queue at all: of that, everything is tried again.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     future::Future as _,
     pin::Pin,
     sync::Arc,
@@ -15,7 +20,7 @@ use lapin::{
 };
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -44,7 +49,7 @@ const REFUSED_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// A lane, owned by its task: nothing else can publish on its channel.
 pub(super) struct Lane {
-    partition: u32,
+    number: usize,
     shared: Arc<Shared>,
     channel: Channel,
     feed: mpsc::Receiver<Message>,
@@ -59,6 +64,11 @@ struct Waiting {
     streams: HashMap<String, VecDeque<Message>>,
     /// The keys of those with nothing on its way, in the order of their turn.
     ready: VecDeque<String>,
+    /// The keys of those whose next message was nacked, or came back.
+    nacked: VecDeque<String>,
+    returned: Vec<String>,
+    /// Of these the next message was refused before, and is ready or on its way again.
+    tried: HashSet<String>,
     records: usize,
 }
 
@@ -68,29 +78,40 @@ enum Sending<F> {
     Sent(PublisherConfirm),
 }
 
-/// Some of the last batch was not taken.
+/// Something was not taken, and waits to be tried again.
 struct Refused {
     since: Instant,
     delay: Duration,
+    /// When it is tried again, and how many of what was nacked.
+    again: Instant,
+    nacked_max: usize,
     /// When the channel is to be replaced.
     renewal: Instant,
+    reason: Failure,
+}
+
+/// What became of those messages of a batch that had been refused before.
+#[derive(Default)]
+struct Tries {
+    taken: usize,
+    refused: usize,
 }
 
 impl Lane {
     /// Publishes what comes through `feed`, until it is closed or the session fails, which it then tells.
-    pub async fn run(partition: u32, shared: Arc<Shared>, feed: mpsc::Receiver<Message>) {
+    pub async fn run(number: usize, shared: Arc<Shared>, feed: mpsc::Receiver<Message>) {
         let ended = async {
             let channel = open_channel(&shared).await?;
             shared.channel_opened();
             let mut lane = Self {
-                partition,
+                number,
                 shared: shared.clone(),
                 channel,
                 feed,
                 waiting: Waiting::default(),
                 refused: None,
             };
-            while lane.fill().await {
+            while lane.fill().await? {
                 lane.publish().await?;
             }
             Ok(())
@@ -100,20 +121,33 @@ impl Lane {
         }
     }
 
-    /// Takes what waits; waits for something if there is nothing. `false`: nothing will come any more.
-    async fn fill(&mut self) -> bool {
-        if self.waiting.records == 0 {
-            match self.feed.recv().await {
-                Some(message) => self.waiting.push(message),
-                None => return false,
+    /// Takes what waits; waits for something if there is nothing that can go. `Ok(false)`: nothing will come any more.
+    async fn fill(&mut self) -> Result<bool, Failure> {
+        loop {
+            while self.waiting.records < WAITING_RECORDS_MAX
+                && let Ok(message) = self.feed.try_recv()
+            {
+                self.waiting.push(message);
+            }
+            if self
+                .refused
+                .as_ref()
+                .is_some_and(|refused| refused.again <= Instant::now())
+            {
+                self.try_again().await?;
+            }
+            if !self.waiting.ready.is_empty() {
+                return Ok(true);
+            }
+            let again = self.refused.as_ref().map(|refused| refused.again);
+            tokio::select! {
+                message = self.feed.recv(), if self.waiting.records < WAITING_RECORDS_MAX => match message {
+                    Some(message) => self.waiting.push(message),
+                    None => return Ok(false),
+                },
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
             }
         }
-        while self.waiting.records < WAITING_RECORDS_MAX
-            && let Ok(message) = self.feed.try_recv()
-        {
-            self.waiting.push(message);
-        }
-        true
     }
 
     /// Publishes one batch and settles it.
@@ -127,16 +161,23 @@ impl Lane {
             failure::failure(Remedy::Retry, failure::OTHER, text)
         })?;
         let mut settled = Vec::with_capacity(batch.len());
-        let mut refused = Vec::new();
+        let mut tries = Tries::default();
         let mut reason = None;
+        let mut missing = None;
         for (message, fate) in batch.into_iter().zip(fates) {
+            let tried = self.waiting.tried.remove(&message.key);
             let result = match fate {
                 Fate::Delivered => Ok(()),
                 Fate::Returned => {
-                    let key = encode::routing_key(self.partition, &message);
+                    let key = encode::routing_key(self.shared.partition(&message), &message);
+                    if self.shared.is_to_be_declared_for(message.sequence) {
+                        missing = Some(failure::undeclared(&self.shared.names.sink, &key));
+                        continue;
+                    }
                     if self.shared.hold_unroutable {
                         reason = Some(self.shared.unroutable(Remedy::Hold, &key));
-                        refused.push(message);
+                        tries.refused += usize::from(tried);
+                        self.waiting.returned(message);
                         continue;
                     }
                     Err(self.shared.unroutable(Remedy::SetAside, &key))
@@ -144,24 +185,24 @@ impl Lane {
                 Fate::Nacked => {
                     self.shared.count_nack();
                     let (sink, exchange) = (&self.shared.names.sink, self.shared.exchange.as_str());
-                    reason.get_or_insert_with(|| failure::nacked(sink, exchange, self.partition));
-                    refused.push(message);
+                    reason.get_or_insert_with(|| failure::nacked(sink, exchange, self.shared.partition(&message)));
+                    tries.refused += usize::from(tried);
+                    self.waiting.nacked(message);
                     continue;
                 }
             };
+            tries.taken += usize::from(tried);
             settled.push(Settled {
                 sequence: message.sequence,
                 result,
             });
             self.waiting.settled(message.key);
         }
-        self.waiting.refused(refused);
-        let progress = !settled.is_empty();
         self.shared.settle(settled.into_iter());
-        match reason {
-            None => self.went_well(),
-            Some(reason) => self.was_refused(reason, progress).await?,
+        if let Some(missing) = missing {
+            return Err(missing);
         }
+        self.note(reason, &tries);
         Ok(())
     }
 
@@ -177,7 +218,8 @@ impl Lane {
                 Err(_) if self.shared.was_blocked_within(deadline) => {}
                 Err(_) => {
                     let (sink, seconds) = (&self.shared.names.sink, deadline.as_secs());
-                    return Err(failure::unconfirmed(sink, self.partition, batch.len(), seconds));
+                    let partition = self.shared.partition(&batch[0]);
+                    return Err(failure::unconfirmed(sink, partition, batch.len(), seconds));
                 }
             }
         }
@@ -191,7 +233,7 @@ impl Lane {
                 mandatory: true,
                 ..BasicPublishOptions::default()
             };
-            let (key, properties) = encode::message(self.partition, message);
+            let (key, properties) = encode::message(self.shared.partition(message), message);
             let exchange = self.shared.exchange.clone();
             let mut publish = Box::pin(
                 self.channel
@@ -251,39 +293,74 @@ impl Lane {
         }
     }
 
-    fn went_well(&mut self) {
-        if self.refused.take().is_some() {
-            self.shared.lane_is_well(self.partition);
+    /// What was refused in a batch, and became of what had been refused before, decides when that is tried again, and how much of it.
+    fn note(&mut self, reason: Option<Failure>, tries: &Tries) {
+        let now = Instant::now();
+        if !self.waiting.has_refused() {
+            if self.refused.take().is_some() {
+                self.shared.lane_is_well(self.number);
+            }
+            return;
         }
+        let refused = match (self.refused.take(), reason) {
+            (Some(before), reason) => {
+                let reason = reason.unwrap_or(before.reason);
+                match tries {
+                    // What was refused for the first time waits for the others.
+                    Tries { taken: 0, refused: 0 } => Refused { reason, ..before },
+                    Tries { taken: 0, .. } => {
+                        let delay = (before.delay * 2).min(REFUSED_DELAY_MAX);
+                        Refused {
+                            reason,
+                            delay,
+                            again: now + delay,
+                            nacked_max: 1,
+                            ..before
+                        }
+                    }
+                    Tries { refused, .. } => Refused {
+                        // A full queue that takes some is slow. What has no binding waits for somebody, whatever else is taken.
+                        since: if reason.label == failure::UNROUTABLE {
+                            before.since
+                        } else {
+                            now
+                        },
+                        reason,
+                        delay: REFUSED_DELAY_MIN,
+                        again: if *refused == 0 { now } else { now + REFUSED_DELAY_MIN },
+                        nacked_max: if *refused == 0 { before.nacked_max * 2 } else { 1 },
+                        renewal: now + CHANNEL_REFUSED_MAX,
+                    },
+                }
+            }
+            (None, Some(reason)) => Refused {
+                since: now,
+                delay: REFUSED_DELAY_MIN,
+                again: now + REFUSED_DELAY_MIN,
+                nacked_max: 1,
+                renewal: now + CHANNEL_REFUSED_MAX,
+                reason,
+            },
+            (None, None) => unreachable!("what is refused has a reason"),
+        };
+        (self.shared).lane_is_refused(self.number, refused.since, refused.reason.clone());
+        self.refused = Some(refused);
     }
 
-    /// Messages were not taken: they are offered again after a pause. `progress`: others of the batch were taken.
-    async fn was_refused(&mut self, found: Failure, progress: bool) -> Result<(), Failure> {
-        let shared = &self.shared;
-        let now = Instant::now();
-        let refused = match self.refused.take() {
-            Some(refused) if !progress => Refused {
-                delay: (refused.delay * 2).min(REFUSED_DELAY_MAX),
-                ..refused
-            },
-            before => Refused {
-                // A full queue that takes some is slow. What has no binding waits for somebody, whatever else is taken.
-                since: before
-                    .filter(|_| found.label == failure::UNROUTABLE)
-                    .map_or(now, |before| before.since),
-                delay: REFUSED_DELAY_MIN,
-                renewal: now + CHANNEL_REFUSED_MAX,
-            },
+    /// Makes ready what is to be tried again.
+    async fn try_again(&mut self) -> Result<(), Failure> {
+        let Some(refused) = &mut self.refused else {
+            return Ok(());
         };
-        shared.lane_is_refused(self.partition, refused.since, found);
-        sleep(refused.delay).await;
-        let refused = self.refused.insert(refused);
-        if Instant::now() >= refused.renewal {
-            refused.renewal = Instant::now() + CHANNEL_REFUSED_MAX;
-            // Everything on the old one is answered.
-            let old = std::mem::replace(&mut self.channel, open_channel(shared).await?);
-            // An error says that it is closed already.
-            let _ = timeout(CHANNEL_DEADLINE, old.close(200, "OK".into())).await;
+        let now = Instant::now();
+        self.waiting.again(refused.nacked_max);
+        // Until it is known what became of it.
+        refused.again = now + refused.delay;
+        if now >= refused.renewal {
+            refused.renewal = now + CHANNEL_REFUSED_MAX;
+            // Everything on it is answered. An error says that it is closed already.
+            let _ = timeout(CHANNEL_DEADLINE, self.channel.close(200, "OK".into())).await;
+            self.channel = open_channel(&self.shared).await?;
         }
         Ok(())
     }
@@ -329,17 +406,38 @@ impl Waiting {
         }
     }
 
-    /// Messages were on their way and come back: each is the next of its stream again, and first in turn.
-    fn refused(&mut self, messages: Vec<Message>) {
-        self.records += messages.len();
-        for message in messages.into_iter().rev() {
-            let stream = self
-                .streams
-                .get_mut(&message.key)
-                .expect("a stream stays while it is on its way");
-            self.ready.push_front(message.key.clone());
-            stream.push_front(message);
+    /// A message was on its way and is the next of its stream again, to be tried when it is its turn among those that were nacked.
+    fn nacked(&mut self, message: Message) {
+        self.nacked.push_back(message.key.clone());
+        self.put_back(message);
+    }
+
+    /// The same of a message that no queue has.
+    fn returned(&mut self, message: Message) {
+        self.returned.push(message.key.clone());
+        self.put_back(message);
+    }
+
+    fn put_back(&mut self, message: Message) {
+        self.records += 1;
+        let stream = self.streams.get_mut(&message.key);
+        stream
+            .expect("a stream stays while it is on its way")
+            .push_front(message);
+    }
+
+    /// What was refused is ready again: of what was nacked so many.
+    fn again(&mut self, nacked_max: usize) {
+        let nacked = self.nacked.drain(..nacked_max.min(self.nacked.len()));
+        let again: Vec<String> = nacked.chain(self.returned.drain(..)).collect();
+        self.tried.extend(again.iter().cloned());
+        for key in again.into_iter().rev() {
+            self.ready.push_front(key);
         }
+    }
+
+    fn has_refused(&self) -> bool {
+        !(self.nacked.is_empty() && self.returned.is_empty() && self.tried.is_empty())
     }
 }
 
@@ -390,8 +488,9 @@ mod tests {
         #[test]
         fn a_stream_has_one_message_on_its_way_and_all_go_out_in_its_order(
             keys in proptest::collection::vec(0_u8..5, 1..80),
-            refusals in proptest::collection::vec(any::<bool>(), 1..300),
+            refusals in proptest::collection::vec(0_u8..3, 1..300),
             arrivals in 1_usize..9,
+            nacked_max in 1_usize..4,
         ) {
             let mut waiting = Waiting::default();
             let mut coming = keys.iter().zip(1..).map(|(key, sequence)| message(sequence, *key, 10));
@@ -399,24 +498,27 @@ mod tests {
             let mut taken: BTreeMap<String, Vec<u64>> = BTreeMap::new();
             loop {
                 coming.by_ref().take(arrivals).for_each(|message| waiting.push(message));
+                waiting.again(nacked_max);
                 let batch = waiting.batch();
                 if batch.is_empty() {
                     break;
                 }
                 let of_batch: BTreeSet<&String> = batch.iter().map(|message| &message.key).collect();
                 prop_assert_eq!(of_batch.len(), batch.len(), "one of each");
-                let mut refused = Vec::new();
                 for message in batch {
-                    if refusals.next().unwrap_or(false) {
-                        refused.push(message);
-                    } else {
-                        taken.entry(message.key.clone()).or_default().push(message.sequence);
-                        waiting.settled(message.key);
+                    waiting.tried.remove(&message.key);
+                    match refusals.next() {
+                        Some(1) => waiting.nacked(message),
+                        Some(2) => waiting.returned(message),
+                        _ => {
+                            taken.entry(message.key.clone()).or_default().push(message.sequence);
+                            waiting.settled(message.key);
+                        }
                     }
                 }
-                waiting.refused(refused);
             }
             prop_assert!(waiting.streams.is_empty() && waiting.ready.is_empty() && waiting.records == 0);
+            prop_assert!(!waiting.has_refused());
             prop_assert_eq!(taken.values().map(Vec::len).sum::<usize>(), keys.len());
             for (key, sequences) in taken {
                 prop_assert!(sequences.is_sorted(), "{}: {:?}", key, sequences);

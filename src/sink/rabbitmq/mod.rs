@@ -1,4 +1,4 @@
-//! RabbitMQ, through lapin: one connection per route, one channel per partition.
+//! RabbitMQ, through lapin: one connection per route, one channel per partition, as far as they are granted.
 //!
 //! # Lanes
 //!
@@ -16,7 +16,8 @@
 //! - **Nacked** (a full queue with `reject-publish`, a node that fails): the message stays the next one of its stream and is
 //!   published again after a pause, without end. Other lanes go on.
 //! - **Returned** (no queue is bound): by default set aside as a dead letter, exactly that one; its neighbours and the session go on. With
-//!   `unroutable = "hold"` it is treated as nacked.
+//!   `unroutable = "hold"` it is treated as nacked. With `declare = true` it ends the session first: a queue was deleted, and the next session
+//!   declares it again.
 //! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and dispatch replays
 //!   the rest.
 //! - Everything else (exchange gone, not allowed, connection lost, no answer within the deadline) ends the session.
@@ -42,7 +43,7 @@ pub mod tail;
 mod topology;
 pub mod uri;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -54,7 +55,7 @@ pub use metrics::RabbitMqMetrics;
 pub use topology::prepare;
 
 use self::session::Session;
-use super::{EnqueueError, Failure, Labels, Message, Remedy, Settled, Sink, partition::partition_of};
+use super::{EnqueueError, Failure, Labels, Message, Remedy, Settled, Sink};
 use crate::config;
 
 /// Whose session it is.
@@ -70,6 +71,10 @@ pub struct RabbitMqSink {
     names: Names,
     metrics: Arc<RabbitMqMetrics>,
     session: Option<Session>,
+    /// Messages that came back and ended the session before the next one.
+    returned: BTreeSet<u64>,
+    /// How many channels the session before was given, when it was ended by one that was too many.
+    channels_max: Option<usize>,
     /// The node to begin with at the next connection: another one after each that failed.
     node: usize,
     /// What a header frame holds on this connection, in bytes.
@@ -85,14 +90,39 @@ impl RabbitMqSink {
             names,
             metrics,
             session: None,
+            returned: BTreeSet::new(),
+            channels_max: None,
             node: 0,
             head_bytes_max: 0,
         }
     }
 
+    /// How many channels the partitions get.
+    fn lanes(&self, link: &Link) -> Result<usize, Failure> {
+        let partitions = self.config.partitions as usize;
+        let of_connection = usize::from(link.configuration().channel_max()).saturating_sub(OWN_CHANNELS);
+        let channels = of_connection.min(self.channels_max.unwrap_or(usize::MAX));
+        if channels == 0 {
+            return Err(failure::no_channel(
+                &self.names.sink,
+                "the connection has none beside its own",
+            ));
+        }
+        if channels < partitions {
+            tracing::warn!(
+                route = %self.names.route,
+                channels,
+                partitions,
+                "RabbitMQ grants fewer channels than there are partitions, which share them: raise channel_max, or the user's limit"
+            );
+        }
+        Ok(partitions.min(channels))
+    }
+
     async fn open(&mut self) -> Result<Session, Failure> {
         let purpose = format!("forebay sink {} route {}", self.names.sink, self.names.route);
         let link = connect(&self.config, &self.names.sink, &purpose, self.node).await?;
+        let lanes = self.lanes(&link)?;
         topology::ensure(&link, &self.config).await?;
         self.head_bytes_max = match link.configuration().frame_max() as usize {
             0 => usize::MAX,
@@ -104,10 +134,14 @@ impl RabbitMqSink {
             &self.config,
             self.names.clone(),
             self.metrics.clone(),
+            mem::take(&mut self.returned),
+            lanes,
         ))
     }
 }
 
+/// What a connection takes for itself: AMQP's channel 0.
+const OWN_CHANNELS: usize = 1;
 /// Type, channel, size and end of a frame.
 const FRAME_OVERHEAD_BYTES: usize = 8;
 
@@ -118,6 +152,8 @@ fn no_session() -> Failure {
 impl Sink for RabbitMqSink {
     async fn reopen(&mut self) -> Result<(), Failure> {
         if let Some(old) = self.session.take() {
+            self.returned = old.shared.take_returned();
+            self.channels_max = old.shared.channels_granted().map(|granted| granted.max(1));
             old.close().await;
             self.node += 1;
         }
@@ -147,8 +183,7 @@ impl Sink for RabbitMqSink {
             // `settle` has something to tell first.
             return Err(EnqueueError::Full(Box::new(message)));
         }
-        let partition = partition_of(message.key.as_bytes(), self.config.partitions);
-        session.send(partition, message).map_err(EnqueueError::Full)
+        session.send(message).map_err(EnqueueError::Full)
     }
 
     async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {

@@ -1,6 +1,15 @@
 //! One life of a connection: its lanes, and what they share.
 
-use std::{collections::BTreeMap, pin::pin, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::StreamExt as _;
 use lapin::{Event, types::ShortString};
@@ -20,7 +29,7 @@ use super::{
 };
 use crate::{
     config,
-    sink::{Failure, Message, Remedy, Settled},
+    sink::{Failure, Message, Remedy, Settled, partition::partition_of},
 };
 
 /// A lane that was refused so long, with nothing taken in between, is told of.
@@ -31,12 +40,20 @@ pub(super) struct Shared {
     pub names: Names,
     pub exchange: ShortString,
     pub hold_unroutable: bool,
+    /// What is missing is made by the next session.
+    declares: bool,
+    /// What came back in the session before, which ended for it, and in this one.
+    returned_before: BTreeSet<u64>,
+    returned: Mutex<BTreeSet<u64>>,
     pub link: Link,
     pub changed: Notify,
     outcome: Mutex<Outcome>,
     blocked: Mutex<Blocked>,
     /// Lanes whose queues take nothing, since when, and why.
-    refused: Mutex<BTreeMap<u32, (Instant, Failure)>>,
+    refused: Mutex<BTreeMap<usize, (Instant, Failure)>>,
+    partitions: u32,
+    /// How many channels were opened.
+    channels: AtomicUsize,
     metrics: Arc<RabbitMqMetrics>,
 }
 
@@ -60,18 +77,31 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(link: Link, config: &config::RabbitMq, names: Names, metrics: Arc<RabbitMqMetrics>) -> Self {
+    /// `returned_before`: the messages for which the session before was ended by a missing queue. `lanes`: how many channels there may be.
+    pub fn new(
+        link: Link,
+        config: &config::RabbitMq,
+        names: Names,
+        metrics: Arc<RabbitMqMetrics>,
+        returned_before: BTreeSet<u64>,
+        lanes: usize,
+    ) -> Self {
         metrics.session(&names, true);
         let events = link.events_listener();
         let shared = Arc::new(Shared {
             names,
             exchange: config.exchange.as_str().into(),
             hold_unroutable: config.unroutable == config::Unroutable::Hold,
+            declares: config.declare,
+            returned_before,
+            returned: Mutex::default(),
             link,
             changed: Notify::new(),
             outcome: Mutex::default(),
             blocked: Mutex::default(),
             refused: Mutex::default(),
+            partitions: config.partitions,
+            channels: AtomicUsize::new(0),
             metrics,
         });
         let mut tasks = JoinSet::new();
@@ -84,16 +114,17 @@ impl Session {
         });
         Self {
             shared,
-            lanes: vec![None; config.partitions as usize],
+            lanes: vec![None; lanes],
             tasks,
         }
     }
 
     /// Gives a message to its partition's lane. `Err`: the lane has no room.
-    pub fn send(&mut self, partition: u32, message: Message) -> Result<(), Box<Message>> {
-        let feed = self.lanes[partition as usize].get_or_insert_with(|| {
+    pub fn send(&mut self, message: Message) -> Result<(), Box<Message>> {
+        let number = self.shared.partition(&message) as usize % self.lanes.len();
+        let feed = self.lanes[number].get_or_insert_with(|| {
             let (feed, lane) = mpsc::channel(lane::FEED_RECORDS_MAX);
-            self.tasks.spawn(Lane::run(partition, self.shared.clone(), lane));
+            self.tasks.spawn(Lane::run(number, self.shared.clone(), lane));
             feed
         });
         feed.try_send(message).map_err(|refused| match refused {
@@ -132,7 +163,11 @@ impl Session {
 
 impl Shared {
     /// The session is over. The first reason counts.
-    pub fn end(&self, failure: Failure) {
+    pub fn end(&self, mut failure: Failure) {
+        if failure.label == failure::CHANNELS && self.channels.load(Ordering::Relaxed) > 0 {
+            // The next session makes do with those that there were.
+            failure.remedy = Remedy::Retry;
+        }
         self.outcome.lock().over.get_or_insert(failure);
         self.changed.notify_one();
     }
@@ -153,6 +188,21 @@ impl Shared {
         self.outcome.lock().over.is_some()
     }
 
+    /// Whether a message that came back is to end the session, so that the next one declares what is missing. Once: what comes back of queues
+    /// that were declared just now is not missing them.
+    pub fn is_to_be_declared_for(&self, sequence: u64) -> bool {
+        let declares = self.declares && !self.returned_before.contains(&sequence);
+        if declares {
+            self.returned.lock().insert(sequence);
+        }
+        declares
+    }
+
+    /// What came back and ended the session.
+    pub fn take_returned(&self) -> BTreeSet<u64> {
+        mem::take(&mut self.returned.lock())
+    }
+
     pub fn unroutable(&self, remedy: Remedy, routing_key: &str) -> Failure {
         failure::unroutable(remedy, &self.names.sink, self.exchange.as_str(), routing_key)
     }
@@ -162,12 +212,16 @@ impl Shared {
         blocked.reason.is_some() || blocked.ended.is_some_and(|ended| ended.elapsed() < time)
     }
 
-    pub fn lane_is_refused(&self, partition: u32, since: Instant, failure: Failure) {
-        self.refused.lock().insert(partition, (since, failure));
+    pub fn partition(&self, message: &Message) -> u32 {
+        partition_of(message.key.as_bytes(), self.partitions)
     }
 
-    pub fn lane_is_well(&self, partition: u32) {
-        self.refused.lock().remove(&partition);
+    pub fn lane_is_refused(&self, lane: usize, since: Instant, failure: Failure) {
+        self.refused.lock().insert(lane, (since, failure));
+    }
+
+    pub fn lane_is_well(&self, lane: usize) {
+        self.refused.lock().remove(&lane);
     }
 
     /// What keeps messages from being confirmed.
@@ -180,7 +234,15 @@ impl Shared {
         long.next().map(|(_, failure)| failure.clone())
     }
 
+    /// How many channels RabbitMQ gave, if it was one too many that ended the session.
+    pub fn channels_granted(&self) -> Option<usize> {
+        let outcome = self.outcome.lock();
+        let over = outcome.over.as_ref()?;
+        (over.label == failure::CHANNELS).then(|| self.channels.load(Ordering::Relaxed))
+    }
+
     pub fn channel_opened(&self) {
+        self.channels.fetch_add(1, Ordering::Relaxed);
         self.metrics.channels.with_label_values(&self.labels()).inc();
     }
 

@@ -18,7 +18,7 @@ use lapin::{
 
 use super::{
     connect,
-    failure::{ACCESS_REFUSED, CLOSED, OTHER, TOPOLOGY, UNKNOWN_EXCHANGE, failure},
+    failure::{ACCESS_REFUSED, CHANNELS, CLOSED, OTHER, TOPOLOGY, UNKNOWN_EXCHANGE, failure, is_about_channels},
 };
 use crate::{
     config,
@@ -53,9 +53,19 @@ pub(super) async fn ensure(connection: &Connection, config: &config::RabbitMq) -
     let channel = step(exchange, connection.create_channel()).await?;
     match config.declare {
         true => declare(&channel, exchange, config.partitions).await?,
-        false => exists(&channel, exchange).await?,
+        false => match exists(&channel, exchange).await {
+            Ok(()) => {}
+            // It has closed the channel.
+            Err(failure) => return told_nothing(&failure).then_some(()).ok_or(failure),
+        },
     }
     step(exchange, channel.close(200, "".into())).await
+}
+
+/// Whether a look at the exchange was refused and so says nothing of it: RabbitMQ 4.2.6 and 4.3.0 ask the right to configure of whoever looks.
+/// What may be published, the publish finds out.
+fn told_nothing(failure: &Failure) -> bool {
+    failure.label == ACCESS_REFUSED
 }
 
 async fn exists(channel: &Channel, exchange: &str) -> Result<(), Failure> {
@@ -143,6 +153,11 @@ fn refused(exchange: &str, error: &lapin::Error) -> Failure {
     };
     let told = error.get_message().as_str();
     match error.get_id() {
+        530 if is_about_channels(told) => failure(
+            Remedy::Hold,
+            CHANNELS,
+            format!("RabbitMQ gives no channel ({told}): raise the user's limit of channels"),
+        ),
         404 if told.contains("no exchange") => failure(
             Remedy::Hold,
             UNKNOWN_EXCHANGE,
@@ -180,4 +195,29 @@ fn mismatch(exchange: &str, told: &str) -> String {
         _ => "delete it, and it is declared anew; or set declare = false",
     };
     format!("{kind} '{name}' is there with another {argument} ({difference}), which cannot be changed: {cure}")
+}
+
+#[cfg(test)]
+mod tests {
+    use lapin::{protocol::AMQPError, types::ShortString};
+
+    use super::*;
+
+    #[test]
+    fn a_look_that_is_not_allowed_says_nothing_of_the_exchange() {
+        let failed = |id: u16, told: &str| {
+            let error = AMQPError::from_id(id, ShortString::from(told)).expect("a code of AMQP");
+            refused("forebay", &ErrorKind::ProtocolError(error).into())
+        };
+        let right = "ACCESS_REFUSED - configure access to exchange 'forebay' in vhost '/' refused for user 'f'";
+        assert!(told_nothing(&failed(403, right)));
+        assert!(!told_nothing(&failed(
+            404,
+            "NOT_FOUND - no exchange 'forebay' in vhost '/'"
+        )));
+        assert!(!told_nothing(&failed(
+            406,
+            "PRECONDITION_FAILED - inequivalent arg 'type'"
+        )));
+    }
 }

@@ -123,11 +123,37 @@ async fn a_first_batch_that_is_refused_is_not_overtaken() {
             tokio::task::spawn_blocking(grant).await.unwrap();
         };
         assert_order_is_kept("rights", &cluster, &topic, found, granted).await;
-
-        // One more than there are.
-        let topic = server::create_topic(&brokers, "replicas", 1, &[("min.insync.replicas", "2")]).await;
-        let enough = server::set_topic(&brokers, &topic, "min.insync.replicas", "1");
-        let found = sink(&cluster, Listener::Plaintext, &[]).await;
-        assert_order_is_kept("too few replicas", &cluster, &topic, found, enough).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_batch_that_too_few_replicas_would_have_is_not_overtaken() {
+    let options = Options::default().nodes(3);
+    let mut cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let brokers = cluster.bootstrap();
+    let topic = server::create_topic(&brokers, "replicas", 1, &[("min.insync.replicas", "3")]).await;
+    let killed = (server::leader(&brokers, &topic) + 1) % 3;
+    cluster.kill(killed);
+    let properties = [("linger.ms", "0"), ("batch.num.messages", "2")];
+    let sink = sink_with(&cluster.brokers(Listener::Plaintext), &properties);
+    let mut publisher = Publisher::new(sink, messages(&topic));
+    let restarted = async {
+        // Meanwhile the cluster finds that one is missing, and refuses.
+        sleep(Duration::from_secs(8)).await;
+        let (brokers, topic) = (brokers.clone(), topic.clone());
+        let restarted = tokio::task::spawn_blocking(move || {
+            assert_eq!(
+                server::read_all(&brokers, &topic),
+                [],
+                "nothing is confirmed by two of three"
+            );
+            cluster.restart(killed);
+            cluster
+        });
+        restarted.await.unwrap()
+    };
+    let ((), cluster) = tokio::join!(publisher.drain(DEADLINE), restarted);
+    assert_in_order(&server::read_all(&cluster.bootstrap(), &topic), 1..=LAST);
 }

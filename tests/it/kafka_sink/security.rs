@@ -77,6 +77,37 @@ async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {
 }
 
 #[tokio::test]
+async fn a_password_from_a_file_is_read_again_for_each_session() {
+    let options = Options::default().listener(Listener::Plain);
+    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let topic = server::create_topic(&cluster.bootstrap(), "file", 1, &[]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "wrong-horse").unwrap();
+    let source = format!("file:{}", file.path().display());
+    let plain = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanisms", "PLAIN"),
+        ("sasl.username", server::USER),
+        ("sasl.password", source.as_str()),
+    ];
+    let mut sink = sink_with(&cluster.brokers(Listener::Plain), &plain);
+    let trouble = trouble_with(&mut sink, message(&topic, 1)).await;
+    assert_eq!(trouble.label, "kafka_authentication", "{trouble}");
+    std::fs::write(file.path(), format!("{}\n", server::PASSWORD)).unwrap();
+    let mut publisher = Publisher::new(sink, [message(&topic, 1)]);
+    publisher.drain(DEADLINE).await;
+    assert_eq!(publisher.failures, []);
+
+    std::fs::remove_file(file.path()).unwrap();
+    let mut sink = publisher.into_sink();
+    let failure = sink.reopen().await.unwrap_err();
+    assert_eq!((failure.label, failure.remedy), ("kafka_configuration", Remedy::Hold));
+    assert!(failure.text.contains("sasl.password: file:"), "{failure}");
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_ends_the_session_in_order_and_the_next_one_has_it() {
     let options = Options::default().listener(Listener::MutualTls);
     let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))

@@ -3,10 +3,13 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use forebay::sink::{Message, Remedy, Sink};
+use forebay::{
+    config,
+    sink::{Message, Remedy, Sink},
+};
 use serde_json::json;
 
-use super::publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, message, sink};
+use super::publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, configuration, message, new_sink, sink};
 use crate::support::rabbitmq::{self, CLASSIC, Cluster, QUORUM, Read, read_all, read_slowly};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,4 +129,129 @@ async fn one_message_that_is_too_large_is_set_aside_among_its_neighbours() {
     );
     let records = read_all(&vhost.uri(), &queues).await;
     assert_in_order(&records, (1..=50).filter(|n| *n != 25));
+}
+
+/// Each try of a message that a queue refuses is a copy of it in the other queues of its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_queue_refuses_one_message_at_a_time_asks_whether_it_takes_them_again() {
+    const STREAMS: u64 = 60;
+    let vhost = rabbitmq::shared().vhost("probe");
+    vhost.declare_exchange(EXCHANGE);
+    vhost.declare_queue("forebay.00", CLASSIC, &json!({"x-overflow": "reject-publish"}));
+    vhost.bind_partitions(EXCHANGE, 1);
+    vhost.declare_queue("archive", CLASSIC, &json!({}));
+    vhost.bind(EXCHANGE, "archive", "#");
+    vhost.limit_queues("^forebay[.]00$", Some(5));
+    let of_many_streams = |sequence| Message {
+        key: format!("stream-{}", sequence % STREAMS),
+        ..message(sequence)
+    };
+    let mut publisher = Publisher::new(sink(&vhost.uris(), 1), (1..=300).map(of_many_streams));
+    let freed = async {
+        tokio::time::sleep(Duration::from_secs(8)).await;
+        vhost.limit_queues("^forebay[.]00$", None);
+    };
+    tokio::join!(publisher.drain(DEADLINE), freed);
+    assert_eq!(publisher.failures, []);
+    let full = ["forebay.00".to_owned()];
+    assert_in_order(&read_all(&vhost.uri(), &full).await, 1..=300);
+    let copies = read_all(&vhost.uri(), &["archive".to_owned()]).await.len();
+    // Each once, each stream's first refused one once more, and the tries of 8 s.
+    assert!(
+        (305..=300 + 60 + 30).contains(&copies),
+        "{copies} messages in the other queue"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declared_queue_that_is_deleted_is_made_again_and_nothing_is_set_aside() {
+    const LAST: u64 = 300;
+    let vhost = rabbitmq::shared().vhost("deleted");
+    let config = config::RabbitMq {
+        declare: true,
+        ..configuration(&vhost.uris(), 2)
+    };
+    let messages = (1..=LAST).map(message);
+    let mut publisher = Publisher::new(new_sink(&config), messages).slowly(10, Duration::from_millis(400));
+    // Then nothing is on its way, for a while.
+    let begun = publisher.after(100);
+    let deleted = async {
+        begun.await;
+        vhost.delete_queue("forebay.01");
+    };
+    tokio::join!(publisher.drain(DEADLINE), deleted);
+    assert_eq!(publisher.dead, [0; 0]);
+    // A message came back, or RabbitMQ's channel fell over the deletion: either ends the session.
+    let renewed = publisher.failures.iter().all(|failure| failure.remedy == Remedy::Retry);
+    assert!(!publisher.failures.is_empty() && renewed, "{:?}", publisher.failures);
+    let records = read_all(&vhost.uri(), &["forebay.01".to_owned()]).await;
+    let streams: BTreeSet<u64> = records.iter().map(|record| record.sequence() % 7).collect();
+    assert!(!streams.is_empty(), "it is there again, with what came after");
+    let first = records.iter().map(Read::sequence).min().unwrap();
+    // What had been in it went with it.
+    assert!(first > 50, "{first}");
+    assert_in_order(&records, (first..=LAST).filter(|n| streams.contains(&(n % 7))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_share_the_channels_that_a_user_is_given() {
+    let vhost = rabbitmq::shared().vhost("channels");
+    let queues = vhost.topology(EXCHANGE, 8, QUORUM);
+    let user = format!("few-{}", std::process::id());
+    vhost.admit(&user, "s3cret");
+    let uris: Vec<String> = vhost
+        .broker
+        .nodes
+        .iter()
+        .map(|node| vhost.uri_of("amqp", node, &user, "s3cret"))
+        .collect();
+    let many_streams = |sequence| Message {
+        key: format!("stream-{}", sequence % 50),
+        ..message(sequence)
+    };
+    vhost.limit_channels(&user, 3);
+    // RabbitMQ counts what was opened a moment ago.
+    let messages = (1..=200).map(many_streams);
+    let mut publisher = Publisher::new(sink(&uris, 8), messages).slowly(1, Duration::from_millis(30));
+    publisher.drain(DEADLINE).await;
+    assert_eq!(publisher.labels(), ["rabbitmq_channels"].into(), "the limit was felt");
+    assert!(
+        publisher.failures.iter().all(|failure| failure.remedy == Remedy::Retry),
+        "{:?}",
+        publisher.failures
+    );
+    assert!(publisher.failures.len() <= 2, "{:?}", publisher.failures);
+    assert_in_order(&read_all(&vhost.uri(), &queues).await, 1..=200);
+    drop(publisher);
+
+    vhost.limit_channels(&user, 0);
+    let failure = sink(&uris, 8).reopen().await.expect_err("there is none to publish on");
+    assert_eq!(
+        (failure.label, failure.remedy),
+        ("rabbitmq_channels", Remedy::Hold),
+        "{failure}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitions_share_the_channels_that_a_connection_has() {
+    let cluster = Cluster::single();
+    let limit = |channels: u32| {
+        let set = format!("application:set_env(rabbit, channel_max, {channels}).");
+        cluster.ctl(0, &["eval", &set]);
+    };
+    limit(4);
+    let vhost = cluster.vhost("few");
+    let queues = vhost.topology(EXCHANGE, 8, QUORUM);
+    let many_streams = |sequence| Message {
+        key: format!("stream-{}", sequence % 50),
+        ..message(sequence)
+    };
+    let mut publisher = Publisher::new(sink(&vhost.uris(), 8), (1..=400).map(many_streams));
+    publisher.drain(DEADLINE).await;
+    assert_eq!(publisher.failures, []);
+    limit(2047);
+    let records = read_all(&vhost.uri(), &queues).await;
+    assert_eq!(records.len(), 400, "none twice");
+    assert_in_order(&records, 1..=400);
 }

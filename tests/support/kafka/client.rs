@@ -99,6 +99,13 @@ pub fn partitions(bootstrap: &str, topic: &str) -> usize {
     metadata.topics()[0].partitions().len()
 }
 
+/// Which node, counted from 0, leads the first partition of a topic.
+pub fn leader(bootstrap: &str, topic: &str) -> usize {
+    let consumer: BaseConsumer = client(bootstrap).create().unwrap();
+    let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
+    usize::try_from(metadata.topics()[0].partitions()[0].leader() - 1).expect("a leader")
+}
+
 /// Waits until so many brokers are registered with the cluster.
 pub fn wait_for_brokers(bootstrap: &str, count: usize, within: Duration) -> Result<(), String> {
     let deadline = Instant::now() + within;

@@ -20,8 +20,8 @@ use super::{
     tls::Certificates,
 };
 pub use client::{
-    Read, add_partitions, create_topic, create_topic_named, delete_topic, partitions, read, read_all, read_with,
-    set_topic, wait_for_brokers,
+    Read, add_partitions, create_topic, create_topic_named, delete_topic, leader, partitions, read, read_all,
+    read_with, set_topic, wait_for_brokers,
 };
 use tempfile::TempDir;
 

@@ -90,6 +90,29 @@ impl Vhost {
         self.broker.api(method, &format!("/{kind}/{}/{rest}", self.name), body)
     }
 
+    /// Deletes a queue with all that is in it.
+    pub fn delete_queue(&self, queue: &str) {
+        self.api("DELETE", &format!("queues/{queue}"), &Value::Null);
+    }
+
+    /// Lets the queues whose names fit have no more than so many messages; `None`: as many as they did before.
+    pub fn limit_queues(&self, pattern: &str, messages: Option<usize>) {
+        match messages {
+            None => self.api("DELETE", "policies/limit", &Value::Null),
+            Some(messages) => {
+                let limit = json!({"pattern": pattern, "definition": {"max-length": messages}, "apply-to": "queues"});
+                self.api("PUT", "policies/limit", &limit)
+            }
+        };
+    }
+
+    /// Lets a user have no more than so many channels.
+    pub fn limit_channels(&self, user: &str, channels: usize) {
+        let limit = json!({"value": channels});
+        self.broker
+            .api("PUT", &format!("/user-limits/{user}/max-channels"), &limit);
+    }
+
     /// Makes a user, or changes the password of one, who may do everything here.
     pub fn admit(&self, user: &str, password: &str) {
         let login = json!({"password": password, "tags": ""});

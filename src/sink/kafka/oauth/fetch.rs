@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::{failure, settings::Settings, token::Token};
 use crate::{
+    config::TextSource,
     http_client,
     sink::{Failure, Remedy},
 };
@@ -27,15 +28,19 @@ pub(super) async fn fetch(settings: &Settings) -> Result<Token, Failure> {
         let text = format!("{}: no token from {}: {reason}", settings.owner, settings.endpoint);
         failure::failure(remedy, failure::TOKEN, text)
     };
-    let ca_file = settings.ca_file.clone();
-    // Reads certificates from disk; anew each time, for they get replaced.
-    let client = spawn_blocking(move || client(ca_file.as_deref()))
+    let (ca_file, secret) = (settings.ca_file.clone(), TextSource::parse(&settings.client_secret));
+    // Reads certificates and the secret from disk; anew each time, for they get replaced.
+    let read = spawn_blocking(move || {
+        let secret = secret.read().map_err(|error| format!("the client's secret: {error}"))?;
+        Ok((client(ca_file.as_deref())?, secret))
+    });
+    let (client, secret) = read
         .await
         .expect("building a client does not panic")
         .map_err(|reason| failed(Remedy::Hold, reason))?;
     let request = client
         .post(settings.endpoint.clone())
-        .basic_auth(&settings.client_id, Some(&settings.client_secret))
+        .basic_auth(&settings.client_id, Some(secret))
         .header("content-type", "application/x-www-form-urlencoded")
         .header("accept", "application/json")
         .body(form(settings));

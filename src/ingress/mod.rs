@@ -15,7 +15,7 @@
 //! | from the head to the last byte | `body_deadline`, and a lowest rate (`body`) | 408, closed |
 //! | the fsync | 2.5 s | 503; the record may still become durable |
 //!
-//! Those of connections and heads are kept by [`crate::http`]. A connection stays open only after a request that was
+//! Those of connections and heads are kept by `http`. A connection stays open only after a request that was
 //! verified. The order of the checks is the order of their cost: path, method, client, phase, the form of the signature,
 //! size, memory, then the body, its signature, and only then what it says. It is HTTP/1.1 only; nothing decompresses a
 //! body, for the signature is over its bytes as they came.

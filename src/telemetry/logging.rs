@@ -1,8 +1,6 @@
 //! Logs: to stderr, for people or as JSON, one line an event. `docs/logging.md` lists the fields.
 //!
-//! Logging never waits and ends nothing: lines go through a queue ([`log_queue`]) to a thread that writes them.
-//!
-//! [`log_queue`]: super::log_queue
+//! Logging never waits and ends nothing: lines go through a queue (`log_queue`) to a thread that writes them.
 
 use std::{
     io::{self, IsTerminal as _, Write},

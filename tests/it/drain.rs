@@ -2,9 +2,11 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader},
     net::TcpStream,
     path::Path,
     process::{Child, Command, Output},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -51,6 +53,18 @@ fn start(config: &Path) -> Child {
     command(config).spawn()
 }
 
+/// What a process says on stderr, from now on.
+fn read_log(child: &mut Child) -> Arc<Mutex<String>> {
+    let log = Arc::new(Mutex::new(String::new()));
+    let (said, stderr) = (Arc::clone(&log), child.stderr.take().expect("stderr is piped"));
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            said.lock().unwrap().push_str(&(line + "\n"));
+        }
+    });
+    log
+}
+
 fn terminate(child: Child) -> (Option<i32>, String, String) {
     let status = Command::new("kill").arg(child.id().to_string()).status();
     assert!(status.unwrap().success());
@@ -70,22 +84,26 @@ async fn what_a_spool_holds_is_published_and_nothing_is_taken_in() {
     let setup = stranded(&topic, COUNT);
     let config = setup.config();
     // Its topic is not there: it waits, takes nothing in, and a stop loses nothing.
-    let waiting = start(&config);
+    let mut waiting = start(&config);
+    let log = read_log(&mut waiting);
     let holder = format!("pid {} ", waiting.id());
     wait_until("it holds the spool", DRAINED, || {
         let lock = std::fs::read_to_string(setup.spool().join("LOCK"));
         lock.is_ok_and(|text| text.starts_with(&holder))
     });
     assert!(TcpStream::connect(setup.public).is_err(), "it takes nothing in");
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    let (code, stdout, stderr) = terminate(waiting);
-    assert_eq!(code, Some(1), "{stdout}{stderr}");
+    wait_until("it says why it waits", DRAINED, || {
+        log.lock().unwrap().contains("kafka_unknown_topic")
+    });
+    let (code, stdout, _) = terminate(waiting);
+    assert_eq!(code, Some(1), "{stdout}{}", log.lock().unwrap());
     assert!(
         stdout.contains(&format!("route events: {COUNT} records left")),
         "{stdout}"
     );
-    assert!(stderr.contains("stopped before every route was empty"), "{stderr}");
-    assert!(stderr.contains("kafka_unknown_topic"), "why it waits: {stderr}");
+    wait_until("it says that it was stopped", DRAINED, || {
+        log.lock().unwrap().contains("stopped before every route was empty")
+    });
 
     create_topic_named(&kafka::shared(), &topic, 3, &[]).await;
     let (code, stdout, stderr) = drain(&config);

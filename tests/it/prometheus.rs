@@ -215,7 +215,9 @@ async fn every_metric_of_the_rules_and_runbooks_is_one_that_forebay_exposes() {
     });
     let before = forebay.get("/metrics").unwrap().1;
     forebay.terminate(DEADLINE);
-    fs::remove_file(setup.spool().join("cursors/events.cursor")).unwrap();
+    for file in fs::read_dir(setup.spool().join("cursors")).unwrap() {
+        fs::remove_file(file.unwrap().path()).unwrap();
+    }
     let forebay = setup.start();
     let after = forebay.get("/metrics").unwrap().1;
 

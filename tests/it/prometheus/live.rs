@@ -87,6 +87,9 @@ fn a_hurried_rule_differs_in_its_durations_only() {
     assert_eq!(hurry(text), fast);
 }
 
+/// Alerts that are not made to fire here, but in the rules' cases.
+const BY_CASES_ALONE: [&str; 3] = ["ForebayDiskHangs", "ForebayLimitNear", "ForebaySecretUnreadable"];
+
 type Cause = Box<dyn FnOnce(&Stage) + Send>;
 
 /// One cause and what it is made with. All of it is there before Prometheus, which is told whom to scrape.
@@ -452,7 +455,7 @@ fn all_at_once(cases: Vec<Case>, runtime: &Handle) {
     let seen = seen.into_inner().unwrap();
     let untried: Vec<&str> = files::alerts(&rules)
         .into_iter()
-        .filter(|alert| !seen.contains(*alert))
+        .filter(|alert| !seen.contains(*alert) && !BY_CASES_ALONE.contains(alert))
         .collect();
     assert!(untried.is_empty(), "never fired: {untried:?}");
 }

@@ -16,20 +16,19 @@ const MIB: u64 = 1 << 20;
 const MEMORY_BYTES_MAX: u64 = 1024 * MIB;
 /// What it may come to.
 const RESIDENT_BYTES_MAX: u64 = 512 * MIB;
-const CONNECTIONS_MAX: usize = 2000;
 
 /// Of a usual run, beside which other tests run.
 const SHORT: Strength = Strength {
-    idle: CONNECTIONS_MAX,
-    pipelining: 20,
+    idle: 300,
+    pipelining: 10,
     declaring: 16,
-    heads: 200,
-    large: 1,
+    heads: 50,
+    large: 0,
     admin: 300,
 };
 /// Of a long one.
 const LONG: Strength = Strength {
-    idle: CONNECTIONS_MAX,
+    idle: 2000,
     pipelining: 40,
     declaring: 16,
     heads: 1000,
@@ -68,11 +67,11 @@ fn strangers_who_attack_in_every_way_shut_nobody_out() {
         return;
     };
     let topic = topic();
-    let connections_max = format!("FOREBAY__SERVER__CONNECTIONS_MAX={CONNECTIONS_MAX}");
+    let (period, strength) = period_and_strength();
+    let connections_max = format!("FOREBAY__SERVER__CONNECTIONS_MAX={}", strength.idle);
     let setup = Setup::new(&kafka::shared(), &topic).environment(&[&connections_max]);
     let mut forebay = setup.launch_within(&group.wrapper());
     forebay.wait_until_ready();
-    let (period, strength) = period_and_strength();
     let mut sender = HonestSender::connect(setup.public);
     let alone = sender.send(period / 2, true);
     report("alone", &alone);

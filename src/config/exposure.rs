@@ -19,7 +19,7 @@ const FILES_MAX: usize = 10_000;
 pub(super) fn warnings(config: &Config, file: &str, found: &Found) -> Vec<String> {
     let mut warnings = Vec::new();
     let keys = inline_secrets(config, found);
-    if !keys.is_empty() && is_readable_by_others(Path::new(file)) {
+    if !keys.is_empty() && is_readable_by_others(Path::new(file), Path::new("/")) {
         warnings.push(format!(
             "{file}: every user of this machine can read it, and it holds secrets ({}): chmod o-rwx {file}, or name them by \
              env: or file:",
@@ -27,7 +27,7 @@ pub(super) fn warnings(config: &Config, file: &str, found: &Found) -> Vec<String
         ));
     }
     let dir = &config.spool.dir;
-    if let Some(file) = readable_by_others_below(dir) {
+    if let Some(file) = readable_by_others_below(dir, Path::new("/")) {
         warnings.push(format!(
             "spool.dir: every user of this machine can read {}, and so what was taken in: chmod -R o-rwx {}",
             file.display(),
@@ -77,20 +77,23 @@ fn has_password(uri: &TextSource) -> bool {
     matches!(uri, TextSource::Inline(uri) if crate::sink::rabbitmq::uri::parse(uri).is_ok_and(|node| node.password.is_some()))
 }
 
-/// Whether every user can read a file: its own mode and those of all directories above allow it.
-fn is_readable_by_others(file: &Path) -> bool {
+/// Whether whoever is in `root` can read a file: its own mode and those of all directories between allow it.
+fn is_readable_by_others(file: &Path, root: &Path) -> bool {
     let Ok(file) = file.canonicalize() else { return false };
-    has_bits(&file, OTHERS_READ) && is_reached_by_others(&file)
+    has_bits(&file, OTHERS_READ) && is_reached_by_others(&file, root)
 }
 
-fn is_reached_by_others(path: &Path) -> bool {
-    path.ancestors().skip(1).all(|dir| has_bits(dir, OTHERS_ENTER))
+fn is_reached_by_others(path: &Path, root: &Path) -> bool {
+    path.ancestors()
+        .skip(1)
+        .take_while(|dir| *dir != root)
+        .all(|dir| has_bits(dir, OTHERS_ENTER))
 }
 
-/// A file below `dir` that every user can read.
-fn readable_by_others_below(dir: &Path) -> Option<PathBuf> {
+/// A file below `dir` that whoever is in `root` can read.
+fn readable_by_others_below(dir: &Path, root: &Path) -> Option<PathBuf> {
     let dir = dir.canonicalize().ok()?;
-    if !is_reached_by_others(&dir) {
+    if !is_reached_by_others(&dir, root) {
         return None;
     }
     let mut dirs = vec![dir];
@@ -133,11 +136,9 @@ mod tests {
             (0o755, 0o755, 0o660, false),
             (0o755, 0o755, 0o640, false),
         ] {
-            let root = tempfile::Builder::new()
-                .permissions(Permissions::from_mode(0o755))
-                .tempdir()
-                .unwrap();
-            let dir = root.path().join("outer");
+            let root = tempfile::tempdir().unwrap();
+            let root = root.path().canonicalize().unwrap();
+            let dir = root.join("outer");
             let path = dir.join("inner/file");
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(&path, "").unwrap();
@@ -145,14 +146,14 @@ mod tests {
             set_permissions(path.parent().unwrap(), Permissions::from_mode(inner)).unwrap();
             set_permissions(&dir, Permissions::from_mode(outer)).unwrap();
             let modes = format!("{outer:o} {inner:o} {file:o}");
-            assert_eq!(is_readable_by_others(&path), readable, "{modes}");
-            assert_eq!(readable_by_others_below(&dir).is_some(), readable, "{modes}");
+            assert_eq!(is_readable_by_others(&path, &root), readable, "{modes}");
+            assert_eq!(readable_by_others_below(&dir, &root).is_some(), readable, "{modes}");
         }
     }
 
     #[test]
     fn what_is_not_there_is_read_by_nobody() {
-        assert!(!is_readable_by_others(Path::new("/not/there")));
-        assert_eq!(readable_by_others_below(Path::new("/not/there")), None);
+        assert!(!is_readable_by_others(Path::new("/not/there"), Path::new("/")));
+        assert_eq!(readable_by_others_below(Path::new("/not/there"), Path::new("/")), None);
     }
 }

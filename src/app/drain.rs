@@ -78,7 +78,7 @@ impl Drain {
         } = self.stored;
         let exporting = exporter.map(Exporter::start);
         let statuses: Vec<RouteStatus> = routes.iter().map(Dispatcher::status).collect();
-        let snapshots = || -> Vec<Snapshot> { statuses.iter().map(|status| status.snapshot(&spool)).collect() };
+        let snapshots = || -> Vec<Snapshot> { statuses.iter().map(RouteStatus::snapshot).collect() };
         let (stop, stop_signal) = watch::channel(None);
         let mut publishing = Tasks::new();
         for (route, status) in routes.into_iter().zip(&statuses) {

@@ -100,7 +100,7 @@ impl Overview {
                 .set(number(kept.bytes));
         }
         for route in &self.routes {
-            route.collect(&self.spool);
+            route.collect();
         }
         // A file may hold fewer secrets than before.
         self.metrics.secret_last_match.reset();
@@ -115,7 +115,7 @@ impl Overview {
             version: env!("CARGO_PKG_VERSION"),
             spool: self.spool.state().into(),
             dead_letters: self.dead_letters.kept(),
-            routes: self.routes.iter().map(|route| route.snapshot(&self.spool)).collect(),
+            routes: self.routes.iter().map(RouteStatus::snapshot).collect(),
             endpoints: self
                 .endpoints
                 .iter()

@@ -1,38 +1,65 @@
 //! From records that were read to messages that the sink has.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
-use super::{Dispatcher, reordering::Waiting};
+use super::{
+    Dispatcher, End,
+    deferred::{LOOK_INTERVAL, Next},
+    reordering::Waiting,
+    window::Load,
+};
 use crate::{
     event::Event,
-    sink::{EnqueueError, Failure, Message, Remedy, Sink},
+    sink::{EnqueueError, Failure, Message, Place, Remedy, Sink},
     spool::Record,
 };
 
-/// A message on its way to the sink, or that the sink had no room for.
-pub(super) struct Offered {
-    message: Message,
-    bytes: usize,
-    recorded_ms: i64,
+/// What is the next to go out, and waits for room.
+pub(super) enum Turn {
+    /// Its lane has none.
+    Waiting(Waiting),
+    /// The sink has none.
+    Rendered(Message, Place),
 }
 
 impl<S: Sink> Dispatcher<S> {
+    /// Whether anything more may be in flight.
     pub(super) fn has_room(&self) -> bool {
-        self.window.in_flight_records() < self.limits.records && self.window.in_flight_bytes() < self.limits.bytes_max
+        let in_flight = self.window.in_flight();
+        in_flight.records < self.limits.records && in_flight.bytes < self.limits.bytes_max
+    }
+
+    /// Whether there is use for more records.
+    pub(super) fn wants_more(&self) -> bool {
+        let is_empty = self.ahead.is_empty() && self.turn.is_none();
+        is_empty && self.has_room() && !self.deferred.is_full() && !self.stuck.is_full()
+    }
+
+    /// A lane whose deferred records can go.
+    pub(super) fn lane_with_room(&self) -> Option<u64> {
+        if !self.has_room() || self.resting_until.is_some_and(|until| until > Instant::now()) {
+            return None;
+        }
+        self.deferred
+            .lane_with_room(self.lane_max(), |lane| self.window.lane(lane))
+    }
+
+    fn lane_max(&self) -> Load {
+        self.window.lane_max(Load {
+            records: self.limits.records,
+            bytes: self.limits.bytes_max,
+        })
     }
 
     /// Hands over what was read, as far as there is room.
-    pub(super) async fn fill(&mut self) -> Result<(), Failure> {
-        let position_before = self.window.position();
+    pub(super) async fn fill(&mut self) -> Result<(), End> {
+        let position_before = self.cursor.position();
+        self.hand_over_deferred().await?;
         while self.has_room() {
-            if let Some(offered) = self.offered.take().or_else(|| self.release()) {
-                let sequence = offered.message.sequence;
-                let taken = self.offer(offered).inspect_err(|failure| {
-                    if failure.remedy == Remedy::DeadLetter {
-                        self.condemned = Some((sequence, failure.clone()));
-                    }
-                });
-                if !taken? {
+            if let Some(turn) = self.turn.take().or_else(|| self.release()) {
+                if !self.take_turn(turn).await? {
                     break;
                 }
                 continue;
@@ -40,23 +67,61 @@ impl<S: Sink> Dispatcher<S> {
             let Some(record) = self.ahead.pop_front() else { break };
             self.take(record).await?;
         }
-        if self.ahead.is_empty() && self.offered.is_none() && self.ahead_through > self.window.read() {
+        if self.ahead.is_empty() && self.ahead_through > self.window.read() {
             // A hole behind the last record is settled with it.
-            self.window.pass(self.ahead_through);
+            self.pass(self.ahead_through);
         }
-        if self.window.position() != position_before {
+        if self.cursor.position() != position_before {
             self.publish_progress();
         }
         Ok(())
     }
 
-    /// Decides what becomes of one record: passed over, dead-lettered, or handed to the sink.
-    async fn take(&mut self, record: Record) -> Result<(), Failure> {
-        if let Some((_, failure)) = self.condemned.take_if(|(sequence, _)| *sequence == record.sequence) {
-            return self.dead_letter(record, failure).await;
+    /// What was deferred and was read again goes out, as far as its lanes have room.
+    async fn hand_over_deferred(&mut self) -> Result<(), End> {
+        while let Some(lane) = self.lane_with_room()
+            && let Some(next) = self.deferred.first(lane)
+        {
+            let record = match next {
+                Next::Record(record) => record,
+                Next::Gone(sequence) => {
+                    self.deferred.pop(lane);
+                    self.settle_held(sequence);
+                    continue;
+                }
+            };
+            // It was decoded before.
+            let Ok(event) = Event::decode(&record.bytes) else {
+                self.deferred.pop(lane);
+                continue;
+            };
+            let waiting = Waiting {
+                sequence: record.sequence,
+                bytes: record.bytes.len(),
+                event,
+            };
+            let (destination, place) = self.place(&waiting);
+            if !self.window.lane(place.lane).has_room_below(self.lane_max()) {
+                self.deferred.wait_for(lane, place.lane);
+                continue;
+            }
+            let message = self.render(&waiting, destination);
+            if self.offer(message, place).await? {
+                self.deferred.pop(lane);
+            } else {
+                break;
+            }
         }
-        if self.set_aside.contains(&record.sequence) {
-            self.window.pass(record.sequence);
+        Ok(())
+    }
+
+    /// Decides what becomes of one record: passed over, dead-lettered, or its turn.
+    async fn take(&mut self, record: Record) -> Result<(), End> {
+        let sequence = record.sequence;
+        if let Some((_, failure)) = self.condemned.take_if(|(condemned, _)| *condemned == sequence) {
+            self.limits.records = self.limits.records_max;
+            self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
+            self.dead_letter(record, failure).await;
             return Ok(());
         }
         let event = match Event::decode(&record.bytes) {
@@ -65,37 +130,36 @@ impl<S: Sink> Dispatcher<S> {
                 let failure = Failure {
                     remedy: Remedy::DeadLetter,
                     label: "undecodable",
-                    text: format!("record {} cannot be read: {error}", record.sequence),
+                    text: format!("record {sequence} cannot be read: {error}"),
                 };
-                return self.dead_letter(record, failure).await;
+                self.window.hold(sequence, record.bytes.len(), 0);
+                self.dead_letter(record, failure).await;
+                return Ok(());
             }
         };
         self.reordering.iter_mut().for_each(|held| held.observe(event.recorded));
         if !self.plan.wants(&event) {
-            self.window.pass(record.sequence);
+            self.pass(sequence);
             return Ok(());
         }
-        let (sequence, bytes) = (record.sequence, record.bytes.len());
+        let bytes = record.bytes.len();
+        self.window.hold(sequence, bytes, event.recorded.0);
+        if self.stuck.contains(sequence) {
+            // It is to be a dead letter, for which there is no room yet.
+            return Ok(());
+        }
         let waiting = Waiting { sequence, bytes, event };
         if let Some(reordering) = &mut self.reordering {
-            self.window.hold(sequence, bytes, waiting.event.recorded.0);
             reordering.hold(waiting);
-            return Ok(());
+        } else {
+            self.turn = Some(Turn::Waiting(waiting));
         }
-        let offered = self.render(&waiting);
-        match self.offer(offered) {
-            Err(failure) if failure.remedy == Remedy::DeadLetter => {
-                self.spans.failed(sequence, failure.label);
-                self.dead_letter(record, failure).await
-            }
-            other => other.map(|_| ()),
-        }
+        Ok(())
     }
 
     /// The next event of those that were held back, if its turn has come.
-    fn release(&mut self) -> Option<Offered> {
-        let waiting = self.reordering.as_mut()?.release()?;
-        Some(self.render(&waiting))
+    fn release(&mut self) -> Option<Turn> {
+        self.reordering.as_mut()?.release().map(Turn::Waiting)
     }
 
     /// When the next event that is held back goes out, if all that the spool has was read.
@@ -104,41 +168,86 @@ impl<S: Sink> Dispatcher<S> {
         reordering.release_at()
     }
 
-    fn render(&mut self, waiting: &Waiting) -> Offered {
-        let mut message = self.plan.message(&waiting.event, waiting.sequence);
-        self.spans.begin(&waiting.event, &mut message);
-        Offered {
-            message,
-            bytes: waiting.bytes,
-            recorded_ms: waiting.event.recorded.0,
-        }
-    }
-
-    /// Hands a message to the sink; `false` when it has no room, and the message waits.
-    fn offer(&mut self, offered: Offered) -> Result<bool, Failure> {
-        let sequence = offered.message.sequence;
-        let (bytes, recorded_ms) = (offered.bytes, offered.recorded_ms);
-        match self.sink.enqueue(offered.message) {
-            Ok(()) => {
-                self.not_taken_since = None;
-                if self.window.in_flight_records() == 0 {
-                    self.settled_at = Instant::now();
+    /// Hands over what is the next to go, or defers it; `false` when it has to wait.
+    async fn take_turn(&mut self, turn: Turn) -> Result<bool, End> {
+        let (message, place) = match turn {
+            Turn::Rendered(message, place) => (message, place),
+            Turn::Waiting(waiting) => {
+                let (destination, place) = self.place(&waiting);
+                let is_behind = self.deferred.behind(place).is_some();
+                if is_behind || !self.window.lane(place.lane).has_room_below(self.lane_max()) {
+                    let is_deferred = self.deferred.add(waiting.sequence, place);
+                    if !is_deferred {
+                        self.turn = Some(Turn::Waiting(waiting));
+                    }
+                    return Ok(is_deferred);
                 }
-                self.window.push(sequence, bytes, recorded_ms);
+                (self.render(&waiting, destination), place)
+            }
+        };
+        let sequence = message.sequence;
+        match self.enqueue(message, place) {
+            Ok(()) => {
+                self.deferred.found();
                 Ok(true)
             }
             Err(EnqueueError::Full(message)) => {
-                if self.window.in_flight_records() == 0 {
-                    self.not_taken_since.get_or_insert_with(Instant::now);
-                }
-                self.offered = Some(Offered {
-                    message: *message,
-                    bytes,
-                    recorded_ms,
-                });
+                self.turn = Some(Turn::Rendered(*message, place));
                 Ok(false)
             }
-            Err(EnqueueError::Failed(failure)) => Err(failure),
+            Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, failure).await.map(|()| true),
         }
     }
+
+    /// Hands over what was deferred; `false` when the sink has no room.
+    async fn offer(&mut self, message: Message, place: Place) -> Result<bool, End> {
+        let sequence = message.sequence;
+        match self.enqueue(message, place) {
+            Ok(()) => Ok(true),
+            Err(EnqueueError::Full(_)) => {
+                self.spans.confirmed(sequence);
+                self.resting_until = Some(Instant::now() + LOOK_INTERVAL);
+                Ok(false)
+            }
+            Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, failure).await.map(|()| true),
+        }
+    }
+
+    fn place(&self, waiting: &Waiting) -> (Arc<str>, Place) {
+        let destination = self.plan.destination(&waiting.event);
+        let place = self.sink.place(&destination, &waiting.event.key);
+        (destination, place)
+    }
+
+    fn render(&mut self, waiting: &Waiting, destination: Arc<str>) -> Message {
+        let mut message = self.plan.message(&waiting.event, waiting.sequence, destination);
+        self.spans.begin(&waiting.event, &mut message);
+        message
+    }
+
+    fn enqueue(&mut self, message: Message, place: Place) -> Result<(), EnqueueError> {
+        let sequence = message.sequence;
+        let is_idle = self.window.in_flight().records == 0;
+        match self.sink.enqueue(message) {
+            Ok(()) => {
+                self.not_taken_since = None;
+                if is_idle {
+                    self.settled_at = Instant::now();
+                }
+                self.window.hand_over(sequence, place);
+                Ok(())
+            }
+            Err(EnqueueError::Full(message)) => {
+                if is_idle {
+                    self.not_taken_since.get_or_insert_with(Instant::now);
+                }
+                Err(EnqueueError::Full(message))
+            }
+            Err(failed) => Err(failed),
+        }
+    }
+}
+
+fn recorded_ms(record: &Record) -> i64 {
+    Event::decode(&record.bytes).map_or(0, |event| event.recorded.0)
 }

@@ -6,8 +6,8 @@
 //! # Order, and what a failure does to it
 //!
 //! A *session* is the time between two [`Sink::reopen`]. Within a session the messages of a stream go out in the order of the spool. At the
-//! first failure the session is over: what it had in flight is unknown, and the next session starts again at the
-//! lowest record that is not settled. So a consumer can see a stretch of a stream again, under the same ids and in the
+//! first failure the session is over: what it had in flight is unknown, and the next session publishes again what is not
+//! settled. So a consumer can see a stretch of a stream again, at most what was in flight, under the same ids and in the
 //! same order, and never misses a part of it. What the failure asks for ([`Remedy`]) decides what happens in between:
 //!
 //! - `Retry` and `Hold` wait, longer each time, and try again for ever; `Hold` also calls the route blocked, because
@@ -16,18 +16,27 @@
 //!   messages in flight until the refused one is alone; that one goes to the dead letters, and its neighbours pass.
 //! - `SetAside` blames one message for certain: it goes to the dead letters, and the session goes on.
 //!
+//! A record for which there is no room among the dead letters waits there for some, and holds back no other.
+//!
+//! # Lanes
+//!
+//! Messages that come to stand together, those of one partition, are a *lane* ([`Place`](crate::sink::Place)). Whatever stands, a lane never takes all that may be
+//! in flight; what has no room in its lane is deferred (`deferred.rs`): the route reads on for the others, and reads it again when there is
+//! room. So a partition that is full, or a topic that is not there, holds back its own streams and no other.
+//!
 //! A route with a reorder window holds each event back for a moment, and so hands those of a stream over in the order of their times
 //! (`reordering.rs`). What is held is not settled, so the cursor stays before it, and a crash finds it in the spool.
 //!
 //! # The cursor
 //!
-//! The cursor follows the lowest record that is not settled. A record is settled when the broker has confirmed it, when it
-//! is durable among the dead letters, or when the route does not want it. The cursor on disk may lag: that costs
-//! repeats after a crash, never a record.
+//! The cursor keeps which records are settled: all up to the lowest that is not, and ranges above it, which a replay passes over. A record is
+//! settled when the broker has confirmed it and all that was handed over before it in its stream, when it is durable among the dead
+//! letters, or when the route does not want it. The cursor on disk may lag: that costs repeats after a crash, never a record.
 
 mod backoff;
 mod dead_letter;
 mod dead_letters;
+mod deferred;
 mod fill;
 mod metrics;
 mod plan;
@@ -39,11 +48,7 @@ mod status;
 mod tests;
 mod window;
 
-use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -63,9 +68,11 @@ use crate::{
     telemetry::Metrics,
 };
 use backoff::Backoff;
-use fill::Offered;
+use deferred::{Deferred, LOOK_INTERVAL};
+use fill::Turn;
 use metrics::RouteMetrics;
 use plan::Plan;
+use refused::Stuck;
 use reordering::Reordering;
 use spans::Spans;
 use status::now_ms;
@@ -80,6 +87,8 @@ const GATHER_RECORDS_MIN: usize = 32;
 const GATHER_INTERVAL: Duration = Duration::from_millis(25);
 /// A broker that confirms nothing for this long, while something is in flight, is reported.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Nothing confirmed for so long: while a refused message is looked for, more than that may be in flight.
+const SEARCH_QUIET_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 
 /// The labels of failures that dispatch finds itself.
@@ -102,7 +111,7 @@ pub struct Dispatcher<S> {
     spool: Spool,
     dead_letters: DeadLetters,
     reader: Reader,
-    cursor: Cursor,
+    cursor: Arc<Cursor>,
     window: Window,
     status: RouteStatus,
     spans: Spans,
@@ -115,12 +124,14 @@ pub struct Dispatcher<S> {
     ahead_through: u64,
     /// The events that wait for what should go before them, where the route has a reorder window.
     reordering: Option<Reordering>,
-    /// Rendered, and refused by a full sink.
-    offered: Option<Offered>,
+    /// What is the next to go out, and waits for room.
+    turn: Option<Turn>,
+    deferred: Deferred,
+    /// The sink had no room for what was deferred: it is offered again then.
+    resting_until: Option<Instant>,
     /// To be dead-lettered when the replay meets it.
     condemned: Option<(u64, Failure)>,
-    /// Dead letters already, behind a record that is not settled: a replay passes over them.
-    set_aside: BTreeSet<u64>,
+    stuck: Stuck,
     settled: Vec<Settled>,
     /// When something was confirmed, or the first message was handed over.
     settled_at: Instant,
@@ -162,6 +173,7 @@ impl<S: Sink> Dispatcher<S> {
         metrics: Arc<Metrics>,
     ) -> Self {
         let position = cursor.position();
+        let cursor = Arc::new(cursor);
         let reordering = Reordering::new(route, &metrics);
         Self {
             route: route.name.clone(),
@@ -169,10 +181,10 @@ impl<S: Sink> Dispatcher<S> {
             reader: spool.reader(position + 1),
             spool,
             dead_letters,
+            status: RouteStatus::new(&route.name, &route.sink, cursor.clone(), metrics.clone()),
             cursor,
             window: Window::new(position),
             spans: Spans::off(&route.name),
-            status: RouteStatus::new(&route.name, &route.sink, position, metrics.clone()),
             metrics: RouteMetrics::new(&route.name, sink.labels(), metrics),
             sink,
             limits: Limits {
@@ -185,9 +197,11 @@ impl<S: Sink> Dispatcher<S> {
             ahead: VecDeque::new(),
             ahead_through: position,
             reordering,
-            offered: None,
+            turn: None,
+            deferred: Deferred::default(),
+            resting_until: None,
             condemned: None,
-            set_aside: BTreeSet::new(),
+            stuck: Stuck::default(),
             settled: Vec::new(),
             settled_at: Instant::now(),
             not_taken_since: None,
@@ -235,12 +249,14 @@ impl<S: Sink> Dispatcher<S> {
         let mut gathering = None;
         loop {
             self.fill().await?;
-            let wants_more = self.ahead.is_empty() && self.offered.is_none() && self.has_room();
+            let wants_more = self.wants_more();
             let release_at = if wants_more { self.release_at() } else { None };
+            let lane_with_room = self.lane_with_room();
+            let looks = self.turn.is_some() || self.resting_until.is_some();
             let over = tokio::select! {
                 biased;
                 _ = stop.wait_for(Option::is_some) => break,
-                over = self.sink.settle(&mut self.settled) => over,
+                over = self.sink.settle(&mut self.settled) => Some(over),
                 () = sleep_until(gathering.unwrap_or_else(Instant::now)), if gathering.is_some() => {
                     gathering = None;
                     continue;
@@ -252,14 +268,27 @@ impl<S: Sink> Dispatcher<S> {
                     self.ahead.extend(read.drain(..));
                     continue;
                 }
+                fetched = self.deferred.fetch(lane_with_room.unwrap_or_default(), &self.spool, &self.cursor),
+                    if lane_with_room.is_some() =>
+                {
+                    fetched?;
+                    continue;
+                }
+                () = sleep(LOOK_INTERVAL), if looks => {
+                    self.deferred.look();
+                    self.resting_until = None;
+                    continue;
+                }
                 () = sleep_until(release_at.unwrap_or_else(Instant::now)), if release_at.is_some() => {
                     self.reordering.iter_mut().for_each(Reordering::pass_time);
                     continue;
                 }
-                _ = tick.tick() => {
-                    self.watch();
-                    continue;
-                }
+                _ = tick.tick() => None,
+            };
+            let Some(over) = over else {
+                self.watch();
+                self.unstick().await?;
+                continue;
             };
             self.settle(over).await?;
         }
@@ -275,7 +304,7 @@ impl<S: Sink> Dispatcher<S> {
         self.reordering.iter_mut().for_each(Reordering::end);
         loop {
             self.fill().await?;
-            if self.window.in_flight_records() == 0 {
+            if self.window.in_flight().records == 0 {
                 break;
             }
             tokio::select! {
@@ -287,12 +316,16 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     fn rewind(&mut self) {
-        self.window.rewind();
-        self.reader.seek(self.window.position() + 1);
+        let position = self.cursor.position();
+        self.window.rewind(position);
+        self.reader.seek(position + 1);
+        self.reader.skip_settled(self.cursor.settled());
         self.ahead.clear();
-        self.ahead_through = self.window.position();
+        self.ahead_through = position;
         self.reordering.iter_mut().for_each(Reordering::rewind);
-        self.offered = None;
+        self.turn = None;
+        self.deferred.clear();
+        self.resting_until = None;
         self.not_taken_since = None;
         self.settled.clear();
         self.publish_progress();
@@ -300,7 +333,7 @@ impl<S: Sink> Dispatcher<S> {
 
     /// Reads the oldest record that is not settled, so that its age is known also while no session can be opened.
     async fn peek(&mut self) -> Result<(), End> {
-        if self.spool.state().head <= self.window.position() {
+        if self.spool.state().head <= self.cursor.position() {
             return Ok(());
         }
         let mut read = Vec::new();
@@ -316,7 +349,7 @@ impl<S: Sink> Dispatcher<S> {
     /// Takes in what the sink settled. `over`: whether the session goes on.
     async fn settle(&mut self, over: Result<(), Failure>) -> Result<(), End> {
         let now = now_ms();
-        let in_flight = self.window.in_flight_records();
+        let in_flight = self.window.in_flight().records;
         let mut failed = None;
         let mut refused = Vec::new();
         let mut confirmed = 0;
@@ -324,10 +357,14 @@ impl<S: Sink> Dispatcher<S> {
             match result {
                 Ok(()) => {
                     self.spans.confirmed(sequence);
-                    if let Some(recorded_ms) = self.window.settle(sequence) {
+                    if let Some(found) = self.window.confirm(sequence) {
                         confirmed += 1;
-                        let seconds = now.saturating_sub(recorded_ms).max(0) as f64 / 1000.0;
+                        let seconds = now.saturating_sub(found.recorded_ms).max(0) as f64 / 1000.0;
                         self.metrics.publish_seconds.observe(seconds);
+                        found
+                            .settled
+                            .into_iter()
+                            .for_each(|numbers| self.cursor.settle(numbers));
                     }
                 }
                 Err(failure) if failure.remedy == Remedy::SetAside => {
@@ -347,7 +384,7 @@ impl<S: Sink> Dispatcher<S> {
             self.settled_at = Instant::now();
             self.backoff.reset();
             // A part of the route may still be stuck, which the sink then says.
-            if self.sink.trouble().is_none() {
+            if self.trouble().is_none() {
                 self.status.unblock();
             }
             self.publish_progress();
@@ -361,33 +398,46 @@ impl<S: Sink> Dispatcher<S> {
         over.map_err(End::from)
     }
 
-    fn publish_progress(&mut self) {
-        let position = self.window.position();
-        self.cursor.advance(position);
-        while self.set_aside.first().is_some_and(|sequence| *sequence <= position) {
-            self.set_aside.pop_first();
+    /// All up to here was read and is nothing for this route.
+    fn pass(&mut self, through: u64) {
+        self.cursor.settle(self.window.pass(through));
+    }
+
+    fn settle_held(&mut self, sequence: u64) {
+        if let Some(numbers) = self.window.settle_held(sequence) {
+            self.cursor.settle(numbers);
         }
-        if position >= self.limits.search_until {
+    }
+
+    fn publish_progress(&mut self) {
+        if self.window.read() >= self.limits.search_until {
             self.limits.records = self.limits.records_max;
         }
-        self.status.progress(
-            position,
-            self.window.in_flight_records(),
-            self.window.oldest_recorded_ms(),
-        );
+        let in_flight = self.window.in_flight().records;
+        self.status.progress(in_flight, self.window.oldest_recorded_ms());
+    }
+
+    /// What keeps something from going out.
+    fn trouble(&self) -> Option<Failure> {
+        self.sink.trouble().or_else(|| self.stuck.trouble())
     }
 
     /// Once a second: what the sink says of itself, and whether the broker has gone silent.
     fn watch(&mut self) {
         self.publish_progress();
-        let silent = self.window.in_flight_records() > 0 && self.settled_at.elapsed() >= SILENCE_MAX;
+        let in_flight = self.window.in_flight().records;
+        let quiet = self.settled_at.elapsed();
+        if in_flight > 0 && quiet >= SEARCH_QUIET_MAX {
+            // One that is not answered must not end the search for another that is refused.
+            self.limits.records = (self.limits.records * 2).min(self.limits.records_max);
+        }
+        let silent = in_flight > 0 && quiet >= SILENCE_MAX;
         let silence = || Failure {
             remedy: Remedy::Hold,
             label: "no_confirmation",
             text: format!(
-                "the broker has confirmed none of {} messages for {} s; they are waited for",
-                self.window.in_flight_records(),
-                self.settled_at.elapsed().as_secs()
+                "the broker has confirmed none of {in_flight} messages for {} s; they are waited for",
+                quiet.as_secs()
             ),
         };
         let not_taken = self.not_taken_since.filter(|since| since.elapsed() >= SILENCE_MAX);
@@ -399,12 +449,12 @@ impl<S: Sink> Dispatcher<S> {
                 since.elapsed().as_secs()
             ),
         };
-        let trouble = self.sink.trouble().or_else(|| silent.then(silence));
+        let trouble = self.trouble().or_else(|| silent.then(silence));
         match trouble.or_else(|| not_taken.map(refusal)) {
             Some(failure) => self.status.block(&failure),
             // That nothing is wrong just now is no sign that anything goes out: a broker that confirms nothing lets itself be connected to. So
             // what blocks a route goes by a confirmation, or with nothing left to publish.
-            None if self.spool.state().head <= self.window.position() => self.status.unblock(),
+            None if self.spool.state().head <= self.cursor.position() => self.status.unblock(),
             None => {}
         }
     }

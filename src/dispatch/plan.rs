@@ -55,7 +55,7 @@ impl Plan {
     }
 
     /// Renders the event as this route's message.
-    pub(super) fn message(&self, event: &Event, sequence: u64) -> Message {
+    pub(super) fn message(&self, event: &Event, sequence: u64, destination: Arc<str>) -> Message {
         let stamp = Stamp {
             sequence,
             replica: &self.replica,
@@ -65,7 +65,7 @@ impl Plan {
             sequence,
             replica: self.replica.clone(),
             id: event.id,
-            destination: self.destination(event),
+            destination,
             key: event.key.clone(),
             content_type: rendered.content_type,
             attributes: rendered.attributes,
@@ -75,7 +75,8 @@ impl Plan {
         }
     }
 
-    fn destination(&self, event: &Event) -> Arc<str> {
+    /// Which topic it goes to, or the routing key behind the partition.
+    pub(super) fn destination(&self, event: &Event) -> Arc<str> {
         match &self.destination {
             Destination::Topic(name) => name.clone(),
             Destination::TopicPerEvent(template) => expand(template, event).into(),

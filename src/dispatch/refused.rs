@@ -1,5 +1,7 @@
 //! What becomes of a message that the broker refuses for its own sake.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use futures_util::future::join_all;
 
@@ -10,6 +12,35 @@ use crate::{
     spool::{ReadError, Record},
 };
 
+/// With so many records that are to be dead letters and cannot be, a route reads no further.
+const STUCK_MAX: usize = 1024;
+/// Tried again at a time.
+const AGAIN_MAX: usize = 64;
+
+/// Records that are to be dead letters, for which there is no room: they wait, and hold back nothing else.
+#[derive(Default)]
+pub(super) struct Stuck {
+    /// Why each of them is one.
+    records: BTreeMap<u64, Failure>,
+    /// Why there was no room.
+    reason: Option<Failure>,
+}
+
+impl Stuck {
+    pub(super) fn contains(&self, sequence: u64) -> bool {
+        self.records.contains_key(&sequence)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.records.len() >= STUCK_MAX
+    }
+
+    /// What is to be told of it.
+    pub(super) fn trouble(&self) -> Option<Failure> {
+        self.reason.clone().filter(|_| !self.records.is_empty())
+    }
+}
+
 /// The trace that a record belongs to, for the log.
 fn trace_id(record: &Bytes) -> Option<String> {
     let trace = Event::decode(record).ok()?.trace?;
@@ -17,16 +48,58 @@ fn trace_id(record: &Bytes) -> Option<String> {
 }
 
 impl<S: Sink> Dispatcher<S> {
-    /// Keeps a record among the dead letters; only then is it settled.
-    pub(super) async fn dead_letter(&mut self, record: Record, failure: Failure) -> Result<(), Failure> {
+    /// Keeps a record that is held among the dead letters; only then is it settled.
+    pub(super) async fn dead_letter(&mut self, record: Record, failure: Failure) {
         let sequence = record.sequence;
-        if let Err(full) = self.keep(record, &failure).await {
-            self.condemned = Some((sequence, failure));
-            return Err(full);
+        match self.keep(record, &failure).await {
+            Ok(()) => self.is_dead_letter(sequence),
+            Err(reason) => self.is_stuck(sequence, failure, reason),
         }
-        self.window.pass(sequence);
-        self.limits.records = self.limits.records_max;
+    }
+
+    fn is_dead_letter(&mut self, sequence: u64) {
+        self.stuck.records.remove(&sequence);
+        self.settle_held(sequence);
+    }
+
+    fn is_stuck(&mut self, sequence: u64, failure: Failure, reason: Failure) {
+        self.status.block(&reason);
+        self.stuck.records.insert(sequence, failure);
+        self.stuck.reason = Some(reason);
+    }
+
+    /// Tries those again for which there was no room.
+    pub(super) async fn unstick(&mut self) -> Result<(), End> {
+        let again: Vec<_> = self
+            .stuck
+            .records
+            .iter()
+            .take(AGAIN_MAX)
+            .map(|(n, f)| (*n, f.clone()))
+            .collect();
+        for (sequence, failure) in again {
+            if !self.window.is_held(sequence) {
+                // It comes again with the replay.
+                break;
+            }
+            let Some(record) = self.record(sequence).await? else {
+                self.is_dead_letter(sequence);
+                continue;
+            };
+            self.dead_letter(record, failure).await;
+            if self.stuck.contains(sequence) {
+                break;
+            }
+        }
         Ok(())
+    }
+
+    /// A record by its number. Its segment is kept as long as it is not settled, so what is not there was damaged and is
+    /// reported by the spool.
+    async fn record(&self, sequence: u64) -> Result<Option<Record>, ReadError> {
+        let mut read = Vec::new();
+        self.spool.reader(sequence).next(1, READ_BYTES_MAX, &mut read).await?;
+        Ok(read.pop().filter(|record| record.sequence == sequence))
     }
 
     /// Makes a record durable among the dead letters.
@@ -59,29 +132,39 @@ impl<S: Sink> Dispatcher<S> {
         Ok(())
     }
 
+    /// The sink refused a message before it took it: its own fault makes it a dead letter, another ends the session.
+    pub(super) async fn refused_at_once(&mut self, sequence: u64, failure: Failure) -> Result<(), End> {
+        if !matches!(failure.remedy, Remedy::DeadLetter | Remedy::SetAside) {
+            return Err(failure.into());
+        }
+        self.spans.failed(sequence, failure.label);
+        match self.record(sequence).await? {
+            Some(record) => self.dead_letter(record, failure).await,
+            None => self.settle_held(sequence),
+        }
+        Ok(())
+    }
+
     /// Keeps records that are in flight, and that the broker refused one by one, among the dead letters; only then are they
     /// settled. All together, so that they share the syncs of the disk.
     pub(super) async fn set_aside(&mut self, refused: Vec<(u64, Failure)>) -> Result<(), End> {
+        for (sequence, _) in &refused {
+            let settled = self.window.take_back(*sequence);
+            settled.into_iter().for_each(|range| self.cursor.settle(range));
+        }
         let keeping = refused.iter().map(|(sequence, failure)| async {
-            let mut read = Vec::new();
-            let mut reader = self.spool.reader(*sequence);
-            reader.next(1, READ_BYTES_MAX, &mut read).await?;
-            let record = read.pop().filter(|record| record.sequence == *sequence);
-            // Its segment is kept as long as the cursor is before it, so what is not there was damaged and is reported by the spool.
-            if let Some(record) = record {
-                self.keep(record, failure).await?;
-            }
-            Ok::<_, End>(*sequence)
+            Ok(match self.record(*sequence).await? {
+                Some(record) => self.keep(record, failure).await.err(),
+                None => None,
+            })
         });
-        let kept = join_all(keeping).await;
+        let kept: Vec<Result<Option<Failure>, ReadError>> = join_all(keeping).await;
         let mut result = Ok(());
-        for kept in kept {
+        for ((sequence, failure), kept) in refused.into_iter().zip(kept) {
             match kept {
-                Ok(sequence) => {
-                    self.window.settle(sequence);
-                    self.set_aside.insert(sequence);
-                }
-                Err(end) => result = Err(end),
+                Ok(None) => self.is_dead_letter(sequence),
+                Ok(Some(reason)) => self.is_stuck(sequence, failure, reason),
+                Err(error) => result = Err(error.into()),
             }
         }
         result

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::{sink::Failure, spool::Spool, telemetry::Metrics};
+use crate::{sink::Failure, spool::Cursor, telemetry::Metrics};
 
 /// A failure and when it was seen.
 #[derive(Debug, Clone, Serialize)]
@@ -31,6 +31,7 @@ struct State {
 pub struct RouteStatus {
     route: String,
     sink: String,
+    cursor: Arc<Cursor>,
     metrics: Arc<Metrics>,
     state: Arc<Mutex<State>>,
 }
@@ -57,20 +58,20 @@ impl RouteStatus {
         &self.route
     }
 
-    pub(super) fn new(route: &str, sink: &str, position: u64, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(route: &str, sink: &str, cursor: Arc<Cursor>, metrics: Arc<Metrics>) -> Self {
         Self {
             route: route.into(),
             sink: sink.into(),
+            cursor,
             metrics,
-            state: Arc::new(Mutex::new(State {
-                position,
-                ..State::default()
-            })),
+            state: Arc::default(),
         }
     }
 
-    pub(super) fn progress(&self, position: u64, in_flight_records: usize, oldest_recorded_ms: Option<i64>) {
+    pub(super) fn progress(&self, in_flight_records: usize, oldest_recorded_ms: Option<i64>) {
+        let position = self.cursor.position();
         let mut state = self.state.lock();
+        // A session that begins knows nothing yet.
         if oldest_recorded_ms.is_some() || position != state.position {
             state.oldest_recorded_ms = oldest_recorded_ms;
         }
@@ -119,10 +120,11 @@ impl RouteStatus {
         self.metrics.route_blocked.with_label_values(&[&self.route, reason])
     }
 
-    /// The state now, and what the spool has behind its position.
-    pub fn snapshot(&self, spool: &Spool) -> Snapshot {
+    /// The state now, and what the route has not settled.
+    pub fn snapshot(&self) -> Snapshot {
+        let backlog = self.cursor.backlog();
+        let backlog_records = backlog.records;
         let state = self.state.lock();
-        let backlog_records = spool.backlog(state.position).records;
         let oldest_ms = state
             .oldest_recorded_ms
             .filter(|_| backlog_records > 0)
@@ -130,7 +132,7 @@ impl RouteStatus {
         Snapshot {
             name: self.route.clone(),
             sink: self.sink.clone(),
-            position: state.position,
+            position: self.cursor.position(),
             backlog_records,
             oldest_seconds: u64::try_from(oldest_ms / 1000).unwrap_or(0),
             in_flight_records: state.in_flight_records,
@@ -140,8 +142,8 @@ impl RouteStatus {
     }
 
     /// Brings the route's gauges up to date.
-    pub fn collect(&self, spool: &Spool) {
-        let snapshot = self.snapshot(spool);
+    pub fn collect(&self) {
+        let snapshot = self.snapshot();
         let labels = [self.route.as_str()];
         let set = |gauge: &prometheus::IntGaugeVec, value: u64| {
             gauge

@@ -16,11 +16,15 @@ use crate::{
     config::{Match, Part, Route, Template, UnknownTopic},
     event::{Content, Provider, Time, render::Mode},
     provider::Payload,
-    sink::{EnqueueError, Labels, Message},
+    sink::{EnqueueError, Labels, Message, Place},
     spool::{self, Class, Observer, Start},
 };
 
 mod reorder;
+mod standing;
+
+/// Partitions of the scripted broker.
+const LANES: u64 = 3;
 
 struct Quiet;
 
@@ -47,6 +51,8 @@ struct Broker {
     poisoned: HashSet<u64>,
     /// Refused one by one, while the session goes on.
     unroutable: HashSet<u64>,
+    /// Lanes that take what they are given and confirm nothing.
+    standing: HashSet<u64>,
     opened: usize,
     in_flight_max: usize,
 }
@@ -55,6 +61,27 @@ struct ScriptedSink {
     broker: Arc<Mutex<Broker>>,
     queue: Vec<Message>,
     capacity: usize,
+}
+
+impl ScriptedSink {
+    /// What is not in a lane that stands.
+    fn take_answered(&mut self) -> Vec<Message> {
+        let broker = self.broker.lock();
+        let stands = |message: &Message| broker.standing.contains(&place_of(&message.key).lane);
+        let (standing, answered) = std::mem::take(&mut self.queue).into_iter().partition(stands);
+        self.queue = standing;
+        answered
+    }
+}
+
+fn place_of(key: &str) -> Place {
+    let stream = key
+        .bytes()
+        .fold(0_u64, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
+    Place {
+        lane: stream % LANES,
+        stream,
+    }
 }
 
 fn failure(remedy: Remedy) -> Failure {
@@ -83,6 +110,10 @@ impl Sink for ScriptedSink {
         }
     }
 
+    fn place(&self, _: &str, key: &str) -> Place {
+        place_of(key)
+    }
+
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
         if self.queue.len() >= self.capacity {
             return Err(EnqueueError::Full(Box::new(message)));
@@ -94,33 +125,35 @@ impl Sink for ScriptedSink {
     }
 
     async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
-        if self.queue.is_empty() {
-            std::future::pending::<()>().await;
-        }
         tokio::task::yield_now().await;
+        let mut answered = loop {
+            let answered = self.take_answered();
+            if !answered.is_empty() {
+                break answered;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        };
         let mut broker = self.broker.lock();
         let confirm = |broker: &mut Broker, message: &Message| {
             broker.log.push((message.key.clone(), message.sequence));
         };
-        if self
-            .queue
+        if answered
             .iter()
             .any(|message| broker.poisoned.contains(&message.sequence))
         {
-            for message in self.queue.drain(..) {
-                settled.push(Settled {
-                    sequence: message.sequence,
-                    result: Err(failure(Remedy::DeadLetter)),
-                });
-            }
+            settled.extend(answered.iter().map(|message| Settled {
+                sequence: message.sequence,
+                result: Err(failure(Remedy::DeadLetter)),
+            }));
             return Ok(());
         }
         let verdict = broker.script.pop_if(|next| !matches!(next, Verdict::Refuse(_)));
         let taken = match verdict {
-            Some(Verdict::Break(_)) => self.queue.len() / 2,
-            _ => self.queue.len(),
+            Some(Verdict::Break(_)) => answered.len() / 2,
+            _ => answered.len(),
         };
-        for message in self.queue.drain(..taken) {
+        let unanswered = answered.split_off(taken);
+        for message in answered {
             if broker.unroutable.contains(&message.sequence) {
                 settled.push(Settled {
                     sequence: message.sequence,
@@ -134,11 +167,10 @@ impl Sink for ScriptedSink {
                 result: Ok(()),
             });
         }
-        let rest = self
-            .queue
+        let refused = unanswered
             .iter()
             .filter(|message| broker.unroutable.contains(&message.sequence));
-        settled.extend(rest.map(|message| Settled {
+        settled.extend(refused.map(|message| Settled {
             sequence: message.sequence,
             result: Err(failure(Remedy::SetAside)),
         }));
@@ -212,6 +244,10 @@ struct Bench {
 
 impl Bench {
     fn new() -> Self {
+        Self::with_dead_letters(16 << 20)
+    }
+
+    fn with_dead_letters(bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let options = |name: &str, bytes_max| spool::Options {
             dir: dir.path().join(name),
@@ -226,7 +262,7 @@ impl Bench {
         };
         Self {
             spool: Spool::open(options("log", 64 << 20), Arc::new(Quiet)).unwrap(),
-            dead_letters: DeadLetters::open(options("dead-letters", 16 << 20), Arc::new(Quiet)).unwrap(),
+            dead_letters: DeadLetters::open(options("dead-letters", bytes_max), Arc::new(Quiet)).unwrap(),
             dir,
             broker: Arc::default(),
             metrics: Metrics::new(),
@@ -272,11 +308,11 @@ impl Bench {
         let (stop, signal) = watch::channel(None);
         let running = tokio::spawn(dispatcher.run(signal));
         let deadline = Instant::now() + Duration::from_secs(60);
-        while status.snapshot(&self.spool).backlog_records > 0 {
+        while status.snapshot().backlog_records > 0 {
             assert!(
                 Instant::now() < deadline,
                 "not published in time: {:?}",
-                status.snapshot(&self.spool)
+                status.snapshot()
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -1,11 +1,21 @@
-//! What a route has in flight, and so how far its cursor may go.
+//! What a route has read and not settled, lane by lane.
 
-use std::collections::VecDeque;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    ops::RangeInclusive,
+};
 
-/// A record that is not settled, or waits behind one that is not.
+use crate::sink::Place;
+
+/// How many times what is free a lane may have in flight: whatever stands, something is left for the others. With one lane alone it is two
+/// thirds of all; of `n` lanes that stand each has a share, and the `2n + 1`th part stays free.
+const LANE_SHARE: usize = 2;
+
+/// A record that is not settled.
 #[derive(Debug)]
 struct Entry {
-    sequence: u64,
+    /// Behind the record that was read before: the numbers between are settled with it.
+    first: u64,
     bytes: usize,
     recorded_ms: i64,
     stage: Stage,
@@ -13,101 +23,153 @@ struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// Read, and not handed to the sink yet: others go before it.
+    /// Read, and not with the sink: others go before it, its lane has no room, or it is to be a dead letter.
     Held,
-    InFlight,
-    Settled,
+    InFlight(Place),
+    /// Confirmed, though something that went before it in its stream is not: if that has to go again, so has this.
+    Ahead,
 }
 
-/// The records between a route's cursor and the newest one that it has read.
+/// A part of what is in flight.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Load {
+    pub records: usize,
+    pub bytes: usize,
+}
+
+/// What became settled with a confirmation.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Confirmed {
+    pub recorded_ms: i64,
+    /// The numbers that may be settled now.
+    pub settled: Vec<RangeInclusive<u64>>,
+}
+
+/// The records between a route's cursor and the newest one that it has read, without those that are settled.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// In ascending order; the first one is never settled.
-    entries: VecDeque<Entry>,
-    in_flight_records: usize,
-    in_flight_bytes: usize,
+    entries: BTreeMap<u64, Entry>,
+    in_flight: Load,
+    lanes: HashMap<u64, Load>,
+    /// Of each stream what was handed over and is not settled, in that order.
+    streams: HashMap<u64, VecDeque<u64>>,
     /// The newest record read, wanted or not.
     read: u64,
 }
 
 impl Window {
-    /// An empty window of a route whose cursor is at `position`.
+    /// An empty window of a route that goes on behind `position`.
     pub(super) fn new(position: u64) -> Self {
         Self {
-            entries: VecDeque::new(),
-            in_flight_records: 0,
-            in_flight_bytes: 0,
+            entries: BTreeMap::new(),
+            in_flight: Load::default(),
+            lanes: HashMap::new(),
+            streams: HashMap::new(),
             read: position,
         }
     }
 
-    /// A record that the route does not want, or that needs no confirmation any more.
-    pub(super) fn pass(&mut self, sequence: u64) {
-        debug_assert!(sequence > self.read);
-        self.read = sequence;
+    /// Everything up to here was read and is not wanted, or not there: the numbers that are settled by this.
+    pub(super) fn pass(&mut self, through: u64) -> RangeInclusive<u64> {
+        let passed = self.read + 1..=through;
+        self.read = self.read.max(through);
+        passed
     }
 
-    /// A record that was read and is handed to the sink later, perhaps behind younger ones.
+    /// A record that was read.
     pub(super) fn hold(&mut self, sequence: u64, bytes: usize, recorded_ms: i64) {
-        self.add(sequence, bytes, recorded_ms, Stage::Held);
-    }
-
-    /// A record that was handed to the sink, held before or not.
-    pub(super) fn push(&mut self, sequence: u64, bytes: usize, recorded_ms: i64) {
-        self.in_flight_records += 1;
-        self.in_flight_bytes += bytes;
-        if sequence > self.read {
-            return self.add(sequence, bytes, recorded_ms, Stage::InFlight);
-        }
-        let index = self.index(sequence).expect("what was read and is not settled is held");
-        debug_assert_eq!(self.entries[index].stage, Stage::Held);
-        self.entries[index].stage = Stage::InFlight;
-    }
-
-    fn add(&mut self, sequence: u64, bytes: usize, recorded_ms: i64, stage: Stage) {
-        self.pass(sequence);
-        self.entries.push_back(Entry {
-            sequence,
+        let first = *self.pass(sequence).start();
+        let entry = Entry {
+            first,
             bytes,
             recorded_ms,
-            stage,
-        });
+            stage: Stage::Held,
+        };
+        self.entries.insert(sequence, entry);
     }
 
-    fn index(&self, sequence: u64) -> Option<usize> {
-        self.entries
-            .binary_search_by_key(&sequence, |entry| entry.sequence)
-            .ok()
+    /// The sink has it from now on.
+    pub(super) fn hand_over(&mut self, sequence: u64, place: Place) {
+        let entry = self.entries.get_mut(&sequence).expect("what is handed over was held");
+        debug_assert_eq!(entry.stage, Stage::Held);
+        entry.stage = Stage::InFlight(place);
+        self.in_flight.add(entry.bytes);
+        self.lanes.entry(place.lane).or_default().add(entry.bytes);
+        self.streams.entry(place.stream).or_default().push_back(sequence);
     }
 
-    /// Settles a record and returns when it was accepted; `None` when it is not in flight.
-    pub(super) fn settle(&mut self, sequence: u64) -> Option<i64> {
-        let index = self.index(sequence)?;
-        let entry = &mut self.entries[index];
-        if entry.stage != Stage::InFlight {
+    /// The broker refused it, and it holds nothing back any more: what is settled by this.
+    pub(super) fn take_back(&mut self, sequence: u64) -> Vec<RangeInclusive<u64>> {
+        let Some(entry) = self.entries.get_mut(&sequence) else {
+            return Vec::new();
+        };
+        let Stage::InFlight(place) = entry.stage else {
+            return Vec::new();
+        };
+        entry.stage = Stage::Held;
+        let bytes = entry.bytes;
+        self.landed(place.lane, bytes);
+        let stream = self.streams.entry(place.stream).or_default();
+        stream.retain(|other| *other != sequence);
+        self.settle_stream(place.stream)
+    }
+
+    /// Takes in a confirmation; `None` when the record is not in flight.
+    pub(super) fn confirm(&mut self, sequence: u64) -> Option<Confirmed> {
+        let entry = self.entries.get_mut(&sequence)?;
+        let Stage::InFlight(place) = entry.stage else {
+            return None;
+        };
+        entry.stage = Stage::Ahead;
+        let (bytes, recorded_ms) = (entry.bytes, entry.recorded_ms);
+        self.landed(place.lane, bytes);
+        let settled = self.settle_stream(place.stream);
+        Some(Confirmed { recorded_ms, settled })
+    }
+
+    /// Settles what of a stream is confirmed and has nothing unconfirmed before it.
+    fn settle_stream(&mut self, stream: u64) -> Vec<RangeInclusive<u64>> {
+        let mut settled = Vec::new();
+        let Some(handed_over) = self.streams.get_mut(&stream) else {
+            return settled;
+        };
+        while let Some(&next) = handed_over.front()
+            && self.entries.get(&next).is_some_and(|entry| entry.stage == Stage::Ahead)
+        {
+            handed_over.pop_front();
+            settled.extend(self.entries.remove(&next).map(|entry| entry.first..=next));
+        }
+        if handed_over.is_empty() {
+            self.streams.remove(&stream);
+        }
+        settled
+    }
+
+    fn landed(&mut self, lane: u64, bytes: usize) {
+        self.in_flight.remove(bytes);
+        let load = self.lanes.get_mut(&lane).expect("it was handed over");
+        load.remove(bytes);
+        if load.records == 0 {
+            self.lanes.remove(&lane);
+        }
+    }
+
+    /// A record that is held is a dead letter now, or not there: the numbers that are settled by this.
+    pub(super) fn settle_held(&mut self, sequence: u64) -> Option<RangeInclusive<u64>> {
+        let entry = self.entries.get(&sequence)?;
+        if entry.stage != Stage::Held {
             return None;
         }
-        entry.stage = Stage::Settled;
-        let recorded_ms = entry.recorded_ms;
-        self.in_flight_records -= 1;
-        self.in_flight_bytes -= entry.bytes;
-        while self.entries.front().is_some_and(|entry| entry.stage == Stage::Settled) {
-            self.entries.pop_front();
-        }
-        Some(recorded_ms)
+        self.entries.remove(&sequence).map(|entry| entry.first..=sequence)
     }
 
-    /// Forgets what is in flight: the session that had it is over, and it will be read again.
-    pub(super) fn rewind(&mut self) {
-        self.read = self.position();
-        self.entries.clear();
-        self.in_flight_records = 0;
-        self.in_flight_bytes = 0;
+    pub(super) fn is_held(&self, sequence: u64) -> bool {
+        (self.entries.get(&sequence)).is_some_and(|entry| entry.stage == Stage::Held)
     }
 
-    /// Everything up to here is settled: where the cursor may be.
-    pub(super) fn position(&self) -> u64 {
-        self.entries.front().map_or(self.read, |entry| entry.sequence - 1)
+    /// Forgets everything: the session that had it is over, and what is not settled will be read again from behind `position` on.
+    pub(super) fn rewind(&mut self, position: u64) {
+        *self = Self::new(position);
     }
 
     /// The newest record read.
@@ -115,17 +177,43 @@ impl Window {
         self.read
     }
 
-    pub(super) fn in_flight_records(&self) -> usize {
-        self.in_flight_records
+    pub(super) fn in_flight(&self) -> Load {
+        self.in_flight
     }
 
-    pub(super) fn in_flight_bytes(&self) -> usize {
-        self.in_flight_bytes
+    pub(super) fn lane(&self, lane: u64) -> Load {
+        self.lanes.get(&lane).copied().unwrap_or_default()
+    }
+
+    /// How much a lane may have in flight, of `max` for all.
+    pub(super) fn lane_max(&self, max: Load) -> Load {
+        let share = |max: usize, used: usize| max.saturating_sub(used).saturating_mul(LANE_SHARE).max(1);
+        Load {
+            records: share(max.records, self.in_flight.records),
+            bytes: share(max.bytes, self.in_flight.bytes),
+        }
     }
 
     /// When the oldest record that is not settled was accepted.
     pub(super) fn oldest_recorded_ms(&self) -> Option<i64> {
-        self.entries.front().map(|entry| entry.recorded_ms)
+        self.entries.first_key_value().map(|(_, entry)| entry.recorded_ms)
+    }
+}
+
+impl Load {
+    fn add(&mut self, bytes: usize) {
+        self.records += 1;
+        self.bytes += bytes;
+    }
+
+    fn remove(&mut self, bytes: usize) {
+        self.records -= 1;
+        self.bytes -= bytes;
+    }
+
+    /// Whether there is room below `max`, as there is for one of any size where there is nothing.
+    pub(super) fn has_room_below(self, max: Self) -> bool {
+        self.records == 0 || (self.records < max.records && self.bytes < max.bytes)
     }
 }
 
@@ -133,64 +221,117 @@ impl Window {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_position_stays_before_the_lowest_unsettled_record() {
-        let mut window = Window::new(10);
-        window.pass(11);
-        window.push(12, 5, 0);
-        window.pass(13);
-        window.push(14, 7, 0);
-        window.pass(15);
-        assert_eq!(window.position(), 11);
-        assert_eq!(window.settle(14), Some(0));
-        assert_eq!(window.position(), 11, "12 is not settled");
-        assert_eq!((window.in_flight_records(), window.in_flight_bytes()), (1, 5));
-        window.settle(12);
-        assert_eq!(window.position(), 15, "nothing in flight: all that was read is settled");
+    fn place(lane: u64, stream: u64) -> Place {
+        Place { lane, stream }
     }
 
-    #[test]
-    fn a_record_is_settled_once() {
+    fn window(sequences: impl IntoIterator<Item = u64>) -> Window {
         let mut window = Window::new(0);
-        window.push(1, 5, 42);
-        window.push(2, 5, 43);
-        assert_eq!(window.settle(2), Some(43));
-        assert_eq!(window.settle(2), None);
-        assert_eq!(window.settle(3), None);
-        assert_eq!(window.in_flight_records(), 1);
-    }
-
-    #[test]
-    fn what_is_held_keeps_the_position_and_is_not_in_flight() {
-        let mut window = Window::new(0);
-        window.hold(1, 5, 41);
-        window.hold(2, 7, 42);
-        assert_eq!((window.position(), window.read()), (0, 2));
-        assert_eq!((window.in_flight_records(), window.in_flight_bytes()), (0, 0));
-        assert_eq!(window.settle(1), None, "it was not handed over");
-        window.push(2, 7, 42);
-        assert_eq!((window.in_flight_records(), window.in_flight_bytes()), (1, 7));
-        assert_eq!(window.settle(2), Some(42));
-        assert_eq!((window.position(), window.oldest_recorded_ms()), (0, Some(41)));
-        window.push(1, 5, 41);
-        assert_eq!(window.settle(1), Some(41));
-        assert_eq!(window.position(), 2);
-    }
-
-    #[test]
-    fn rewinding_goes_back_to_the_cursor_and_forgets_what_was_confirmed_behind_a_gap() {
-        let mut window = Window::new(0);
-        for sequence in 1..=5 {
-            window.push(sequence, 1, 0);
+        for sequence in sequences {
+            window.hold(sequence, 10, sequence as i64 * 1000);
         }
-        window.settle(1);
-        window.settle(4);
-        window.rewind();
+        window
+    }
+
+    fn settled(window: &mut Window, sequence: u64) -> Vec<RangeInclusive<u64>> {
+        window
+            .confirm(sequence)
+            .map(|confirmed| confirmed.settled)
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn what_is_confirmed_is_settled_with_the_numbers_before_it_and_once() {
+        let mut window = window([3]);
+        assert_eq!(window.pass(5), 4..=5, "of these there is nothing to be settled");
+        window.hold(9, 10, 0);
+        window.hand_over(3, place(1, 1));
+        window.hand_over(9, place(1, 2));
         assert_eq!(
-            (window.position(), window.read(), window.in_flight_records()),
-            (1, 1, 0)
+            (window.in_flight(), window.oldest_recorded_ms()),
+            (Load { records: 2, bytes: 20 }, Some(3000))
         );
-        window.push(2, 1, 0);
-        assert_eq!(window.position(), 1);
+        assert_eq!(settled(&mut window, 9), [6..=9]);
+        assert_eq!(window.confirm(9), None);
+        assert_eq!(window.confirm(4), None);
+        assert_eq!(
+            window.confirm(3),
+            Some(Confirmed {
+                recorded_ms: 3000,
+                settled: vec![1..=3]
+            })
+        );
+        assert_eq!(
+            (window.in_flight(), window.oldest_recorded_ms()),
+            (Load::default(), None)
+        );
+        assert_eq!(window.lane(1), Load::default());
+    }
+
+    #[test]
+    fn of_a_stream_nothing_is_settled_before_what_went_before_it() {
+        let mut window = window(1..=5);
+        // As a reorder window has it: the second was handed over first.
+        for sequence in [2, 1, 3] {
+            window.hand_over(sequence, place(1, 7));
+        }
+        window.hand_over(4, place(1, 8));
+        assert_eq!(settled(&mut window, 1), [], "2 has to go again before it");
+        assert_eq!(settled(&mut window, 4), [4..=4], "another stream");
+        assert_eq!(settled(&mut window, 3), []);
+        assert_eq!(window.in_flight().records, 1);
+        assert_eq!(settled(&mut window, 2), [2..=2, 1..=1, 3..=3]);
+        assert_eq!(window.oldest_recorded_ms(), Some(5000));
+    }
+
+    #[test]
+    fn what_was_refused_holds_back_nothing_of_its_stream() {
+        let mut window = window(1..=3);
+        for sequence in 1..=3 {
+            window.hand_over(sequence, place(1, 7));
+        }
+        assert_eq!(settled(&mut window, 2), []);
+        assert_eq!(window.settle_held(1), None, "it is in flight");
+        assert_eq!(window.take_back(1), [2..=2]);
+        assert_eq!(window.take_back(1), []);
+        assert_eq!(window.in_flight().records, 1);
+        assert_eq!(settled(&mut window, 3), [3..=3]);
+        assert_eq!(window.settle_held(1), Some(1..=1));
+        assert_eq!(window.settle_held(1), None);
+    }
+
+    #[test]
+    fn however_many_lanes_stand_something_is_left_for_another() {
+        let max = Load {
+            records: 1000,
+            bytes: 1_000_000,
+        };
+        let mut window = window(1..=1000);
+        let mut next = 1;
+        for lane in 0..5 {
+            let before = next;
+            while window.lane(lane).has_room_below(window.lane_max(max)) && next <= 1000 {
+                window.hand_over(next, place(lane, 0));
+                next += 1;
+            }
+            assert!(next > before, "lane {lane}: {:?}", window.in_flight());
+        }
+        assert!((600..700).contains(&window.lane(0).records), "{:?}", window.lane(0));
+        let alone = Load { records: 1, bytes: 5 };
+        assert!(Window::new(0).lane(0).has_room_below(alone));
+    }
+
+    #[test]
+    fn a_window_that_is_rewound_has_nothing() {
+        let mut window = window(1..=4);
+        window.hand_over(2, place(1, 1));
+        window.rewind(1);
+        assert_eq!(
+            (window.read(), window.in_flight().records, window.confirm(2)),
+            (1, 0, None)
+        );
+        window.hold(2, 10, 0);
+        window.hand_over(2, place(1, 1));
+        assert_eq!(settled(&mut window, 2), [2..=2]);
     }
 }

@@ -1,6 +1,6 @@
 //! One type for a route's sink, whichever broker it talks to.
 
-use super::{EnqueueError, Failure, Labels, Message, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
+use super::{EnqueueError, Failure, Labels, Message, Place, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
 
 /// A sink of either broker.
 pub enum AnySink {
@@ -13,6 +13,13 @@ impl Sink for AnySink {
         match self {
             Self::Kafka(sink) => sink.reopen().await,
             Self::RabbitMq(sink) => sink.reopen().await,
+        }
+    }
+
+    fn place(&self, destination: &str, key: &str) -> Place {
+        match self {
+            Self::Kafka(sink) => sink.place(destination, key),
+            Self::RabbitMq(sink) => sink.place(destination, key),
         }
     }
 

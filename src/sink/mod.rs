@@ -3,7 +3,7 @@
 //! A [`Sink`] is one route's publishing session. Exactly one task drives it. It promises: the messages of a key are handed
 //! to the broker in the order of [`Sink::enqueue`]; a message is settled with `Ok` only by the broker's own confirmation; and after
 //! the first failure of a session nothing that was enqueued later is retried behind its back. The order after a failure
-//! is dispatch's: it ends the session, opens a new one and replays from the lowest unsettled record.
+//! is dispatch's: it ends the session, opens a new one and replays what is not settled.
 
 mod any;
 mod certificates;
@@ -12,7 +12,10 @@ pub mod kafka;
 pub mod partition;
 pub mod rabbitmq;
 
-use std::sync::Arc;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher as _},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -51,11 +54,14 @@ pub trait Sink: Send + 'static {
     /// Must return within a deadline of its own.
     fn reopen(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
 
+    /// Where a message to `destination` under `key` goes, as far as the session knows.
+    fn place(&self, destination: &str, key: &str) -> Place;
+
     /// Hands a message over without waiting. Messages go out in this order.
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError>;
 
     /// Waits until something was settled and moves it into `settled`. Cancel-safe. `Err`: the session is over, and
-    /// whatever is not settled is unknown: reopen and replay from the lowest unsettled record.
+    /// whatever is not settled is unknown: reopen and replay it.
     fn settle(&mut self, settled: &mut Vec<Settled>) -> impl Future<Output = Result<(), Failure>> + Send;
 
     /// What keeps the broker from confirming anything just now, if the session knows (a wrong password, no broker to reach).
@@ -64,6 +70,22 @@ pub trait Sink: Send + 'static {
 
     /// The labels that its failures carry.
     fn labels(&self) -> Labels;
+}
+
+/// Where a message goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// What comes to stand together: a partition. A session may learn better what it is.
+    pub lane: u64,
+    /// Messages of the same stream go out in the order in which they are handed over. The same in every session.
+    pub stream: u64,
+}
+
+/// A number for a [`Place`]: the same for the same parts.
+fn number_of(parts: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The closed sets of a sink's labels: what is counted by them stands at 0 before the first failure.

@@ -156,6 +156,14 @@ impl Reader {
         Some(through)
     }
 
+    /// Whether a record is to be skipped. What comes later has a higher number.
+    fn is_skipped(&mut self, sequence: u64) -> bool {
+        while self.skipped.front().is_some_and(|range| *range.end() < sequence) {
+            self.skipped.pop_front();
+        }
+        self.skipped.front().is_some_and(|range| range.contains(&sequence))
+    }
+
     /// How many records may be read from `next` on before one that is to be skipped.
     fn until_skipped(&self) -> u64 {
         self.skipped
@@ -192,8 +200,9 @@ impl Reader {
             if taken > 0 && bytes > bytes_max {
                 break;
             }
-            self.next = record.sequence + 1;
-            let skipped = self.skipped.iter().any(|range| range.contains(&record.sequence));
+            let sequence = record.sequence;
+            self.next = sequence + 1;
+            let skipped = self.is_skipped(sequence);
             let record = self.buffered.pop_front();
             if !skipped {
                 out.extend(record);

@@ -5,7 +5,7 @@ use super::*;
 /// The times of so many neighbours are in no order.
 const BLOCK: u64 = 20;
 
-fn reordering(window: Duration) -> Route {
+pub(super) fn reordering(window: Duration) -> Route {
     Route {
         reorder_window: Some(window),
         ..route()
@@ -14,7 +14,7 @@ fn reordering(window: Duration) -> Route {
 
 impl Bench {
     /// Appends events that were taken in a millisecond after one another, their times turned around in each block.
-    async fn append_turned(&self, count: u64) {
+    pub(super) async fn append_turned(&self, count: u64) {
         for index in 1..=count {
             let (block, place) = ((index - 1) / BLOCK, (index - 1) % BLOCK);
             let event = Event {
@@ -27,7 +27,7 @@ impl Bench {
     }
 
     /// Of each stream, in the order of first sight, the times.
-    async fn assert_in_order_of_time(&self, count: u64, dead: &[u64]) {
+    pub(super) async fn assert_in_order_of_time(&self, count: u64, dead: &[u64]) {
         let log = self.broker.lock().log.clone();
         let mut seen = HashSet::new();
         let mut newest: HashMap<String, Time> = HashMap::new();
@@ -53,7 +53,7 @@ impl Bench {
     }
 }
 
-async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+pub(super) async fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !holds() {
         assert!(Instant::now() < deadline, "waited in vain: {what}");

@@ -17,7 +17,7 @@ use std::{
 use tokio::time::Instant;
 
 use super::sizes::Sizes;
-use crate::sink::{Failure, Message, partition::partition_of};
+use crate::sink::{Failure, Message, number_of, partition::partition_of};
 
 /// Brokers forget a producer that was silent for a day (`producer.id.expiration.ms`): long before, it counts as unknown again.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
@@ -85,6 +85,17 @@ impl Lanes {
         Self {
             sizes,
             ..Self::default()
+        }
+    }
+
+    /// The lane of a topic and a key: a partition, or all of a topic whose partitions are not known.
+    pub fn number(&self, topic: &str, key: &str) -> u64 {
+        match self.topics.get(topic) {
+            Some(Topic::There { first_lane, partitions }) => {
+                *first_lane as u64 + u64::from(partition_of(key.as_bytes(), *partitions))
+            }
+            // Apart from the numbers of partitions.
+            Some(Topic::Sought { .. } | Topic::Absent(_)) | None => number_of(topic) | 1 << 63,
         }
     }
 

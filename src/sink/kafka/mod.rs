@@ -1,8 +1,8 @@
 //! Kafka, through librdkafka: one idempotent producer per route.
 //!
 //! Order is Forebay's own affair. A session is one life of a producer; at the first message that fails, librdkafka sends
-//! nothing more (`enable.gapless.guarantee`), the producer is thrown away, and dispatch replays from the lowest unsettled
-//! record through a new one. A copy that was written all the same has the same id.
+//! nothing more (`enable.gapless.guarantee`), the producer is thrown away, and dispatch replays what is not
+//! settled through a new one. A copy that was written all the same has the same id.
 //!
 //! What may not go to the producer yet waits in the sink, by topic and partition (`lanes`): until a topic was found, and until a
 //! partition's first confirmation of the session. What becomes of a topic that is not there is the route's to say
@@ -53,7 +53,7 @@ use self::{
     session::{SendError, Session},
     sizes::Sizes,
 };
-use super::{EnqueueError, Failure, Labels, Message, Remedy, Settled, Sink};
+use super::{EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, number_of};
 use crate::config::{self, Template, UnknownTopic};
 
 /// How long a route's owner waits for an old producer to go, before it goes on without.
@@ -231,6 +231,13 @@ impl Sink for KafkaSink {
                 self.closed = Some(failure.clone());
                 Err(failure)
             }
+        }
+    }
+
+    fn place(&self, destination: &str, key: &str) -> Place {
+        Place {
+            lane: self.lanes.number(destination, key),
+            stream: number_of((destination, key)),
         }
     }
 

@@ -30,9 +30,6 @@ use super::{
 };
 use crate::sink::{Failure, Message, Remedy, Settled};
 
-/// What waits for a lane, on its way there and in its streams.
-pub(super) const FEED_RECORDS_MAX: usize = 2048;
-const WAITING_RECORDS_MAX: usize = 2048;
 /// A batch: published without waiting, and settled as a whole.
 const BATCH_RECORDS_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -52,7 +49,7 @@ pub(super) struct Lane {
     number: usize,
     shared: Arc<Shared>,
     channel: Channel,
-    feed: mpsc::Receiver<Message>,
+    feed: mpsc::UnboundedReceiver<Message>,
     waiting: Waiting,
     refused: Option<Refused>,
 }
@@ -69,7 +66,6 @@ struct Waiting {
     returned: Vec<String>,
     /// Of these the next message was refused before, and is ready or on its way again.
     tried: HashSet<String>,
-    records: usize,
 }
 
 /// A message on its way to the socket.
@@ -99,7 +95,7 @@ struct Tries {
 
 impl Lane {
     /// Publishes what comes through `feed`, until it is closed or the session fails, which it then tells.
-    pub async fn run(number: usize, shared: Arc<Shared>, feed: mpsc::Receiver<Message>) {
+    pub async fn run(number: usize, shared: Arc<Shared>, feed: mpsc::UnboundedReceiver<Message>) {
         let ended = async {
             let channel = open_channel(&shared).await?;
             shared.channel_opened();
@@ -124,9 +120,7 @@ impl Lane {
     /// Takes what waits; waits for something if there is nothing that can go. `Ok(false)`: nothing will come any more.
     async fn fill(&mut self) -> Result<bool, Failure> {
         loop {
-            while self.waiting.records < WAITING_RECORDS_MAX
-                && let Ok(message) = self.feed.try_recv()
-            {
+            while let Ok(message) = self.feed.try_recv() {
                 self.waiting.push(message);
             }
             if self
@@ -141,7 +135,7 @@ impl Lane {
             }
             let again = self.refused.as_ref().map(|refused| refused.again);
             tokio::select! {
-                message = self.feed.recv(), if self.waiting.records < WAITING_RECORDS_MAX => match message {
+                message = self.feed.recv() => match message {
                     Some(message) => self.waiting.push(message),
                     None => return Ok(false),
                 },
@@ -368,7 +362,6 @@ impl Lane {
 
 impl Waiting {
     fn push(&mut self, message: Message) {
-        self.records += 1;
         match self.streams.get_mut(&message.key) {
             Some(stream) => stream.push_back(message),
             None => {
@@ -394,7 +387,6 @@ impl Waiting {
             }
             batch.extend(stream.pop_front());
         }
-        self.records -= batch.len();
         batch
     }
 
@@ -419,7 +411,6 @@ impl Waiting {
     }
 
     fn put_back(&mut self, message: Message) {
-        self.records += 1;
         let stream = self.streams.get_mut(&message.key);
         stream
             .expect("a stream stays while it is on its way")
@@ -517,7 +508,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert!(waiting.streams.is_empty() && waiting.ready.is_empty() && waiting.records == 0);
+            prop_assert!(waiting.streams.is_empty() && waiting.ready.is_empty());
             prop_assert!(!waiting.has_refused());
             prop_assert_eq!(taken.values().map(Vec::len).sum::<usize>(), keys.len());
             for (key, sequences) in taken {
@@ -533,7 +524,7 @@ mod tests {
             waiting.push(message(sequence, sequence as u8, bytes));
         }
         let mut batches = Vec::new();
-        while waiting.records > 0 {
+        while !waiting.ready.is_empty() {
             let batch = waiting.batch();
             batches.push(batch.iter().map(|message| message.sequence).collect::<Vec<_>>());
             batch.into_iter().for_each(|message| waiting.settled(message.key));

@@ -21,7 +21,7 @@
 //! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and dispatch replays
 //!   the rest.
 //! - Everything else (exchange gone, not allowed, connection lost, no answer within the deadline) ends the session.
-//!   Dispatch opens the next one and replays from the lowest unsettled record. lapin's own recovery is off.
+//!   Dispatch opens the next one and replays what is not settled. lapin's own recovery is off.
 //!
 //! # The end of a session
 //!
@@ -55,7 +55,7 @@ pub use metrics::RabbitMqMetrics;
 pub use topology::prepare;
 
 use self::session::Session;
-use super::{EnqueueError, Failure, Labels, Message, Remedy, Settled, Sink};
+use super::{EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, number_of, partition::partition_of};
 use crate::config;
 
 /// Whose session it is.
@@ -166,6 +166,16 @@ impl Sink for RabbitMqSink {
                 self.node += 1;
                 Err(failure)
             }
+        }
+    }
+
+    fn place(&self, _: &str, key: &str) -> Place {
+        let partition = partition_of(key.as_bytes(), self.config.partitions) as usize;
+        let lanes = self.session.as_ref().map_or(usize::MAX, Session::lanes);
+        Place {
+            lane: (partition % lanes) as u64,
+            // A partition's queue gets every routing key.
+            stream: number_of(key),
         }
     }
 

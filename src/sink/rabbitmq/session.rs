@@ -20,13 +20,7 @@ use tokio::{
     time::Instant,
 };
 
-use super::{
-    Names,
-    connect::Link,
-    failure,
-    lane::{self, Lane},
-    metrics::RabbitMqMetrics,
-};
+use super::{Names, connect::Link, failure, lane::Lane, metrics::RabbitMqMetrics};
 use crate::{
     config,
     sink::{Failure, Message, Remedy, Settled, partition::partition_of},
@@ -72,7 +66,7 @@ struct Blocked {
 
 pub(super) struct Session {
     pub shared: Arc<Shared>,
-    lanes: Vec<Option<mpsc::Sender<Message>>>,
+    lanes: Vec<Option<mpsc::UnboundedSender<Message>>>,
     tasks: JoinSet<()>,
 }
 
@@ -119,17 +113,21 @@ impl Session {
         }
     }
 
-    /// Gives a message to its partition's lane. `Err`: the lane has no room.
+    /// How many lanes there are.
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Gives a message to its partition's lane. `Err`: the lane has ended, which the session will tell.
     pub fn send(&mut self, message: Message) -> Result<(), Box<Message>> {
         let number = self.shared.partition(&message) as usize % self.lanes.len();
         let feed = self.lanes[number].get_or_insert_with(|| {
-            let (feed, lane) = mpsc::channel(lane::FEED_RECORDS_MAX);
+            // How much may be on its way is the route's to say.
+            let (feed, lane) = mpsc::unbounded_channel();
             self.tasks.spawn(Lane::run(number, self.shared.clone(), lane));
             feed
         });
-        feed.try_send(message).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message) => Box::new(message),
-        })
+        feed.send(message).map_err(|refused| Box::new(refused.0))
     }
 
     /// A failure that no task told.

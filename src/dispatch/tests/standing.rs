@@ -1,0 +1,150 @@
+//! What stands holds back nothing but its own, and what was confirmed behind it is not published again.
+
+use super::{reorder::wait_until, *};
+
+/// A stream of the lane that stands, and so that lane.
+fn standing_lane() -> u64 {
+    place_of("ZG6NWV/stream-0").lane
+}
+
+fn is_standing(sequence: u64) -> bool {
+    place_of(&format!("ZG6NWV/stream-{}", sequence % 7)).lane == standing_lane()
+}
+
+fn wanted(count: u64) -> impl Iterator<Item = u64> {
+    (1..=count).filter(|sequence| sequence % 10 != 0)
+}
+
+impl Bench {
+    fn published(&self) -> Vec<u64> {
+        self.broker.lock().log.iter().map(|(_, sequence)| *sequence).collect()
+    }
+
+    /// Runs a route while `during` looks on, then stops it; waits no time for what stands.
+    async fn run(&self, route: &Route, during: impl AsyncFnOnce(&RouteStatus)) {
+        let dispatcher = self.dispatcher(route);
+        let status = dispatcher.status();
+        let (stop, signal) = watch::channel(None);
+        let running = tokio::spawn(dispatcher.run(signal));
+        during(&status).await;
+        stop.send(Some(Instant::now())).unwrap();
+        running.await.unwrap();
+    }
+}
+
+/// With room for more than the scripted sink has.
+fn small() -> Route {
+    Route {
+        in_flight_records_max: 32,
+        ..route()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_stands_holds_back_its_own_only_and_nothing_is_published_twice() {
+    const COUNT: u64 = 3000;
+    let bench = Bench::new();
+    bench.append(COUNT).await;
+    bench.broker.lock().standing.insert(standing_lane());
+    let others = wanted(COUNT).filter(|sequence| !is_standing(*sequence)).count();
+    let behind = wanted(COUNT).filter(|sequence| is_standing(*sequence)).count() as u64;
+    assert!(behind > 500);
+    bench
+        .run(&small(), async |status| {
+            wait_until("the other lanes are published", || bench.published().len() == others).await;
+            assert_eq!(status.snapshot().backlog_records, behind);
+        })
+        .await;
+
+    // A new process goes on where the old one was, ranges above the gap and all.
+    bench
+        .run(&small(), async |status| {
+            wait_until("the lane is full again", || status.snapshot().in_flight_records > 1).await;
+            assert_eq!(bench.published().len(), others, "nothing is published again");
+            bench.broker.lock().standing.clear();
+            wait_until("all is published", || status.snapshot().backlog_records == 0).await;
+        })
+        .await;
+    bench.assert_in_order(COUNT, &[]);
+    assert_eq!(bench.published().len(), wanted(COUNT).count(), "nothing twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_break_while_a_lane_stands_repeat_no_more_than_what_was_on_its_way() {
+    const COUNT: u64 = 2000;
+    let bench = Bench::new();
+    bench.append(COUNT).await;
+    {
+        let mut broker = bench.broker.lock();
+        broker.standing.insert(standing_lane());
+        broker.script = vec![Verdict::Break(Remedy::Retry); 5];
+    }
+    bench
+        .run(&small(), async |status| {
+            wait_until("the broker breaks no more", || bench.broker.lock().script.is_empty()).await;
+            bench.broker.lock().standing.clear();
+            wait_until("all is published", || status.snapshot().backlog_records == 0).await;
+        })
+        .await;
+    bench.assert_in_order(COUNT, &[]);
+    let repeats = bench.published().len() - wanted(COUNT).count();
+    assert_eq!(repeats, 0, "the scripted broker says what it took");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_reorder_window_what_was_deferred_goes_in_the_order_of_its_turn() {
+    const COUNT: u64 = 600;
+    let bench = Bench::new();
+    bench.append_turned(COUNT).await;
+    bench.broker.lock().standing.insert(standing_lane());
+    let route = Route {
+        in_flight_records_max: 32,
+        ..reorder::reordering(Duration::from_millis(200))
+    };
+    bench
+        .run(&route, async |status| {
+            let others = (1..=COUNT).filter(|sequence| !is_standing(*sequence)).count();
+            wait_until("the other lanes are published", || bench.published().len() == others).await;
+            bench.broker.lock().standing.clear();
+            wait_until("all is published", || status.snapshot().backlog_records == 0).await;
+        })
+        .await;
+    bench.assert_in_order_of_time(COUNT, &[]).await;
+    assert_eq!(bench.published().len() as u64, COUNT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_without_room_among_the_dead_letters_waits_alone() {
+    let bench = Bench::with_dead_letters(256 << 10);
+    bench.append(100).await;
+    for _ in 0..6 {
+        let undecodable = Bytes::from(vec![0xff; 50_000]);
+        bench.spool.append(undecodable, Class::Ordinary).await.unwrap();
+        bench.append(100).await;
+    }
+    let all = 7 * 90;
+    bench
+        .run(&route(), async |status| {
+            wait_until("all others are published", || bench.published().len() == all).await;
+            let snapshot = status.snapshot();
+            assert_eq!(
+                snapshot.blocked.map(|blocked| blocked.reason),
+                Some("dead_letters_full")
+            );
+            let (kept, waiting) = (bench.dead_letters().await.len() as u64, snapshot.backlog_records);
+            assert!(kept > 0 && waiting > 0, "{kept} kept, {waiting} wait");
+            assert_eq!(kept + waiting, 6);
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            assert_eq!(bench.published().len(), all, "nothing is published again");
+            assert_eq!(bench.broker.lock().opened, 1);
+            let still = status.snapshot().blocked.map(|blocked| blocked.reason);
+            assert_eq!(still, Some("dead_letters_full"), "as long as one waits");
+        })
+        .await;
+    bench
+        .run(&route(), async |status| {
+            wait_until("they are met again", || status.snapshot().blocked.is_some()).await;
+        })
+        .await;
+    assert_eq!(bench.published().len(), all, "nothing is published again");
+}

@@ -7,7 +7,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     mem,
-    ops::RangeInclusive,
+    ops::Range,
     time::Duration,
 };
 
@@ -50,7 +50,7 @@ struct Queue {
     next: u64,
     /// What was read again, in rising order, and which numbers that covers.
     read: Vec<Record>,
-    covered: RangeInclusive<u64>,
+    covered: Range<u64>,
 }
 
 /// The first record of a queue.
@@ -80,7 +80,7 @@ impl Deferred {
             reader: None,
             next: 0,
             read: Vec::new(),
-            covered: 1..=0,
+            covered: 0..0,
         });
         queue.records.push_back((sequence, place.stream));
         self.streams.entry(place.stream).or_insert((lane, 0)).1 += 1;
@@ -139,11 +139,11 @@ impl Deferred {
         };
         loop {
             queue.read.clear();
-            queue.covered = 1..=0;
+            queue.covered = 0..0;
             let through = reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut queue.read).await?;
             let from = mem::replace(&mut queue.next, through + 1);
             if through >= first {
-                queue.covered = from..=through;
+                queue.covered = from..through + 1;
                 return Ok(());
             }
         }

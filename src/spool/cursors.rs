@@ -34,7 +34,7 @@ pub(super) const NAME_BYTES_MAX: usize = 80;
 /// Cursors of one log: with the longest names they take half a slot, and the rest is for ranges.
 pub(super) const CURSORS_MAX: usize = 256;
 /// Ranges that are kept durably for one cursor. What is settled beyond them is published again after a crash.
-pub(super) const SETTLED_RANGES_MAX: usize = 4096;
+pub(super) const SETTLED_RANGES_MAX: usize = 1 << 17;
 const FILE: &str = "page";
 
 /// A cursor, shared by its handles and those who write it.

@@ -14,7 +14,7 @@ const RANGE_BYTES_MAX: usize = 20;
 /// No log gets there: a position beyond it is not one.
 pub(super) const POSITION_MAX: u64 = 1 << 62;
 /// What a slot takes on disk: all cursors with their ranges.
-pub(in crate::spool) const SLOT_LEN: usize = 64 << 10;
+pub(in crate::spool) const SLOT_LEN: usize = 256 << 10;
 
 /// What the page holds beside the cursors.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -53,7 +53,7 @@ pub(super) fn encode(identity: &LogIdentity, facts: &PageFacts, cursors: &[Curso
     body.extend_from_slice(&(cursors.len() as u32).to_le_bytes());
     // For the length.
     body.extend_from_slice(&[0; 4]);
-    let names: usize = cursors.iter().map(|(name, _)| name.len() + 1 + 8 + 2).sum();
+    let names: usize = cursors.iter().map(|(name, _)| name.len() + 1 + 8 + 4).sum();
     // What is left for ranges is shared by those who need some.
     let mut room = SLOT_LEN - HEADER_LEN - 4 - names;
     for (at, (name, (position, settled))) in cursors.iter().enumerate() {
@@ -63,9 +63,9 @@ pub(super) fn encode(identity: &LogIdentity, facts: &PageFacts, cursors: &[Curso
         body.extend_from_slice(name.as_bytes());
         body.extend_from_slice(&position.to_le_bytes());
         let count_at = body.len();
-        body.extend_from_slice(&[0; 2]);
+        body.extend_from_slice(&[0; 4]);
         let ranges_at = body.len();
-        let mut count: u16 = 0;
+        let mut count: u32 = 0;
         let mut end = *position;
         for range in settled {
             if body.len() - ranges_at + RANGE_BYTES_MAX > share {
@@ -77,7 +77,7 @@ pub(super) fn encode(identity: &LogIdentity, facts: &PageFacts, cursors: &[Curso
             count += 1;
         }
         body[count_at..ranges_at].copy_from_slice(&count.to_le_bytes());
-        room -= body.len() - before - (name.len() + 1 + 8 + 2);
+        room -= body.len() - before - (name.len() + 1 + 8 + 4);
     }
     let len = (body.len() - (HEADER_LEN - FIRST_OF_BODY)) as u32;
     body[HEADER_LEN - FIRST_OF_BODY - 4..HEADER_LEN - FIRST_OF_BODY].copy_from_slice(&len.to_le_bytes());
@@ -129,12 +129,12 @@ pub(super) fn decode(slot: &[u8]) -> Option<FoundPage> {
         let (len, after) = rest.split_first()?;
         let (name, after) = after.split_at_checked(*len as usize)?;
         let (position, after) = after.split_first_chunk::<8>()?;
-        let (count, after) = after.split_first_chunk::<2>()?;
+        let (count, after) = after.split_first_chunk::<4>()?;
         rest = after;
         let position = u64::from_le_bytes(*position);
         let mut settled = SettledRanges::default();
         let mut end = position;
-        for _ in 0..u16::from_le_bytes(*count) {
+        for _ in 0..u32::from_le_bytes(*count) {
             let start = end.checked_add(take_varint(&mut rest)?)?;
             end = start.checked_add(take_varint(&mut rest)?)?;
             settled.settle(position, start..=end);

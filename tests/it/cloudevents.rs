@@ -25,9 +25,10 @@ use forebay::{
 use serde_json::{Value, json};
 
 use self::{
-    bodies::{Request, Rng},
+    bodies::Request,
     readers::{Answer, Reader, sdks},
 };
+use crate::support::rng::Rng;
 
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
 const SEED: u64 = 1;

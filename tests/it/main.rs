@@ -29,6 +29,7 @@ mod rabbitmq_check;
 mod rabbitmq_sink;
 mod rabbitmq_tail;
 mod rabbitmq_topology;
+mod raw_http;
 mod refused;
 mod rotation;
 mod schemas;

@@ -17,6 +17,7 @@ pub mod prometheus;
 pub mod proxy;
 pub mod publisher;
 pub mod rabbitmq;
+pub mod rng;
 pub mod schemas;
 pub mod secrets;
 pub mod sender;

@@ -21,9 +21,11 @@ use crate::support::{
 };
 
 const SEED: u64 = 1;
-/// Of the suite's run; a run of a given time goes on in rounds of it.
-const ROUND_CASES: u64 = 1600;
-const CLIENTS: u64 = 8;
+/// Of the suite's run.
+const CASES: usize = 1600;
+/// Of one process and topic, in a run of a given time.
+const LIFE_CASES: usize = 100_000;
+const CLIENTS: usize = 8;
 /// Cases that were answered wrongly once, as seed and number: they go first, each time.
 const KEPT: &[(u64, u64)] = &[];
 /// Longer than whatever the server waits for.
@@ -183,47 +185,53 @@ fn whatever_bytes_come_no_authentic_request_is_lost_and_no_other_is_taken() {
     let number = |name: &str| env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let seed = number("FOREBAY_FUZZ_SEED").unwrap_or(SEED);
     let lasts = number("FOREBAY_FUZZ_SECONDS").map(Duration::from_secs);
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let topic = runtime.block_on(create_topic(&kafka::shared(), "raw-http", 4, &[]));
-    let setup = Setup::new(&kafka::shared(), &topic).environment(&["FOREBAY__SPOOL__BYTES_MAX=4GiB"]);
-    let mut forebay = setup.start();
-    let to = setup.public;
-
-    let mut tally = Tally::default();
-    for &(seed, number) in KEPT {
-        tally.try_case(to, seed, number);
-    }
-    let (began, mut next) = (Instant::now(), 0);
-    while tally.wrong.is_empty() && (next < ROUND_CASES || lasts.is_some_and(|lasts| began.elapsed() < lasts)) {
-        let found: Vec<Tally> = thread::scope(|scope| {
-            let clients = (0..CLIENTS).map(|client| {
-                scope.spawn(move || {
-                    let mut tally = Tally::default();
-                    for number in (next..next + ROUND_CASES).filter(|number| number % CLIENTS == client) {
-                        tally.try_case(to, seed, number);
-                    }
-                    tally
-                })
-            });
-            let clients: Vec<_> = clients.collect();
-            clients.into_iter().map(|client| client.join().unwrap()).collect()
-        });
-        found.into_iter().for_each(|found| tally.add(found));
-        next += ROUND_CASES;
+    let began = Instant::now();
+    let is_over = || lasts.is_none_or(|lasts| began.elapsed() >= lasts);
+    let (mut all, mut next) = (Tally::default(), 0);
+    loop {
+        let mut numbers: Vec<(u64, u64)> = KEPT.to_vec();
+        let count = if lasts.is_some() { LIFE_CASES } else { CASES } as u64;
+        numbers.extend((next..next + count).map(|number| (seed, number)));
+        next += count;
+        let tally = one_life(&numbers, is_over);
+        all.add(tally);
+        if is_over() {
+            break;
+        }
     }
     eprintln!(
         "seed {seed}: {} cases with {} requests in {:?}, answered {:?}",
-        tally.cases,
-        tally.requests,
+        all.cases,
+        all.requests,
         began.elapsed(),
-        tally.answers
+        all.answers
     );
-    assert!(
-        tally.wrong.is_empty(),
-        "{} wrong, of these\n{}",
-        tally.wrong.len(),
-        tally.wrong[0]
-    );
+}
+
+/// Tries cases with a process and a topic of their own, and judges what came of it.
+fn one_life(cases: &[(u64, u64)], is_over: impl Fn() -> bool + Sync) -> Tally {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let topic = runtime.block_on(create_topic(&kafka::shared(), "raw-http", 4, &[]));
+    let setup = Setup::new(&kafka::shared(), &topic);
+    let mut forebay = setup.start();
+    let to = setup.public;
+    let tried = |client: usize| {
+        let mut tally = Tally::default();
+        for (at, (seed, number)) in cases.iter().enumerate().filter(|(at, _)| at % CLIENTS == client) {
+            if !tally.wrong.is_empty() || (at >= CASES && is_over()) {
+                break;
+            }
+            tally.try_case(to, *seed, *number);
+        }
+        tally
+    };
+    let mut tally = Tally::default();
+    thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|client| scope.spawn(move || tried(client))).collect();
+        clients.into_iter().for_each(|client| tally.add(client.join().unwrap()));
+    });
+    let wrong = tally.wrong.len();
+    assert_eq!(wrong, 0, "of these\n{}", tally.wrong[0]);
 
     forebay.wait_until_drained(Duration::from_secs(120));
     let mut published: HashMap<String, usize> = HashMap::new();
@@ -231,23 +239,10 @@ fn whatever_bytes_come_no_authentic_request_is_lost_and_no_other_is_taken() {
         let body = String::from_utf8(record.value).unwrap();
         *published.entry(requests::mark_in(&body)).or_default() += 1;
     }
-    let lost: Vec<_> = tally
-        .taken
-        .iter()
-        .filter(|mark| !published.contains_key(*mark))
-        .collect();
-    assert!(lost.is_empty(), "{} lost, of these {:?}", lost.len(), lost.first());
-    let smuggled: Vec<_> = tally
-        .never
-        .iter()
-        .filter(|mark| published.contains_key(*mark))
-        .collect();
-    assert!(
-        smuggled.is_empty(),
-        "{} smuggled, of these {:?}",
-        smuggled.len(),
-        smuggled.first()
-    );
+    let mut lost = tally.taken.iter().filter(|mark| !published.contains_key(*mark));
+    assert_eq!(lost.next(), None, "lost");
+    let mut smuggled = tally.never.iter().filter(|mark| published.contains_key(*mark));
+    assert_eq!(smuggled.next(), None, "smuggled");
     let twice = published.iter().find(|(_, count)| **count > 1);
     assert_eq!(twice, None);
     assert!(published.len() >= tally.answers[&200], "each 200 is an event");
@@ -255,4 +250,7 @@ fn whatever_bytes_come_no_authentic_request_is_lost_and_no_other_is_taken() {
     let log = forebay.log();
     assert!(!log.contains("panicked"), "{log}");
     assert_eq!(forebay.terminate(Duration::from_secs(60)).code(), Some(0));
+    tally.taken.clear();
+    tally.never.clear();
+    tally
 }

@@ -235,6 +235,36 @@ impl Cursors {
         self.may_write.store(true, Ordering::Release);
     }
 
+    /// What some cursor has not settled, as ranges that rise; `None` where none has settled anything behind a gap.
+    pub(super) fn unsettled(&self) -> Option<Vec<RangeInclusive<u64>>> {
+        let entries = self.entries.lock();
+        let snapshots: Vec<_> = entries.values().map(|entry| entry.state.snapshot()).collect();
+        drop(entries);
+        if snapshots.iter().all(|(_, settled)| settled.is_empty()) {
+            return None;
+        }
+        let mut unsettled = Vec::new();
+        for (position, settled) in snapshots {
+            let mut next = position + 1;
+            for range in settled {
+                unsettled.push((next, range.start() - 1));
+                next = range.end() + 1;
+            }
+            unsettled.push((next, u64::MAX));
+        }
+        unsettled.sort_unstable();
+        let mut merged: Vec<RangeInclusive<u64>> = Vec::new();
+        for (first, last) in unsettled {
+            match merged.last_mut() {
+                Some(before) if first <= before.end().saturating_add(1) => {
+                    *before = *before.start()..=last.max(*before.end());
+                }
+                _ => merged.push(first..=last),
+            }
+        }
+        Some(merged)
+    }
+
     pub(super) fn names(&self) -> Vec<String> {
         self.entries.lock().keys().cloned().collect()
     }

@@ -49,6 +49,13 @@ pub(super) trait File: Send + Sync {
     /// Makes the content and the length durable.
     fn sync_data(&self) -> io::Result<()>;
     fn truncate(&self, len: u64) -> io::Result<()>;
+    /// Gives the space of some pages back; they read as zeros. An error of the kind `Unsupported` says that the file system
+    /// cannot do it.
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// What the file takes on disk.
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
     /// When the file was made, in nanoseconds, where the file system keeps that: a copy is another file.
     fn born(&self) -> io::Result<Option<u64>>;
     /// Has the next read come from the disk, where the system can be made to forget what it has in memory; whether it
@@ -96,7 +103,7 @@ const EUCLEAN: i32 = 117;
 const EREMOTEIO: i32 = 121;
 
 /// The unit in which a disk loses what it cannot give back, as far as reading around it goes.
-const PAGE_BYTES: u64 = 4096;
+pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// Reads until the buffer is full or the file ends, and returns how much. What the disk does not give back stays zero,
 /// and is added to `unreadable`, as places in the file.
@@ -325,6 +332,37 @@ impl File for fs::File {
 
     fn truncate(&self, len: u64) -> io::Result<()> {
         self.set_len(len)
+    }
+
+    #[cfg(target_os = "linux")]
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        use rustix::{
+            fs::{FallocateFlags, fallocate},
+            io::Errno,
+        };
+        let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+        loop {
+            match fallocate(self, flags, offset, len) {
+                Err(Errno::INTR) => {}
+                Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Err(io::ErrorKind::Unsupported.into()),
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    #[cfg(not(target_os = "linux"))]
+    fn punch(&self, _: u64, _: u64) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        use std::os::unix::fs::MetadataExt as _;
+        let meta = self.metadata()?;
+        // Some file systems tell it late.
+        Ok(match meta.blocks() * 512 {
+            0 => meta.len(),
+            bytes => bytes.min(meta.len()),
+        })
     }
 
     fn born(&self) -> io::Result<Option<u64>> {

@@ -13,11 +13,12 @@ pub(super) use self::append::{Request, seal_file};
 use super::{
     AppendError, Observer, OpenError, Options, SEGMENTS_DIR, Start,
     cursors::{self, CursorDamage, CursorState, Cursors, CursorsFound, PathError},
+    damage::{Damage, DamageKind},
     file_system::{File, FileSystem, is_full},
     quarantine::Quarantine,
     recovery::{self, Expected},
     segment::{BATCH_HEADER_LEN, DATA_START, LogIdentity, PAYLOAD_BYTES_MAX, frame_len},
-    shared::{Damage, DamageKind, Segment, Shared},
+    shared::{Segment, Shared},
     superblock::{CleanStop, Superblock, SuperblockFile, SuperblockFound},
 };
 
@@ -290,11 +291,27 @@ impl Log {
         if let Err((path, error)) = self.delete_settled() {
             return self.fail(&format!("delete {}: {error}", path.display()));
         }
+        self.take_compacted();
         if self.no_room.is_some() {
             match self.roll(0) {
                 Ok(_) => self.publish(),
                 Err(reason) => self.fail(&reason),
             }
+        }
+    }
+
+    /// Counts with what compacted segments take now.
+    fn take_compacted(&mut self) {
+        let compacted = self.shared.take_compacted();
+        for (id, made) in &compacted {
+            if let Some(segment) = self.segments.iter_mut().find(|segment| segment.id == *id) {
+                segment.disk_bytes = made.disk_bytes;
+                segment.records = made.records;
+                segment.bulk_bytes = made.bulk_bytes;
+            }
+        }
+        if !compacted.is_empty() {
+            self.publish();
         }
     }
 
@@ -318,7 +335,7 @@ impl Log {
             let dir = &self.shared.segments_dir;
             self.fs.sync_dir(dir).map_err(|error| (dir.clone(), error))?;
             self.segments.remove(0);
-            self.shared.forget_damage(oldest.id);
+            self.shared.forget_segment(oldest.id);
             deleted = true;
         }
         if deleted {

@@ -88,6 +88,8 @@
 //! Ahead of the log, when the log's end is lost, a cursor raises the next sequence number: what was settled under a
 //! number must not settle another record.
 //!
+//! Of a segment of which little is still wanted the settled rest is given back to the file system (`compaction.rs`).
+//!
 //! What needs no room starts without it: on a disk that is full, or a directory that cannot be written, the log is
 //! read, and appends are refused.
 //!
@@ -111,7 +113,9 @@
 //! against a model; with the syncs taken out it fails.
 
 mod budget;
+mod compaction;
 mod cursors;
+mod damage;
 mod desk;
 mod file_system;
 mod log;
@@ -276,7 +280,7 @@ pub trait Observer: Send + Sync {
 
 /// The kinds of damage: a closed set.
 pub fn damage_kinds() -> [&'static str; 8] {
-    shared::DamageKind::ALL.map(shared::DamageKind::label)
+    damage::DamageKind::ALL.map(damage::DamageKind::label)
 }
 
 /// Why a spool could not be opened.
@@ -406,6 +410,11 @@ impl Spool {
     /// What the log has behind `position`. Numbers are not always in a row, so this is counted and not subtracted.
     pub fn backlog(&self, position: u64) -> Backlog {
         self.handle.shared.backlog(position, &[])
+    }
+
+    /// The last record of so many segments behind `position` that they take `bytes` on disk together: at least one, and never the newest.
+    pub fn number_after(&self, position: u64, bytes: u64) -> u64 {
+        self.handle.shared.number_after(position, bytes)
     }
 
     pub fn state(&self) -> State {

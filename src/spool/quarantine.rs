@@ -3,9 +3,9 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use super::{
+    damage::Damage,
     file_system::{FileSystem, read_around},
     scan::CHUNK_BYTES,
-    shared::Damage,
 };
 
 /// All that is set aside stays below this.

@@ -6,6 +6,8 @@ use std::{
     ops::RangeInclusive,
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
+    time::Duration,
 };
 
 use tokio::{
@@ -17,14 +19,18 @@ use super::{
     Record,
     budget::{READER_BYTES_MIN, ReadShare},
     cursors::PathError,
+    damage::{Damage, DamageKind},
     file_system::is_unreadable,
     scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
     segment::{DATA_START, FrameHeader},
-    shared::{Damage, DamageKind, Segment, Shared},
+    shared::{Segment, Shared},
 };
 
 /// Places that the disk does not give back that one read looks for its way behind: each may take the disk seconds.
 const UNREADABLE_HOLES_MAX: usize = 4;
+
+/// Before a segment is looked at again that is being compacted.
+const COMPACTION_WAIT: Duration = Duration::from_millis(2);
 
 /// Small records are read from disk so many at a time, also for an owner who takes them one by one.
 const READ_AHEAD_RECORDS: usize = 128;
@@ -259,6 +265,8 @@ pub(super) struct DiskReader {
     scan: Option<Scan>,
     /// The sequence number that comes next.
     next: u64,
+    /// The segment's, when the scan began.
+    generation: u32,
     /// Where in the segment of `scan` which sequence number stands, about one a chunk, for going back.
     marks: Vec<(u64, u64)>,
 }
@@ -269,6 +277,8 @@ enum Stop {
     End,
     /// Before it: enough was read, or looked at.
     Enough,
+    /// It was compacted meanwhile, and has to be looked at again.
+    Compacted,
 }
 
 impl DiskReader {
@@ -277,6 +287,7 @@ impl DiskReader {
             shared,
             scan: None,
             next: 0,
+            generation: 0,
             marks: Vec::new(),
         }
     }
@@ -310,6 +321,10 @@ impl DiskReader {
             match self.read_segment(segment, &path, &mut read) {
                 Ok(Stop::End) => self.next = self.next.max(segment.last_sequence + 1),
                 Ok(Stop::Enough) => break,
+                Ok(Stop::Compacted) => {
+                    self.scan = None;
+                    thread::sleep(COMPACTION_WAIT);
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing(segment, path),
                 // The file itself cannot be opened.
                 Err(error) if is_unreadable(&error) => self.lost(DamageKind::Record, segment, path, segment.end),
@@ -362,7 +377,10 @@ impl DiskReader {
     }
 
     fn read_segment(&mut self, segment: Segment, path: &Path, read: &mut Batch) -> io::Result<Stop> {
-        if self.scan.as_ref().is_none_or(|scan| scan.segment() != segment.id) {
+        let generation = self.shared.generation(segment.id);
+        let is_other = |scan: &Scan| scan.segment() != segment.id;
+        if self.scan.as_ref().is_none_or(is_other) || generation != self.generation {
+            self.generation = generation;
             let file = self.shared.fs.open(path)?;
             self.scan = Some(Scan::new(file, segment.seed(), DATA_START, segment.end));
             self.marks.clear();
@@ -399,6 +417,9 @@ impl DiskReader {
                     unreadable,
                     ..
                 })) => {
+                    if generation % 2 == 1 || self.shared.generation(segment.id) != generation {
+                        return Ok(Stop::Compacted);
+                    }
                     read.unreadable += usize::from(unreadable);
                     self.shared.report(Damage {
                         kind: DamageKind::Record,

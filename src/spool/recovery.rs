@@ -4,6 +4,7 @@ use std::{io, iter, path::Path, sync::Arc};
 
 use super::{
     Class, OpenError,
+    damage::{Damage, DamageKind},
     file_system::{File, FileSystem, is_full, read_around},
     log::{Active, io_error, seal_file},
     scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
@@ -11,7 +12,7 @@ use super::{
         DATA_START, HEADER_LEN, Header, LogIdentity, SegmentSeed, VERSION, encode_filler, log_seed, parse_file_name,
         parse_header, parse_seal,
     },
-    shared::{Damage, DamageKind, Segment},
+    shared::Segment,
 };
 
 /// What is known of the log before its segments are looked at.
@@ -213,6 +214,10 @@ impl Recovered {
             segment.bulk_bytes = seal.bulk_bytes;
             segment.last_sequence = seal.last_sequence;
             segment.end = seal.end;
+            if !newest {
+                // It may have been compacted.
+                segment.disk_bytes = segment.disk_bytes.min(file.allocated().map_err(failed)?);
+            }
             if newest && seal.end <= segment.disk_bytes {
                 // Its own sync may have failed, see `rewrite`; the segments before it were sealed before it was made.
                 self.unsealed = seal_or_wait(&file, &mut segment, &path).map_err(failed)?;

@@ -1,7 +1,7 @@
 //! What the writer tells the readers: which segments there are, how far they are durable, and the newest records.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     ops::RangeInclusive,
     path::PathBuf,
     sync::Arc,
@@ -14,16 +14,12 @@ use tokio::sync::watch;
 use super::{
     AppendError, Backlog, Options, Record, State,
     budget::{RECORD_OVERHEAD_BYTES, ReadBudget},
+    compaction::Compacted,
     cursors::PageFacts,
+    damage::{Damage, DamageFound, DamageReports},
     file_system::FileSystem,
     segment::{DATA_START, SegmentSeed, file_name},
 };
-
-/// Places of damage that are remembered each for itself, so that each is counted once. Of a segment that has more, it
-/// is remembered how far they were counted: whoever reads it again comes to them in the same order.
-const DAMAGE_PLACES_MAX: usize = 4096;
-/// Places that wait to be logged and set aside one by one; what is found beyond is counted, and logged as a sum.
-const DAMAGE_WAITING_MAX: usize = 1024;
 
 /// A segment, as far as it is durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,109 +77,12 @@ struct Hot {
     bytes_max: usize,
 }
 
-/// What is wrong, for metrics: a closed set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum DamageKind {
-    SegmentHeader,
-    Seal,
-    Record,
-    SegmentMissing,
-    Cursor,
-    /// The superblock, both of its copies.
-    Superblock,
-    /// A segment, or the cursors, of another log.
-    Foreign,
-    /// The directory is a copy, or older than what is in it.
-    Restored,
-}
-
-impl DamageKind {
-    pub(super) const ALL: [Self; 8] = [
-        Self::SegmentHeader,
-        Self::Seal,
-        Self::Record,
-        Self::SegmentMissing,
-        Self::Cursor,
-        Self::Superblock,
-        Self::Foreign,
-        Self::Restored,
-    ];
-
-    /// What a sign that the directory is not the one that was left means.
-    pub(super) fn meaning(self) -> &'static str {
-        match self {
-            DamageKind::Cursor => "routes start again at the oldest record",
-            DamageKind::Superblock => {
-                "both copies of the superblock are gone; segments and cursors say which log it is"
-            }
-            DamageKind::Foreign => "it belongs to another log, and is not read",
-            DamageKind::Restored => {
-                "the directory is a copy, or was put back from one: what came after it is not there"
-            }
-            DamageKind::SegmentHeader | DamageKind::Seal | DamageKind::Record | DamageKind::SegmentMissing => "damage",
-        }
-    }
-
-    pub(super) fn label(self) -> &'static str {
-        match self {
-            DamageKind::SegmentHeader => "segment_header",
-            DamageKind::Seal => "seal",
-            DamageKind::Record => "record",
-            DamageKind::SegmentMissing => "segment_missing",
-            DamageKind::Cursor => "cursor",
-            DamageKind::Superblock => "superblock",
-            DamageKind::Foreign => "foreign",
-            DamageKind::Restored => "restored",
-        }
-    }
-}
-
-/// Damaged bytes of a segment, to be set aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damage {
-    pub kind: DamageKind,
-    pub path: PathBuf,
-    pub segment: u64,
-    pub offset: u64,
-    pub len: u64,
-}
-
-/// Damage that was found, and what of it the writer has yet to hear of.
+/// What became of a segment by compaction.
 #[derive(Default)]
-struct DamageFound {
-    places: HashSet<(u64, u64, DamageKind)>,
-    /// By segment, the highest offset that was counted without room for its place.
-    counted_to: HashMap<u64, u64>,
-    reports: DamageReports,
-}
-
-/// Damage for the writer to count and set aside.
-#[derive(Default)]
-pub(super) struct DamageReports {
-    pub places: Vec<Damage>,
-    /// How many more there were, by kind.
-    pub more: HashMap<DamageKind, u64>,
-}
-
-impl DamageFound {
-    /// Whether a place is met for the first time.
-    fn is_new(&mut self, damage: &Damage) -> bool {
-        let place = (damage.segment, damage.offset, damage.kind);
-        if self.places.contains(&place) {
-            return false;
-        }
-        if self.places.len() < DAMAGE_PLACES_MAX {
-            return self.places.insert(place);
-        }
-        match self.counted_to.get_mut(&damage.segment) {
-            Some(counted) if *counted >= damage.offset => false,
-            Some(counted) => {
-                *counted = damage.offset;
-                true
-            }
-            None => self.counted_to.insert(damage.segment, damage.offset).is_none(),
-        }
-    }
+struct Compaction {
+    generation: u32,
+    /// The writer has yet to hear of it.
+    made: Option<Compacted>,
 }
 
 /// The disk works for the log as long as this is there.
@@ -206,6 +105,7 @@ pub(super) struct Shared {
     head: watch::Sender<u64>,
     state: Mutex<State>,
     damage: Mutex<DamageFound>,
+    compactions: Mutex<HashMap<u64, Compaction>>,
     /// What readers have handed out.
     pub read_budget: Arc<ReadBudget>,
     /// When the write or sync that is under way began.
@@ -243,6 +143,7 @@ impl Shared {
                 disk_works: None,
             }),
             damage: Mutex::default(),
+            compactions: Mutex::default(),
             read_budget: Arc::new(ReadBudget::new(options.readers_bytes_max)),
             disk_works: Mutex::default(),
             failed: watch::Sender::new(None),
@@ -404,27 +305,66 @@ impl Shared {
 
     /// Notes damage for the writer to count and set aside. Each place counts once.
     pub(super) fn report(&self, damage: Damage) {
-        let mut found = self.damage.lock();
-        if !found.is_new(&damage) {
-            return;
-        }
-        let reports = &mut found.reports;
-        if reports.places.len() < DAMAGE_WAITING_MAX {
-            reports.places.push(damage);
-        } else {
-            *reports.more.entry(damage.kind).or_default() += 1;
-        }
+        self.damage.lock().add(damage);
     }
 
     pub(super) fn take_damage(&self) -> DamageReports {
-        std::mem::take(&mut self.damage.lock().reports)
+        self.damage.lock().take()
     }
 
-    /// Forgets the places of a segment that was deleted.
-    pub(super) fn forget_damage(&self, segment: u64) {
-        let mut found = self.damage.lock();
-        found.places.retain(|(id, ..)| *id != segment);
-        found.counted_to.remove(&segment);
+    /// The segments that nothing is added to any more, without the newest.
+    pub(super) fn sealed_segments(&self) -> Vec<Segment> {
+        let segments = self.segments.lock();
+        let sealed = segments.split_last().map(|(_, sealed)| sealed.to_vec());
+        sealed.unwrap_or_default()
+    }
+
+    /// Where so many of the sealed segments behind `position` end that they take `bytes`.
+    pub(super) fn number_after(&self, position: u64, bytes: u64) -> u64 {
+        let (mut number, mut left) = (position, bytes);
+        for segment in self.sealed_segments() {
+            if segment.last_sequence > position && (number == position || left > 0) {
+                number = segment.last_sequence;
+                left = left.saturating_sub(segment.disk_bytes);
+            }
+        }
+        number
+    }
+
+    /// Whether an append would be taken, as far as room goes.
+    pub(super) fn has_room(&self) -> bool {
+        self.state.lock().refuses.is_none()
+    }
+
+    /// Rises by one when a segment's compaction begins, and when it ends: odd while it lasts.
+    pub(super) fn generation(&self, segment: u64) -> u32 {
+        let compactions = self.compactions.lock();
+        compactions.get(&segment).map_or(0, |compaction| compaction.generation)
+    }
+
+    pub(super) fn begin_compaction(&self, segment: u64) {
+        self.compactions.lock().entry(segment).or_default().generation += 1;
+    }
+
+    /// `made`: for the writer, whose segments they are.
+    pub(super) fn end_compaction(&self, segment: u64, made: Option<Compacted>) {
+        let mut compactions = self.compactions.lock();
+        let compaction = compactions.entry(segment).or_default();
+        compaction.generation += 1;
+        compaction.made = made.or(compaction.made);
+    }
+
+    pub(super) fn take_compacted(&self) -> Vec<(u64, Compacted)> {
+        let mut compactions = self.compactions.lock();
+        let made = compactions.iter_mut();
+        made.filter_map(|(segment, compaction)| Some((*segment, compaction.made.take()?)))
+            .collect()
+    }
+
+    /// Forgets what is known of a segment that was deleted.
+    pub(super) fn forget_segment(&self, segment: u64) {
+        self.compactions.lock().remove(&segment);
+        self.damage.lock().forget(segment);
     }
 
     /// What the log has behind `position`, without what is `settled` there (in rising order), as far as numbers tell:

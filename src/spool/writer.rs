@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{
     AppendError, Class, OpenError, Start,
+    compaction::Compactor,
     cursors::{CursorState, Cursors},
     desk::{Answer, Answers, Asker},
     log::{self, Log},
@@ -179,15 +180,20 @@ impl CursorKeeper {
         let keep = move || {
             let _alive = MustLive(shared.clone());
             let (ended, wake) = &*told;
+            let mut compactor = Compactor::default();
             let mut ended = ended.lock();
             while !*ended && !shared.is_failed() {
                 if !wake.wait_for(&mut ended, TICK_INTERVAL).timed_out() {
                     continue;
                 }
-                let synced = parking_lot::MutexGuard::unlocked(&mut ended, || cursors.sync(&shared));
-                if let Err((path, error)) = synced {
-                    shared.fail(&format!("cursors {}: {error}", path.display()));
-                }
+                parking_lot::MutexGuard::unlocked(&mut ended, || {
+                    if let Err((path, error)) = cursors.sync(&shared) {
+                        return shared.fail(&format!("cursors {}: {error}", path.display()));
+                    }
+                    if let Err((path, error)) = compactor.run(&cursors, &shared) {
+                        shared.fail(&format!("compaction of {}: {error}", path.display()));
+                    }
+                });
             }
         };
         let thread = thread::Builder::new().name("forebay-cursors".to_owned()).spawn(keep)?;

@@ -1,6 +1,7 @@
 //! Tests of the spool as a whole.
 
 mod api;
+mod compaction;
 mod cursors;
 mod damage;
 mod disk;

@@ -13,6 +13,7 @@ use super::{
     *,
 };
 use crate::spool::{
+    compaction::Compactor,
     log::{Log, Request},
     reader::DiskReader,
 };
@@ -31,6 +32,12 @@ struct Model {
     cursors: BTreeMap<&'static str, u64>,
     /// Those that are durable.
     durable_cursors: BTreeSet<&'static str>,
+    /// What each of them has settled above that.
+    settled: BTreeMap<&'static str, BTreeSet<u64>>,
+    /// Settled by all of them when the log was compacted: may be gone.
+    compacted: BTreeSet<u64>,
+    /// A compaction was cut short: the header of a filler may be torn, which looks like damage.
+    unfinished_compaction: bool,
     /// Everything up to here was behind every cursor, and may be gone.
     floor: u64,
     /// A cursor's creation was cut short: what is left of it may be called damage.
@@ -91,9 +98,10 @@ impl Model {
         let mut present = records
             .iter()
             .map(|record| record.sequence)
-            .filter(|sequence| *sequence >= from);
+            .filter(|sequence| *sequence >= from)
+            .peekable();
         for expected in self.certain.range(from..).map(|(sequence, _)| *sequence) {
-            if present.next() != Some(expected) {
+            if present.next_if_eq(&expected).is_none() && !self.compacted.contains(&expected) {
                 return Err(format!("record {expected} is lost"));
             }
         }
@@ -108,14 +116,19 @@ struct Sim {
     counts: Arc<Counts>,
     fired: Fired,
     submitted: u64,
+    segment_bytes: u64,
+    compactor: Compactor,
 }
 
 impl Sim {
     fn new(seed: u64, lies: Lies) -> Self {
         let disk = FakeDisk::new(seed ^ 0x5EED);
         disk.behave(|behaviour| behaviour.lies = lies);
+        let mut random = Random::new(seed);
         Self {
-            random: Random::new(seed),
+            segment_bytes: if random.one_in(2) { 8 << 10 } else { 16 << 10 },
+            compactor: Compactor::default(),
+            random,
             disk,
             model: Model::default(),
             counts: Arc::default(),
@@ -164,7 +177,7 @@ impl Sim {
         let options = Options {
             bytes_max: 64 << 10,
             bulk_share_max: 0.1,
-            segment_bytes: 8 << 10,
+            segment_bytes: self.segment_bytes,
             record_bytes_max: 0,
             hot_bytes_max: 2000,
             readers_bytes_max: 1 << 20,
@@ -177,6 +190,7 @@ impl Sim {
 
     /// From the start of a process to its end, however it ends.
     fn life(&mut self) -> Check {
+        self.compactor = Compactor::default();
         let mut log = match self.open() {
             Ok(log) => log,
             Err(OpenError::Io { .. }) => {
@@ -188,12 +202,14 @@ impl Sim {
         self.adopt(&mut log)?;
         self.read_all(&log, 1)?;
         for _ in 0..self.random.below(40) {
-            match self.random.below(12) {
+            match self.random.below(17) {
                 0..=4 => self.append(&mut log)?,
                 5 => self.open_cursor(&mut log),
                 6 | 7 => self.advance(&mut log),
                 8 => log.sync_cursors(),
                 9 => log.tick(),
+                11 | 12 => self.settle_some(&mut log),
+                13..=15 => self.compact(&log),
                 10 => {
                     let from = 1 + self.random.below(self.model.newest() + 1);
                     self.read_all(&log, from)?;
@@ -231,10 +247,11 @@ impl Sim {
     /// No loss of power is damage.
     fn damage(&mut self) -> Check {
         let damage = std::mem::take(&mut *self.counts.damage.lock());
-        match damage
-            .iter()
-            .find(|kind| **kind != "cursor" || !self.model.unfinished_cursor)
-        {
+        match damage.iter().find(|kind| match **kind {
+            "cursor" => !self.model.unfinished_cursor,
+            "record" => !self.model.unfinished_compaction,
+            _ => true,
+        }) {
             Some(kind) => Err(format!("damage where there is none: {kind}")),
             None => Ok(()),
         }
@@ -258,6 +275,12 @@ impl Sim {
             if known.is_some_and(|known| position > known.max(self.model.floor)) {
                 return Err(format!("cursor {name} at {position}, beyond {known:?}"));
             }
+            let settled: BTreeSet<u64> = found.settled().into_iter().flatten().collect();
+            let known = self.model.settled.entry(name).or_default();
+            if let Some(number) = settled.difference(known).next() {
+                return Err(format!("cursor {name} has settled {number}, which nobody did"));
+            }
+            *known = settled;
             self.model.cursors.insert(name, position);
         }
         self.model.settle();
@@ -344,6 +367,58 @@ impl Sim {
         self.model.settle();
     }
 
+    /// A cursor settles records behind a gap, or all of them do.
+    fn settle_some(&mut self, log: &mut Log) {
+        let only = match self.random.below(6) {
+            chosen @ 0..3 => Some(CURSORS[chosen as usize]),
+            _ => None,
+        };
+        let head = log.shared().head();
+        let first = 2 + self.random.below(head + 1);
+        let last = head.min(first + self.random.below(60));
+        for name in CURSORS {
+            let Some(position) = self.model.cursors.get_mut(name) else {
+                continue;
+            };
+            let first = first.max(*position + 2);
+            if only.is_some_and(|only| only != name) || first > last {
+                continue;
+            }
+            let Ok(state) = log.cursor(name, Start::Head) else {
+                return;
+            };
+            state.settle(first..=last);
+            self.model.settled.entry(name).or_default().extend(first..=last);
+            *position = state.position.load(Ordering::Acquire);
+        }
+        self.model.settle();
+    }
+
+    fn compact(&mut self, log: &Log) {
+        let Model {
+            cursors,
+            settled,
+            certain,
+            ..
+        } = &self.model;
+        let is_settled = |number: &u64| {
+            let mut cursors = cursors.iter();
+            cursors
+                .all(|(name, position)| number <= position || settled.get(name).is_some_and(|all| all.contains(number)))
+        };
+        let gone: Vec<u64> = certain.keys().copied().filter(is_settled).collect();
+        self.model.compacted.extend(gone);
+        match self.compactor.run(log.cursors(), log.shared()) {
+            Ok(0) => {}
+            Ok(_) => self.fire("compacted"),
+            Err(_) => {
+                log.shared().fail("compaction");
+                self.model.unfinished_compaction = true;
+            }
+        }
+        self.model.unfinished_compaction |= !self.disk.is_powered();
+    }
+
     /// Reads everything from `from` on, from memory where it is there.
     fn read_all(&mut self, log: &Log, from: u64) -> Check {
         let shared = log.shared();
@@ -399,6 +474,7 @@ fn whatever_the_disk_does_nothing_acknowledged_is_lost() {
         "bit flipped",
         "bulk full",
         "closed",
+        "compacted",
         "create failed",
         "create without space",
         "directory sync failed",
@@ -410,6 +486,7 @@ fn whatever_the_disk_does_nothing_acknowledged_is_lost() {
         "poisoned",
         "power lost",
         "process killed",
+        "punch failed",
         "read failed",
         "read from disk",
         "read from memory",

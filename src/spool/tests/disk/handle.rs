@@ -102,6 +102,26 @@ impl File for Handle {
         Ok(true)
     }
 
+    /// Pages of zeros take none.
+    fn allocated(&self) -> io::Result<u64> {
+        let state = self.state()?;
+        let pages = state.contents[self.file].live.chunks(4096);
+        Ok(pages
+            .filter(|page| page.iter().any(|byte| *byte != 0))
+            .map(|page| page.len() as u64)
+            .sum())
+    }
+
+    fn punch(&self, offset: u64, len: u64) -> io::Result<()> {
+        let mut state = self.state()?;
+        if state.call("punch failed")? {
+            return Err(eio());
+        }
+        let (offset, bytes) = (offset as usize, vec![0; len as usize]);
+        state.write(self.file, Write::Bytes { offset, bytes });
+        state.after()
+    }
+
     fn truncate(&self, len: u64) -> io::Result<()> {
         let mut state = self.state()?;
         if state.call("truncate failed")? {

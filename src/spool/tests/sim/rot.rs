@@ -67,7 +67,8 @@ impl Sim {
         log.tick();
         let found: BTreeSet<u64> = records.iter().map(|record| record.sequence).collect();
         let wanted = self.model.certain.range(self.model.floor + 1..);
-        let lost: Vec<_> = wanted.filter(|(sequence, _)| !found.contains(sequence)).collect();
+        let is_lost = |sequence: &u64| !found.contains(sequence) && !self.model.compacted.contains(sequence);
+        let lost: Vec<_> = wanted.filter(|(sequence, _)| is_lost(sequence)).collect();
         if !lost.is_empty() && self.counts.damage.lock().is_empty() {
             return Err(format!("{} records are lost, and nothing is counted", lost.len()));
         }

@@ -1,0 +1,249 @@
+//! Gives space back that is held by a few records that are still wanted.
+//!
+//! A segment is deleted once every cursor has passed it. Where one record waits for long, what was settled around it would stay with it. So in
+//! a segment of which little is wanted, each run of records that every cursor has settled is made one filler, and the pages in it are given back
+//! to the file system (a hole is punched). The wanted records stay where they are, and it needs no room.
+//!
+//! First the fillers are made durable, then the holes. A reader that stands within a run meanwhile may see anything: segments have a generation,
+//! odd while one is compacted, by which readers know that what they took for damage is none. A loss of power that tears a filler's header within a
+//! sector costs a false alarm: one settled record counts as damaged.
+
+use std::{collections::HashMap, io, ops::RangeInclusive, sync::Arc};
+
+use super::{
+    Class,
+    cursors::{Cursors, PathError},
+    file_system::{File, PAGE_BYTES, is_full},
+    scan::{Found, Payload, Scan},
+    segment::{BATCH_HEADER_LEN, DATA_START, FRAME_HEADER_LEN, encode_filler},
+    shared::{Segment, Shared},
+};
+
+/// A segment is compacted when so few of its records are wanted: one in so many.
+const WANTED_ONE_IN: u64 = 4;
+/// And again when only one in so many of those is.
+const AGAIN_ONE_IN: u64 = 2;
+/// Segments at a time, and when the log has no room.
+const SEGMENTS_MAX: usize = 1;
+const SEGMENTS_MAX_WITHOUT_ROOM: usize = 8;
+/// A filler's header stays within one.
+const SECTOR_BYTES: u64 = 512;
+
+/// What compacting a segment made of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Compacted {
+    pub disk_bytes: u64,
+    pub records: u64,
+    pub bulk_bytes: u64,
+}
+
+/// What was compacted in this life.
+#[derive(Default)]
+pub(super) struct Compactor {
+    /// How many records of a segment were wanted when it was compacted.
+    wanted: HashMap<u64, u64>,
+    /// The file system cannot do it.
+    is_unsupported: bool,
+}
+
+/// Bytes that become one filler.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    start: u64,
+    end: u64,
+}
+
+impl Run {
+    /// The whole pages behind the filler's header.
+    fn pages(self) -> Option<(u64, u64)> {
+        let start = (self.start + FRAME_HEADER_LEN as u64).next_multiple_of(PAGE_BYTES);
+        let end = self.end / PAGE_BYTES * PAGE_BYTES;
+        (start < end).then(|| (start, end - start))
+    }
+}
+
+impl Compactor {
+    /// Looks for segments of which little is wanted, and compacts some of them; returns how many.
+    pub(super) fn run(&mut self, cursors: &Cursors, shared: &Shared) -> Result<usize, PathError> {
+        if self.is_unsupported {
+            return Ok(0);
+        }
+        // Without anything settled behind a gap segments are deleted as they are passed.
+        let Some(unsettled) = cursors.unsettled() else {
+            return Ok(0);
+        };
+        let segments = shared.sealed_segments();
+        self.wanted
+            .retain(|id, _| segments.iter().any(|segment| segment.id == *id));
+        let max = match shared.has_room() {
+            true => SEGMENTS_MAX,
+            false => SEGMENTS_MAX_WITHOUT_ROOM,
+        };
+        let mut looked_at = 0;
+        for segment in segments {
+            let wanted = wanted(&unsettled, &segment);
+            let is_small = segment.disk_bytes < DATA_START + 2 * PAGE_BYTES;
+            let is_new = self
+                .wanted
+                .get(&segment.id)
+                .is_none_or(|before| wanted < *before && wanted * AGAIN_ONE_IN <= *before);
+            // One of which nothing is wanted is about to be deleted, or behind one that is not.
+            if looked_at == max || is_small || !is_new || wanted * WANTED_ONE_IN > segment.records {
+                continue;
+            }
+            let path = shared.segments_dir.join(segment.file_name());
+            let failed = |error| (path.clone(), error);
+            let file = match shared.fs.open(&path) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(failed(error)),
+            };
+            looked_at += 1;
+            self.wanted.insert(segment.id, wanted);
+            shared.begin_compaction(segment.id);
+            let result = compact(&file, &segment, &unsettled);
+            shared.end_compaction(segment.id, result.as_ref().ok().copied().flatten());
+            match result {
+                Ok(Some(compacted)) => tracing::info!(
+                    path = %path.display(),
+                    records = wanted,
+                    bytes = compacted.disk_bytes,
+                    before = segment.disk_bytes,
+                    "of a segment only what is still wanted is kept"
+                ),
+                Ok(None) => {}
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+                    self.is_unsupported = true;
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the file system cannot punch holes: a record that waits for long holds all of its segment"
+                    );
+                    return Ok(0);
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        Ok(looked_at)
+    }
+}
+
+/// How many numbers of a segment are in ranges that rise.
+fn wanted(unsettled: &[RangeInclusive<u64>], segment: &Segment) -> u64 {
+    let at = unsettled.partition_point(|range| *range.end() < segment.first_sequence);
+    let within = unsettled[at..]
+        .iter()
+        .take_while(|range| *range.start() <= segment.last_sequence);
+    within
+        .map(|range| (*range.end()).min(segment.last_sequence) + 1 - (*range.start()).max(segment.first_sequence))
+        .sum()
+}
+
+/// `None`: there is no room to do it.
+fn compact(
+    file: &Arc<dyn File>,
+    segment: &Segment,
+    unsettled: &[RangeInclusive<u64>],
+) -> io::Result<Option<Compacted>> {
+    let (runs, mut compacted) = runs(file, segment, unsettled)?;
+    for run in &runs {
+        let filler = encode_filler(segment.seed(), run.start, run.end - run.start);
+        let mut before = [0; FRAME_HEADER_LEN];
+        file.pread(run.start, &mut before)?;
+        match file.pwrite(run.start, &filler) {
+            Err(error) if is_full(&error) => {
+                file.pwrite(run.start, &before)?;
+                return Ok(None);
+            }
+            result => result?,
+        }
+    }
+    // A full disk is known before the sync.
+    file.sync_data().map_err(io::Error::other)?;
+    for run in runs {
+        let Some((offset, len)) = run.pages() else { continue };
+        match file.punch(offset, len) {
+            Err(error) if is_full(&error) => {}
+            result => {
+                result?;
+                compacted.disk_bytes -= len;
+            }
+        }
+    }
+    file.sync_data().map_err(io::Error::other)?;
+    Ok(Some(compacted))
+}
+
+/// The runs of settled records that are worth a filler, and what the segment is without them.
+fn runs(
+    file: &Arc<dyn File>,
+    segment: &Segment,
+    unsettled: &[RangeInclusive<u64>],
+) -> io::Result<(Vec<Run>, Compacted)> {
+    let mut compacted = Compacted {
+        disk_bytes: segment.end,
+        records: 0,
+        bulk_bytes: 0,
+    };
+    let mut runs = Runs::default();
+    let mut end = DATA_START;
+    let mut scan = Scan::new(file.clone(), segment.seed(), DATA_START, segment.end);
+    while let Some(found) = scan.next(|_| Payload::Skipped)? {
+        let offset = match &found {
+            Found::Frame { offset, .. } | Found::Batch { offset, .. } => *offset,
+            Found::Hole(hole) => hole.offset,
+        };
+        if offset > end {
+            // What lies between is a filler.
+            runs.extend(end, offset);
+        }
+        match found {
+            Found::Frame { header, .. } => {
+                end = offset + header.frame_len();
+                let at = unsettled.partition_point(|range| *range.end() < header.sequence);
+                if unsettled.get(at).is_some_and(|range| range.contains(&header.sequence)) {
+                    runs.close();
+                    compacted.records += 1;
+                    if header.class == Class::Bulk {
+                        compacted.bulk_bytes += header.frame_len();
+                    }
+                } else {
+                    runs.extend(offset, end);
+                }
+            }
+            // It belongs to what follows, whatever that is.
+            Found::Batch { .. } => end = offset + BATCH_HEADER_LEN as u64,
+            Found::Hole(hole) => {
+                runs.close();
+                end = hole.offset + hole.len;
+            }
+        }
+    }
+    runs.close();
+    Ok((runs.closed, compacted))
+}
+
+/// Runs, as they are found.
+#[derive(Default)]
+struct Runs {
+    closed: Vec<Run>,
+    open: Option<Run>,
+}
+
+impl Runs {
+    /// What stands from `start` to `end` is not wanted.
+    fn extend(&mut self, start: u64, end: u64) {
+        match &mut self.open {
+            Some(run) => run.end = end,
+            None if start % SECTOR_BYTES + FRAME_HEADER_LEN as u64 <= SECTOR_BYTES => {
+                self.open = Some(Run { start, end });
+            }
+            None => {}
+        }
+    }
+
+    /// What comes next is wanted, or not known.
+    fn close(&mut self) {
+        let run = self.open.take().filter(|run| run.pages().is_some());
+        self.closed.extend(run);
+    }
+}

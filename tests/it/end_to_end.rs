@@ -8,6 +8,7 @@ mod rabbitmq_faults;
 mod reorder;
 mod rolls;
 mod stalls;
+mod standing;
 mod topics;
 
 use std::time::Duration;

@@ -119,6 +119,7 @@ fn what_dev_puts_down_is_its_users_alone_without_any_umask() {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "what was not tried is said")]
 fn what_others_can_read_is_warned_of_and_left_as_it_is() {
     let mut setup = open_setup();
     let mut forebay = setup.start();
@@ -127,6 +128,13 @@ fn what_others_can_read_is_warned_of_and_left_as_it_is() {
     let (config, spool) = (setup.config(), setup.spool().to_owned());
     let of_config = "every user of this machine can read it, and it holds secrets (endpoints.acme.secrets)";
     let of_spool = "spool.dir: every user of this machine can read";
+    // Below a directory that only its user enters nothing is read by others.
+    let is_entered = std::env::temp_dir().ancestors().all(|dir| mode(dir) & 0o001 != 0);
+    if !is_entered {
+        eprintln!(
+            "not tried: the directory for temporary files is one that others do not enter, so there is nothing to warn of"
+        );
+    }
 
     // As an earlier version left them, and as a volume of Kubernetes is.
     for (config_mode, dirs, files, config_said, spool_said) in [
@@ -140,8 +148,16 @@ fn what_others_can_read_is_warned_of_and_left_as_it_is() {
             chmod(&path, if path.is_dir() { dirs } else { files });
         }
         let said = check(&setup);
-        assert_eq!(said.contains(of_config), config_said, "{config_mode:o}: {said}");
-        assert_eq!(said.contains(of_spool), spool_said, "{dirs:o} {files:o}: {said}");
+        assert_eq!(
+            said.contains(of_config),
+            config_said && is_entered,
+            "{config_mode:o}: {said}"
+        );
+        assert_eq!(
+            said.contains(of_spool),
+            spool_said && is_entered,
+            "{dirs:o} {files:o}: {said}"
+        );
         assert!(!said.contains(SECRET), "{said}");
     }
 
@@ -156,8 +172,8 @@ fn what_others_can_read_is_warned_of_and_left_as_it_is() {
         let mut forebay = setup.start();
         assert_eq!((mode(&segments), mode(&segment)), (dir, file));
         let said = forebay.log();
-        assert!(said.contains(of_config), "{said}");
-        assert_eq!(said.contains(of_spool), file & 0o004 != 0, "{said}");
+        assert_eq!(said.contains(of_config), is_entered, "{said}");
+        assert_eq!(said.contains(of_spool), is_entered && file & 0o004 != 0, "{said}");
         assert!(forebay.terminate(SOON).success(), "{}", forebay.log());
     }
 }

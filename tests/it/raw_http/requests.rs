@@ -105,7 +105,9 @@ pub fn case(rng: &mut Rng, seed: u64, number: u64) -> Case {
         case.bytes.extend_from_slice(&request);
     }
     if rng.one_in(3) {
-        let mut cuts: Vec<usize> = (0..1 + rng.below(12)).map(|_| rng.below(case.bytes.len())).collect();
+        let mut cuts: Vec<usize> = (0..1 + rng.below(12))
+            .map(|_| rng.below(case.bytes.len() + 1))
+            .collect();
         cuts.sort_unstable();
         case.cuts = cuts;
     }
@@ -237,6 +239,9 @@ fn ambiguous(rng: &mut Rng, mark: &str, hidden: &str) -> Vec<u8> {
 }
 
 fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    if bytes.is_empty() {
+        return;
+    }
     let at = rng.below(bytes.len());
     let end = (at + 1 + rng.below(40)).min(bytes.len());
     match rng.below(8) {

@@ -39,6 +39,7 @@ use crate::{
     dispatch::{Broker, DeadLetters, Dispatcher},
     ingress,
     lifecycle::{Lifecycle, Phase},
+    provider::{KIND_OTHER, KINDS},
     sink::{
         AnySink, Certificates,
         kafka::{self, KafkaMetrics, KafkaSink},
@@ -355,6 +356,25 @@ fn dispatchers(
             metrics.clone(),
         );
         dispatchers.push(dispatcher.traced(traces.clone(), broker(config, route)));
+    }
+    for endpoint in &config.endpoints {
+        for kind in KINDS.into_iter().chain([KIND_OTHER]) {
+            metrics
+                .unrouted
+                .with_label_values(&[endpoint.name.as_str(), kind])
+                .inc_by(0);
+        }
+    }
+    if let Some(unrouted) = &config.unrouted {
+        dispatchers.push(Dispatcher::new(
+            unrouted,
+            replica.clone(),
+            AnySink::Unrouted,
+            spool.cursor(&unrouted.name, unrouted.start)?,
+            spool.clone(),
+            dead_letters.clone(),
+            metrics.clone(),
+        ));
     }
     Ok(dispatchers)
 }

@@ -194,6 +194,11 @@ ROWS = [
         graph("Bad signatures", 12, "reqps", "`wrong`: a secret was changed on one side, or somebody tries. `missing`: not from the provider.",
               [(rate("forebay_signature_failures_total", by=ENDPOINT, labels="endpoint, reason"), "{{endpoint}} {{reason}}")],
               runbook="ForebaySecretWrong"),
+        graph("Limits in use", 12, "percentunit", "How much of each limit is in use. At 1 somebody is refused, or a connection closed.",
+              [(f"max by (limit) (forebay_limit_used{{{BY}}} / forebay_limit_max{{{BY}}})", "{{limit}}")],
+              thresholds=steps((None, GREEN), (0.8, ORANGE), (1, RED)), runbook="ForebayLimitNear"),
+        graph("Connections closed by Forebay", 12, "cps", "By why. `made_room`: at a limit the one that never carried a verified request, and was idle for longest, went.",
+              [(rate("forebay_connections_closed_total", labels="server, reason"), "{{server}}: {{reason}}")]),
     ]),
     ("On disk", [
         graph("Size of the spool", 8, "bytes", "What it takes, what it may take, and what it would take in 4 hours at this pace, up to half as much again.",
@@ -240,6 +245,8 @@ ROWS = [
               runbook="ForebayDeadLetters"),
         graph("In flight", 12, "none", "Handed to the broker and not yet confirmed.",
               [(f"sum by (route) (forebay_in_flight_records{{{ROUTE}}})", "{{route}}")]),
+        graph("No route wants", 24, "eps", "Events that were taken in and are published nowhere, by kind. They are kept among the dead letters of `unrouted`.",
+              [(rate("forebay_unrouted_total", labels="endpoint, kind"), "{{endpoint}}: {{kind}}")], runbook="ForebayUnrouted"),
     ]),
     ("How long each step takes", [
         graph("Every step, 99 in 100 are faster", 12, "s", "From the request to the answer (the fsync is a part of it), and from there to the broker's confirmation.",

@@ -4,14 +4,12 @@ use std::{sync::Arc, time::UNIX_EPOCH};
 
 use super::{BuildError, observe::SpoolMetrics, replica};
 use crate::{
-    config::Config,
+    config::{Config, KeepDeadLetters, UNROUTED},
     dispatch::DeadLetters,
     spool::{self, OpenError, Spool, Start},
     telemetry::Metrics,
 };
 
-/// The dead letters of each route may take this much of the disk beside `spool.bytes_max`.
-const DEAD_LETTERS_BYTES_MAX: u64 = 256 << 20;
 /// Small, so that the first dead letter needs little room; a large one gets a segment of its own.
 const DEAD_LETTERS_SEGMENT_BYTES: u64 = 256 << 10;
 /// Newest records kept in memory for the routes.
@@ -39,7 +37,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
         dir: config.spool.dir.join("dead-letters"),
         replica,
         numbers_from,
-        bytes_max: DEAD_LETTERS_BYTES_MAX,
+        bytes_max: KeepDeadLetters::default().bytes_max,
         bulk_share_max: 1.0,
         segment_bytes: DEAD_LETTERS_SEGMENT_BYTES,
         // Whatever the log takes, with its reason.
@@ -48,8 +46,10 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
         readers_bytes_max: READERS_BYTES_MAX,
     };
     let observer = || Arc::new(SpoolMetrics::new(metrics.clone()));
+    let routes = config.routes.iter().chain(&config.unrouted);
+    let keep = routes.map(|route| (route.name.clone(), route.dead_letters)).collect();
     let spool = Spool::open(options, observer())?;
-    Ok((spool, DeadLetters::open(dead_letters, observer())?))
+    Ok((spool, DeadLetters::open(dead_letters, keep, observer())?))
 }
 
 /// What the reorder windows of all routes may hold: a window that is not full must not keep the log from being read, or it never lets go.
@@ -64,12 +64,19 @@ fn reorder_bytes_max(config: &Config) -> usize {
 /// route has.
 pub(super) fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildError> {
     for name in spool.cursors() {
-        if config.routes.iter().any(|route| route.name == name) {
+        if config
+            .routes
+            .iter()
+            .chain(&config.unrouted)
+            .any(|route| route.name == name)
+        {
             continue;
         }
         let position = spool.cursor(&name, Start::Oldest)?.position();
         if config.spool.abandon_routes.contains(&name) {
             tracing::warn!(route = name, "giving up what the abandoned route has not published");
+        } else if name == UNROUTED {
+            tracing::info!("every event is some route's now");
         } else if spool.backlog(position).records == 0 {
             tracing::info!(
                 route = name,

@@ -118,6 +118,12 @@ fn summary(config: &Config) -> String {
         SinkKind::RabbitMq(rabbitmq) => format!("sink      {}: RabbitMQ, exchange {}", sink.name, rabbitmq.exchange),
     }));
     lines.extend(config.routes.iter().map(route));
+    if let Some(unrouted) = &config.unrouted {
+        lines.push(format!(
+            "route     {}: what no other wants, to its dead letters",
+            unrouted.name
+        ));
+    }
     lines.join("\n")
 }
 

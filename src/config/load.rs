@@ -88,7 +88,7 @@ impl Loader<'_> {
         let tracing = self.tracing(root.table("tracing"));
         let endpoints = self.endpoints(&mut root);
         let sinks = self.sinks(&mut root);
-        let routes = self.routes(&mut root, &endpoints, &sinks);
+        let (routes, unrouted) = self.routes(&mut root, &endpoints, &sinks);
         root.finish();
         for name in spool
             .abandon_routes
@@ -106,6 +106,7 @@ impl Loader<'_> {
             endpoints: endpoints.into_iter().filter_map(|named| named.value).collect(),
             sinks: sinks.into_iter().filter_map(|named| named.value?.sink).collect(),
             routes,
+            unrouted,
             warnings: Vec::new(),
         };
         self.relations(&config);

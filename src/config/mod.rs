@@ -46,6 +46,8 @@ pub struct Config {
     pub endpoints: Vec<Endpoint>,
     pub sinks: Vec<Sink>,
     pub routes: Vec<Route>,
+    /// What no route wants, where that may be something; the route that it becomes has no sink.
+    pub unrouted: Option<Route>,
     /// What is allowed and probably not meant.
     pub warnings: Vec<String>,
 }
@@ -301,6 +303,36 @@ pub struct Route {
     /// Events held back: over it, the one that waits longest goes out.
     pub reorder_records_max: usize,
     pub reorder_bytes_max: usize,
+    pub dead_letters: KeepDeadLetters,
+}
+
+impl Route {
+    /// The route of what none of `others` wants, where none is configured: it has no sink, and its events become dead letters, the oldest of
+    /// which make room for the newest.
+    pub fn unrouted(others: Vec<Match>) -> Self {
+        Self {
+            name: UNROUTED.to_owned(),
+            sink: String::new(),
+            matches: Match {
+                except: others,
+                ..Match::default()
+            },
+            topic: None,
+            unknown_topic: UnknownTopic::Hold,
+            mode: Mode::Structured,
+            payload: Payload::Normalized,
+            start: Start::Head,
+            in_flight_records_max: 1,
+            in_flight_bytes_max: 1,
+            reorder_window: None,
+            reorder_records_max: 1,
+            reorder_bytes_max: 1,
+            dead_letters: KeepDeadLetters {
+                when_full: WhenFull::DropOldest,
+                ..KeepDeadLetters::default()
+            },
+        }
+    }
 }
 
 /// Which events a route wants: all of these conditions, each of which is met when it is empty.
@@ -310,6 +342,41 @@ pub struct Match {
     pub not_kinds: Vec<String>,
     pub endpoints: Vec<String>,
     pub not_endpoints: Vec<String>,
+    /// None of these.
+    pub except: Vec<Match>,
+}
+
+/// The route of what no other wants. Where it is not configured, its events are kept among the dead letters.
+pub const UNROUTED: &str = "unrouted";
+
+/// What becomes of a dead letter for which there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenFull {
+    /// It waits for some.
+    Hold,
+    /// The oldest ones go for it.
+    DropOldest,
+}
+
+/// How the dead letters of a route are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeepDeadLetters {
+    /// What they may take of the disk.
+    pub bytes_max: u64,
+    pub when_full: WhenFull,
+}
+
+impl KeepDeadLetters {
+    const BYTES_MAX: u64 = 256 << 20;
+}
+
+impl Default for KeepDeadLetters {
+    fn default() -> Self {
+        Self {
+            bytes_max: Self::BYTES_MAX,
+            when_full: WhenFull::Hold,
+        }
+    }
 }
 
 /// A topic with placeholders: `{provider}`, `{endpoint}`, `{account}`, `{kind}`, `{event}`.
@@ -336,6 +403,7 @@ impl Match {
             && !among(&self.not_kinds, kind)
             && (self.endpoints.is_empty() || among(&self.endpoints, endpoint))
             && !among(&self.not_endpoints, endpoint)
+            && !self.except.iter().any(|other| other.accepts(kind, endpoint))
     }
 }
 

@@ -1,11 +1,11 @@
 //! `[routes.<name>]`, and the two that are there when the configuration has none.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use config::Value;
 
 use super::{
-    Endpoint, Match, Part, Route, Shown, Template, UnknownTopic,
+    Endpoint, KeepDeadLetters, Match, Part, Route, Shown, Template, UNROUTED, UnknownTopic, WhenFull,
     load::{Loader, Named},
     sinks::{Broker, Declared},
     table::{Table, closest},
@@ -20,6 +20,23 @@ use crate::{
 const MIB: u64 = 1024 * 1024;
 const IN_FLIGHT_RECORDS_MAX: u64 = 10_000;
 const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
+/// What a route that discards has no use for.
+const OF_PUBLISHING: [&str; 14] = [
+    "sink",
+    "topic",
+    "unknown_topic",
+    "topic_fallback",
+    "mode",
+    "payload",
+    "start",
+    "in_flight_records_max",
+    "in_flight_bytes_max",
+    "reorder_window",
+    "reorder_records_max",
+    "reorder_bytes_max",
+    "dead_letters_bytes_max",
+    "dead_letters_full",
+];
 const REORDER_WINDOW_MAX: Duration = Duration::from_secs(60);
 const REORDER_RECORDS_MAX: u64 = 10_000;
 const REORDER_BYTES_MAX: u64 = 64 * MIB;
@@ -30,9 +47,25 @@ impl Loader<'_> {
         root: &mut Table<'_>,
         endpoints: &[Named<Endpoint>],
         sinks: &[Named<Declared>],
-    ) -> Vec<Route> {
+    ) -> (Vec<Route>, Option<Route>) {
         let mut warnings = Vec::new();
+        let mut discarded = Vec::new();
         let routes = self.named(root, "routes", |_, name, mut table| {
+            if table.take_or("discard", false, values::flag) {
+                discarded.push(matches(&mut table, endpoints, &mut warnings));
+                // So that one can be discarded for a while.
+                for name in OF_PUBLISHING {
+                    table.take(name, |_| Ok(()));
+                }
+                table.finish();
+                return None;
+            }
+            if name == UNROUTED && table.has("match") {
+                table.problem(
+                    "match",
+                    "this route is for what no other wants, and has none; remove it, or rename the route",
+                );
+            }
             let sink = sink(&mut table, sinks);
             let matches = matches(&mut table, endpoints, &mut warnings);
             let broker = broker(sink.as_deref(), sinks);
@@ -63,6 +96,7 @@ impl Loader<'_> {
             let reorder_records_max = table.take_or("reorder_records_max", REORDER_RECORDS_MAX, records);
             let bytes = values::size(1024..=1024 * MIB);
             let reorder_bytes_max = table.take_or("reorder_bytes_max", REORDER_BYTES_MAX, bytes);
+            let dead_letters = dead_letters(&mut table);
             table.finish();
             Some(Route {
                 name: name.to_owned(),
@@ -78,18 +112,75 @@ impl Loader<'_> {
                 reorder_window: (!reorder_window.is_zero()).then_some(reorder_window),
                 reorder_records_max: reorder_records_max as usize,
                 reorder_bytes_max: reorder_bytes_max as usize,
+                dead_letters,
             })
         });
         self.warnings.extend(warnings);
-        match (routes.as_slice(), sinks) {
+        let mut routes = match (routes.as_slice(), sinks) {
             ([], [only]) => defaults(&only.name, broker(Some(&only.name), sinks)),
+
             ([], [_, _, ..]) => {
                 let text = "missing: with more than one sink, [routes.<name>] must say which events go where";
                 self.found.add(self.file, "routes", text);
                 Vec::new()
             }
             _ => routes.into_iter().filter_map(|named| named.value).collect(),
+        };
+        let others: Vec<Match> = (routes.iter().filter(|route| route.name != UNROUTED))
+            .map(|route| route.matches.clone())
+            .chain(discarded)
+            .collect();
+        if let Some(unrouted) = routes.iter_mut().find(|route| route.name == UNROUTED) {
+            unrouted.matches.except = others;
+            return (routes, None);
         }
+        let gaps = gaps(&others, endpoints);
+        self.warnings.extend(gaps.iter().map(|(endpoint, kinds)| {
+            format!(
+                "no route wants these of endpoint {endpoint}: {}. They are kept among the dead letters of {UNROUTED:?}: add them to a route, or say \
+                 that it is meant by a route with `discard = true`",
+                kinds.join(", ")
+            )
+        }));
+        let unrouted = (!gaps.is_empty()).then(|| Route::unrouted(others));
+        (routes, unrouted)
+    }
+}
+
+/// Which kinds of which endpoints none of `routes` wants.
+fn gaps<'e>(routes: &[Match], endpoints: &'e [Named<Endpoint>]) -> Vec<(&'e str, Vec<String>)> {
+    // A kind that no provider has yet.
+    const NEW: &str = "";
+    let named = routes
+        .iter()
+        .flat_map(|route| route.kinds.iter().chain(&route.not_kinds));
+    let known: BTreeSet<&str> = named.map(String::as_str).chain(KINDS).collect();
+    let kinds: Vec<&str> = known.into_iter().chain([NEW]).collect();
+    let mut gaps = Vec::new();
+    for endpoint in endpoints {
+        let is_wanted = |kind: &&str| routes.iter().any(|route| route.accepts(kind, &endpoint.name));
+        let unwanted = kinds.iter().filter(|kind| !is_wanted(kind)).map(|kind| match *kind {
+            NEW => "kinds that are not known".to_owned(),
+            kind => kind.to_owned(),
+        });
+        let unwanted: Vec<String> = unwanted.collect();
+        if !unwanted.is_empty() {
+            gaps.push((endpoint.name.as_str(), unwanted));
+        }
+    }
+    gaps
+}
+
+fn dead_letters(table: &mut Table<'_>) -> KeepDeadLetters {
+    let usual = KeepDeadLetters::default();
+    let bytes = values::size(MIB..=1024 * 1024 * MIB);
+    KeepDeadLetters {
+        bytes_max: table.take_or("dead_letters_bytes_max", usual.bytes_max, bytes),
+        when_full: table.take_or(
+            "dead_letters_full",
+            usual.when_full,
+            values::word(&[("hold", WhenFull::Hold), ("drop_oldest", WhenFull::DropOldest)]),
+        ),
     }
 }
 
@@ -202,18 +293,17 @@ fn matches(route: &mut Table<'_>, endpoints: &[Named<Endpoint>], warnings: &mut 
         not_kinds: table.take_or("not_kinds", Vec::new(), kinds),
         endpoints: table.take_or("endpoints", Vec::new(), names),
         not_endpoints: table.take_or("not_endpoints", Vec::new(), names),
+        except: Vec::new(),
     };
     for (key, kind) in (matches.kinds.iter().map(|kind| ("kinds", kind)))
         .chain(matches.not_kinds.iter().map(|kind| ("not_kinds", kind)))
     {
         if !KINDS.contains(&kind.as_str()) {
-            let meant = closest(kind, KINDS.into_iter()).map(|meant| format!("; did you mean {meant:?}"));
-            let meant = meant.unwrap_or_default();
-            warnings.push(format!(
-                "{}: {:?} is no kind that a provider is known to send{meant}",
-                table.key(key),
-                Shown(kind)
-            ));
+            let text = format!("{:?} is no kind that a provider is known to send", Shown(kind));
+            match closest(kind, KINDS.into_iter()) {
+                Some(meant) => table.problem(key, format!("{text}; did you mean {meant:?}")),
+                None => warnings.push(format!("{}: {text}", table.key(key))),
+            }
         }
     }
     let none_left = |wanted: &[String], not: &[String]| !wanted.is_empty() && wanted.iter().all(|w| not.contains(w));
@@ -255,6 +345,7 @@ fn defaults(sink: &str, broker: Option<Broker>) -> Vec<Route> {
         reorder_window: None,
         reorder_records_max: REORDER_RECORDS_MAX as usize,
         reorder_bytes_max: REORDER_BYTES_MAX as usize,
+        dead_letters: KeepDeadLetters::default(),
     };
     let events = Match {
         not_kinds: thumbnail(),

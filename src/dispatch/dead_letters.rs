@@ -5,18 +5,31 @@ use std::{
     fs, io,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::future::select_all;
 use parking_lot::Mutex;
-use tokio::{sync::watch, task::spawn_blocking};
+use tokio::{
+    sync::watch,
+    task::spawn_blocking,
+    time::{Instant, sleep},
+};
 
 use super::DeadLetter;
-use crate::spool::{self, AppendError, Class, Observer, OpenError, Spool};
+use crate::{
+    config::{KeepDeadLetters, WhenFull},
+    spool::{self, AppendError, Class, Observer, OpenError, Spool, Start},
+};
 
 /// Below the directory of the dead letters, a directory for each route.
 const ROUTES_DIR: &str = "routes";
 const THREAD: &str = "forebay-dead";
+/// The cursor of what was dropped to make room.
+const DROPPED: &str = "dropped";
+/// So much of the limit at a time.
+const DROPPED_ONE_IN: u64 = 16;
+const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
 
 /// The dead letters of all routes. Clones share them.
 #[derive(Clone)]
@@ -27,6 +40,8 @@ pub struct DeadLetters {
 struct DeadLetterLogs {
     /// How each log is laid out; the directory is that of all.
     options: spool::Options,
+    /// Of the routes that there are.
+    keep: BTreeMap<String, KeepDeadLetters>,
     observer: Arc<dyn Observer>,
     logs: Mutex<BTreeMap<String, Spool>>,
     /// Of builds that kept those of all routes in one log; nothing is added to it.
@@ -53,24 +68,35 @@ pub struct RouteDeadLetters {
 }
 
 impl DeadLetters {
-    /// Opens the logs that there are in the directory of `options`, which say how one route's is laid out and limited.
+    /// Opens the logs that there are in the directory of `options`, which say how one route's is laid out and limited, unless `keep` has another
+    /// limit for it.
     ///
     /// # Errors
     ///
     /// A log cannot be opened.
-    pub fn open(options: spool::Options, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
+    pub fn open(
+        options: spool::Options,
+        keep: BTreeMap<String, KeepDeadLetters>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, OpenError> {
         let earlier = match Spool::exists(&options.dir) {
             true => Some(Spool::open_named(options.clone(), observer.clone(), THREAD)?),
             false => None,
         };
         let mut logs = BTreeMap::new();
         for (route, dir) in routes(&options.dir) {
-            let options = spool::Options { dir, ..options.clone() };
+            let bytes_max = keep.get(&route).map_or(options.bytes_max, |keep| keep.bytes_max);
+            let options = spool::Options {
+                dir,
+                bytes_max,
+                ..options.clone()
+            };
             logs.insert(route, Spool::open_named(options, observer.clone(), THREAD)?);
         }
         Ok(Self {
             shared: Arc::new(DeadLetterLogs {
                 options,
+                keep,
                 observer,
                 logs: Mutex::new(logs),
                 earlier,
@@ -80,10 +106,24 @@ impl DeadLetters {
         })
     }
 
-    /// Makes a dead letter durable in its route's log.
-    pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<(), AppendError> {
+    /// Makes a dead letter durable in its route's log; returns how many older ones went for it.
+    pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<u64, AppendError> {
         let log = self.log_for(&letter.route).await?;
-        log.append(letter.encode(), Class::Ordinary).await.map(|_| ())
+        let keep = self.shared.keep.get(&letter.route).copied().unwrap_or_default();
+        let record = letter.encode();
+        match log.append(record.clone(), Class::Ordinary).await {
+            Err(AppendError::Full) if keep.when_full == WhenFull::DropOldest => {}
+            result => return result.map(|_| 0),
+        }
+        let _dropping = self.shared.making.lock().await;
+        let mut dropped = 0;
+        for _ in 0..DROPPED_ONE_IN {
+            match log.append(record.clone(), Class::Ordinary).await {
+                Err(AppendError::Full) => dropped += drop_oldest(&log, keep.bytes_max / DROPPED_ONE_IN).await?,
+                result => return result.map(|_| dropped),
+            }
+        }
+        log.append(record, Class::Ordinary).await.map(|_| dropped)
     }
 
     /// The log of a route, if it has dead letters.
@@ -101,6 +141,7 @@ impl DeadLetters {
         }
         let options = spool::Options {
             dir: self.shared.options.dir.join(ROUTES_DIR).join(escape(route)),
+            bytes_max: (self.shared.keep.get(route)).map_or(self.shared.options.bytes_max, |keep| keep.bytes_max),
             ..self.shared.options.clone()
         };
         let observer = self.shared.observer.clone();
@@ -163,6 +204,24 @@ impl DeadLetters {
             log.close().await;
         }
     }
+}
+
+/// Deletes the oldest records of a log, as many as take about so many bytes; returns how many they were.
+async fn drop_oldest(log: &Spool, bytes: u64) -> Result<u64, AppendError> {
+    let opened = log.clone();
+    let cursor = spawn_blocking(move || opened.cursor(DROPPED, Start::Oldest)).await;
+    let cursor = cursor
+        .map_err(|_| AppendError::Closed)?
+        .map_err(|_| AppendError::Failed)?;
+    let before = log.backlog(cursor.position()).records;
+    cursor.advance(log.number_after(cursor.position(), bytes));
+    let dropped = before - log.backlog(cursor.position()).records;
+    // They go with the log's next tick.
+    let (until, bytes) = (Instant::now() + DROPPED_DEADLINE, log.state().bytes);
+    while log.state().bytes >= bytes && Instant::now() < until {
+        sleep(Duration::from_millis(50)).await;
+    }
+    Ok(dropped)
 }
 
 /// The routes that have a log below `dir`, and where it is.
@@ -232,7 +291,12 @@ mod tests {
     }
 
     fn open(dir: &Path) -> DeadLetters {
-        DeadLetters::open(options(dir), Arc::new(Quiet)).unwrap()
+        let keep = KeepDeadLetters {
+            bytes_max: 256 << 10,
+            when_full: WhenFull::DropOldest,
+        };
+        let keep = BTreeMap::from([("rolling".to_owned(), keep)]);
+        DeadLetters::open(options(dir), keep, Arc::new(Quiet)).unwrap()
     }
 
     fn letter(route: &str, bytes: usize) -> DeadLetter {
@@ -287,6 +351,20 @@ mod tests {
         while letters.keep(&letter("greedy", 30_000)).await.is_ok() {}
         assert_eq!(letters.keep(&letter("greedy", 30_000)).await, Err(AppendError::Full));
         letters.keep(&letter("modest", 30_000)).await.unwrap();
+        letters.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn where_the_oldest_ones_go_there_is_room_for_the_newest_and_they_are_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let letters = open(dir.path());
+        let mut dropped = 0;
+        for _ in 0..20 {
+            dropped += letters.keep(&letter("rolling", 30_000)).await.unwrap();
+        }
+        let kept = letters.kept().routes["rolling"].records;
+        assert!(dropped > 5 && kept >= 3, "{dropped} dropped, {kept} kept");
+        assert!(kept + dropped >= 20, "{dropped} dropped, {kept} kept");
         letters.close().await;
     }
 

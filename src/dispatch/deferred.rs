@@ -88,9 +88,11 @@ impl Deferred {
         true
     }
 
-    /// Looking ahead found a message that could go.
+    /// A message went out: if others were deferred before, looking ahead found it.
     pub(super) fn found(&mut self) {
-        self.spent = self.spent.saturating_sub(CREDIT_FOUND);
+        if self.records > 0 {
+            self.spent = self.spent.saturating_sub(CREDIT_FOUND);
+        }
     }
 
     /// [`LOOK_INTERVAL`] has passed.

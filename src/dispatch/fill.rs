@@ -11,7 +11,9 @@ use super::{
     window::Load,
 };
 use crate::{
+    config::UNROUTED,
     event::Event,
+    provider::kind_label,
     sink::{EnqueueError, Failure, Message, Place, Remedy, Sink},
     spool::Record,
 };
@@ -141,6 +143,10 @@ impl<S: Sink> Dispatcher<S> {
         if !self.plan.wants(&event) {
             self.pass(sequence);
             return Ok(());
+        }
+        if self.route == UNROUTED {
+            let labels = [&*event.endpoint, kind_label(&event.kind)];
+            self.metrics.all.unrouted.with_label_values(&labels).inc();
         }
         let bytes = record.bytes.len();
         self.window.hold(sequence, bytes, event.recorded.0);

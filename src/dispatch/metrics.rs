@@ -23,6 +23,7 @@ impl RouteMetrics {
             all.route_blocked.with_label_values(&[route, label]).set(0);
             all.publish_errors.with_label_values(&[route, label]).inc_by(0);
         }
+        all.dead_letters_dropped.with_label_values(&[route]).inc_by(0);
         for label in labels.dead_letters.iter().chain([&DEAD_LETTER]) {
             all.dead_letters.with_label_values(&[route, label]).inc_by(0);
         }

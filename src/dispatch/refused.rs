@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::{DeadLetter, Dispatcher, End, READ_BYTES_MAX, status::now_ms};
 use crate::{
+    config::UNROUTED,
     event::Event,
     sink::{Failure, Remedy, Sink},
     spool::{ReadError, Record},
@@ -112,7 +113,7 @@ impl<S: Sink> Dispatcher<S> {
             at_ms: now_ms(),
             record: record.bytes,
         };
-        self.dead_letters.keep(&letter).await.map_err(|error| Failure {
+        let dropped = self.dead_letters.keep(&letter).await.map_err(|error| Failure {
             remedy: Remedy::Hold,
             label: "dead_letters_full",
             text: format!(
@@ -120,13 +121,21 @@ impl<S: Sink> Dispatcher<S> {
                 letter.sequence
             ),
         })?;
-        tracing::warn!(
-            route = self.route,
-            sequence = letter.sequence,
-            reason = failure.label,
-            trace_id = trace_id(&letter.record),
-            "dead letter: {failure}"
-        );
+        if dropped > 0 {
+            tracing::warn!(route = self.route, dropped, "the oldest dead letters went to make room");
+            let dropped_total = &self.metrics.all.dead_letters_dropped;
+            dropped_total.with_label_values(&[self.route.as_str()]).inc_by(dropped);
+        }
+        // What no route wants was said at the start, and is counted by kind.
+        if self.route != UNROUTED {
+            tracing::warn!(
+                route = self.route,
+                sequence = letter.sequence,
+                reason = failure.label,
+                trace_id = trace_id(&letter.record),
+                "dead letter: {failure}"
+            );
+        }
         let labels = [self.route.as_str(), failure.label];
         self.metrics.all.dead_letters.with_label_values(&labels).inc();
         Ok(())

@@ -230,6 +230,7 @@ fn route() -> Route {
         reorder_window: None,
         reorder_records_max: 1000,
         reorder_bytes_max: 1 << 20,
+        dead_letters: crate::config::KeepDeadLetters::default(),
     }
 }
 
@@ -262,7 +263,8 @@ impl Bench {
         };
         Self {
             spool: Spool::open(options("log", 64 << 20), Arc::new(Quiet)).unwrap(),
-            dead_letters: DeadLetters::open(options("dead-letters", bytes_max), Arc::new(Quiet)).unwrap(),
+            dead_letters: DeadLetters::open(options("dead-letters", bytes_max), BTreeMap::new(), Arc::new(Quiet))
+                .unwrap(),
             dir,
             broker: Arc::default(),
             metrics: Metrics::new(),

@@ -12,7 +12,7 @@ use super::{RefusedRequests, answer::Refusal, other_accounts::OtherAccounts};
 use crate::{
     config::AllowList,
     event::Event,
-    provider::{KINDS, SignatureError, millicast::Receiver},
+    provider::{KIND_OTHER, KINDS, SignatureError, millicast::Receiver},
     telemetry::{Metrics, Seldom},
 };
 
@@ -21,7 +21,6 @@ const NONE: &str = "none";
 /// Every status code that a request is answered with; the label is one of these.
 const CODES: [u16; 10] = [200, 400, 403, 404, 405, 408, 413, 429, 500, 503];
 /// The label of all other kinds, for kinds come from the wire.
-const KIND_OTHER: &str = "other";
 /// An endpoint logs one refusal in this time, and counts the rest.
 const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 

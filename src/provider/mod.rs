@@ -21,6 +21,14 @@ pub const KINDS: [&str; 7] = [
     "viewerconnection",
 ];
 
+/// What a kind that is not among [`KINDS`] is called in metrics: what a sender names never becomes a label.
+pub const KIND_OTHER: &str = "other";
+
+/// The label of a kind in metrics.
+pub fn kind_label(kind: &str) -> &'static str {
+    KINDS.into_iter().find(|known| *known == kind).unwrap_or(KIND_OTHER)
+}
+
 /// A request's headers, whatever server read them.
 pub trait Headers {
     /// The value of the header `name` (in any case), if it is there exactly once.

@@ -1,9 +1,13 @@
-//! One type for a route's sink, whichever broker it talks to.
+//! One type for a route's sink, whichever broker it talks to, if it does.
 
-use super::{EnqueueError, Failure, Labels, Message, Place, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
+use super::{
+    EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink,
+};
 
-/// A sink of either broker.
+/// A sink of either broker, or none.
 pub enum AnySink {
+    /// Of the route of what no other wants.
+    Unrouted,
     Kafka(Box<KafkaSink>),
     RabbitMq(Box<RabbitMqSink>),
 }
@@ -11,6 +15,7 @@ pub enum AnySink {
 impl Sink for AnySink {
     async fn reopen(&mut self) -> Result<(), Failure> {
         match self {
+            Self::Unrouted => Ok(()),
             Self::Kafka(sink) => sink.reopen().await,
             Self::RabbitMq(sink) => sink.reopen().await,
         }
@@ -18,6 +23,7 @@ impl Sink for AnySink {
 
     fn place(&self, destination: &str, key: &str) -> Place {
         match self {
+            Self::Unrouted => Place { lane: 0, stream: 0 },
             Self::Kafka(sink) => sink.place(destination, key),
             Self::RabbitMq(sink) => sink.place(destination, key),
         }
@@ -25,6 +31,7 @@ impl Sink for AnySink {
 
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
         match self {
+            Self::Unrouted => Err(EnqueueError::Failed(unrouted())),
             Self::Kafka(sink) => sink.enqueue(message),
             Self::RabbitMq(sink) => sink.enqueue(message),
         }
@@ -32,6 +39,7 @@ impl Sink for AnySink {
 
     async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
         match self {
+            Self::Unrouted => std::future::pending().await,
             Self::Kafka(sink) => sink.settle(settled).await,
             Self::RabbitMq(sink) => sink.settle(settled).await,
         }
@@ -39,6 +47,7 @@ impl Sink for AnySink {
 
     fn trouble(&self) -> Option<Failure> {
         match self {
+            Self::Unrouted => None,
             Self::Kafka(sink) => sink.trouble(),
             Self::RabbitMq(sink) => sink.trouble(),
         }
@@ -46,8 +55,24 @@ impl Sink for AnySink {
 
     fn labels(&self) -> Labels {
         match self {
+            Self::Unrouted => Labels {
+                failures: &[],
+                dead_letters: &[UNROUTED],
+            },
             Self::Kafka(sink) => sink.labels(),
             Self::RabbitMq(sink) => sink.labels(),
         }
+    }
+}
+
+const UNROUTED: &str = "unrouted";
+
+/// What is wrong with every message of the route without a sink.
+fn unrouted() -> Failure {
+    Failure {
+        remedy: Remedy::SetAside,
+        label: UNROUTED,
+        text: "no route wants it: see `match` of the routes, or say by a route with `discard = true` that it is meant"
+            .into(),
     }
 }

@@ -65,6 +65,8 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     pub dead_letters_kept: IntGaugeVec,
     pub dead_letters_bytes: IntGaugeVec,
+    pub dead_letters_dropped: IntCounterVec,
+    pub unrouted: IntCounterVec,
     pub spans: IntCounterVec,
     log_lines_dropped: IntCounter,
 }
@@ -265,6 +267,12 @@ impl Metrics {
                 "Bytes of disk that the dead letters of the route take.",
                 &["route"],
             ),
+            dead_letters_dropped: r.counters(
+                "dead_letters_dropped_total",
+                "Dead letters that went to make room for newer ones.",
+                &["route"],
+            ),
+            unrouted: r.counters("unrouted_total", "Events that no route wants.", &["endpoint", "kind"]),
             spans: r.counters("spans_total", "Spans that ended, by what became of them.", &["outcome"]),
             log_lines_dropped: r.counter(
                 "log_lines_dropped_total",

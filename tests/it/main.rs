@@ -39,4 +39,5 @@ mod systemd;
 mod tidy;
 mod told;
 mod traces;
+mod unrouted;
 mod verify;

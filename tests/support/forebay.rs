@@ -59,6 +59,10 @@ pub fn kafka_route(name: &str, brokers: &str, topic: &str) -> String {
         type = "kafka"
         brokers = {brokers:?}
 
+        [routes.no_pictures]
+        discard = true
+        match = {{ kinds = ["thumbnail"] }}
+
         [routes.{name}]
         sink = "main"
         match = {{ not_kinds = ["thumbnail"] }}
@@ -76,6 +80,10 @@ pub fn rabbitmq_route(name: &str, uris: &[String], partitions: usize) -> String 
         uri = {uris:?}
         exchange = "{EXCHANGE}"
         partitions = {partitions}
+
+        [routes.no_pictures_to_rabbit]
+        discard = true
+        match = {{ kinds = ["thumbnail"] }}
 
         [routes.{name}]
         sink = "rabbit"

@@ -370,13 +370,57 @@ fn files_that_cannot_be_read_are_one_problem() {
 #[test]
 fn what_is_allowed_and_probably_not_meant_is_a_warning() {
     let text = with(
-        "[sinks.spare]\ntype = \"kafka\"\nbrokers = [\"b\"]\n[routes.a]\nsink = \"main\"\ntopic = \"t\"\nmatch = { kinds = [\"feed\"] }",
+        "[sinks.spare]\ntype = \"kafka\"\nbrokers = [\"b\"]\n[routes.a]\nsink = \"main\"\ntopic = \"t\"\nmatch = { kinds = [\"party\"] }\n[routes.b]\nsink = \"main\"\ntopic = \"t\"\nmatch = { not_kinds = [\"party\", \"media\"] }",
     );
+    let config = load(&text, &[]).unwrap();
     assert_eq!(
-        load(&text, &[]).unwrap().warnings,
+        config.warnings,
         [
-            r#"routes.a.match.kinds: "feed" is no kind that a provider is known to send; did you mean "feeds""#,
+            r#"routes.a.match.kinds: "party" is no kind that a provider is known to send"#,
+            r#"routes.b.match.not_kinds: "party" is no kind that a provider is known to send"#,
+            "no route wants these of endpoint acme: media. They are kept among the dead letters of \"unrouted\": add them to a route, or say that it is \
+             meant by a route with `discard = true`",
             "sinks.spare: no route uses it",
         ]
+    );
+    let unrouted = config.unrouted.unwrap();
+    assert!(unrouted.matches.accepts("media", "acme"));
+    assert!(!unrouted.matches.accepts("party", "acme") && !unrouted.matches.accepts("feeds", "acme"));
+}
+
+#[test]
+fn what_is_discarded_on_purpose_is_no_gap_and_an_own_route_takes_the_rest() {
+    let with_routes = |routes: &str| load(&with(routes), &[]).unwrap();
+    let config = with_routes(
+        "[routes.a]\ntopic = \"t\"\nmatch = { kinds = [\"feeds\"] }\n[routes.b]\ndiscard = true\ntopic = \"t\"\nmatch = { not_kinds = [\"feeds\"] }",
+    );
+    assert_eq!(
+        (config.warnings.len(), config.unrouted.is_none(), config.routes.len()),
+        (0, true, 1)
+    );
+
+    let config =
+        with_routes("[routes.a]\ntopic = \"t\"\nmatch = { kinds = [\"feeds\"] }\n[routes.unrouted]\ntopic = \"u\"");
+    assert_eq!((config.warnings.len(), config.unrouted.is_none()), (0, true));
+    let rest = config.routes.iter().find(|route| route.name == "unrouted").unwrap();
+    assert!(rest.matches.accepts("media", "acme") && !rest.matches.accepts("feeds", "acme"));
+
+    let problem = |routes: &str| load(&with(routes), &[]).unwrap_err().to_string();
+    let text = problem("[routes.a]\ntopic = \"t\"\nmatch = { kinds = [\"feed\"] }");
+    assert!(
+        text.contains(
+            r#"routes.a.match.kinds: "feed" is no kind that a provider is known to send; did you mean "feeds""#
+        ),
+        "{text}"
+    );
+    let text = problem("[routes.unrouted]\ntopic = \"u\"\nmatch = { kinds = [\"feeds\"] }");
+    assert!(
+        text.contains("routes.unrouted.match: this route is for what no other wants"),
+        "{text}"
+    );
+    let text = problem("[routes.a]\ndiscard = true\ntopik = \"t\"");
+    assert!(
+        text.contains("routes.a.topik: unknown key; did you mean topic"),
+        "{text}"
     );
 }

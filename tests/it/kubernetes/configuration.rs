@@ -101,8 +101,9 @@ fn the_limits_that_the_chart_knows_are_those_of_the_code() {
             "src/app.rs",
             "SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);",
         ),
-        // Of each route: the chart leaves room for four.
-        ("src/app/spools.rs", "DEAD_LETTERS_BYTES_MAX: u64 = 256 << 20;"),
+        ("src/config/mod.rs", "BYTES_MAX: u64 = 256 << 20;"),
+        ("src/config/load.rs", "take_or(\"event_ids_max\", 200_000,"),
+        ("src/app/spools.rs", "READERS_BYTES_MAX: usize = 128 << 20;"),
         ("src/app/spools.rs", "HOT_BYTES_MAX: usize = 64 << 20;"),
         ("src/config/routes.rs", "IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;"),
         ("src/config/routes.rs", "REORDER_BYTES_MAX: u64 = 64 * MIB;"),

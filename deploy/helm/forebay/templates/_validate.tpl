@@ -39,14 +39,19 @@ config.admin.listen: the port of config.server.listen
 config.spool.{{ . }}: the chart says it: the volume is at /var/lib/forebay, a replica has its pod's name
 {{- end }}
 {{- end }}
-{{- $needed := div (mul (add (include "forebay.bytes" $config.spool.bytes_max | int64) 1073741824) 100) 95 }}
+{{- $routes := $config.routes | default (dict "events" dict "thumbnails" dict) }}
+{{- $stored := include "forebay.bytes" $config.spool.bytes_max | int64 }}
+{{- range $routes }}
+{{- $stored = add $stored (include "forebay.bytes" (default "256MiB" .dead_letters_bytes_max) | int64) }}
+{{- end }}
+{{- $needed := div (mul $stored 100) 95 }}
 {{- if lt (include "forebay.bytes" $values.persistence.size | int64) $needed }}
-persistence.size: {{ $values.persistence.size }} has no room for config.spool.bytes_max ({{ $config.spool.bytes_max }}), 1 GiB of dead letters and the file system; at least {{ div (add $needed 1048575) 1048576 }}Mi
+persistence.size: {{ $values.persistence.size }} has no room for config.spool.bytes_max ({{ $config.spool.bytes_max }}), each route's dead_letters_bytes_max (256MiB) and the file system; at least {{ div (add $needed 1048575) 1048576 }}Mi
 {{- end }}
 
-{{- /* Newest records, all else, unfinished heads; and what a connection takes. */}}
-{{- $memory := add 201326592 33554432 (mul 16384 (int64 (default 10000 $server.connections_max))) (include "forebay.bytes" $server.bodies_bytes_max | int64) }}
-{{- range $config.routes | default (dict "events" dict "thumbnails" dict) }}
+{{- /* Newest records, all else, unfinished heads, what routes read; and what a connection and an event's id take. */}}
+{{- $memory := add 201326592 33554432 134217728 (mul 16384 (int64 (default 10000 $server.connections_max))) (mul 100 (int64 (default 200000 $server.event_ids_max))) (include "forebay.bytes" $server.bodies_bytes_max | int64) }}
+{{- range $routes }}
 {{- $memory = add $memory (include "forebay.bytes" (default "64MiB" .in_flight_bytes_max) | int64) }}
 {{- if include "forebay.seconds" (default "0s" .reorder_window) | int }}
 {{- $memory = add $memory (include "forebay.bytes" (default "64MiB" .reorder_bytes_max) | int64) }}

@@ -326,6 +326,7 @@ impl<S: Sink> Dispatcher<S> {
         self.turn = None;
         self.deferred.clear();
         self.resting_until = None;
+        self.stuck.rewind();
         self.not_taken_since = None;
         self.settled.clear();
         self.publish_progress();

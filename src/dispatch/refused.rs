@@ -16,7 +16,7 @@ use crate::{
 /// With so many records that are to be dead letters and cannot be, a route reads no further.
 const STUCK_MAX: usize = 1024;
 /// Tried again at a time.
-const AGAIN_MAX: usize = 64;
+const AGAIN_MAX: usize = 256;
 
 /// Records that are to be dead letters, for which there is no room: they wait, and hold back nothing else.
 #[derive(Default)]
@@ -34,6 +34,13 @@ impl Stuck {
 
     pub(super) fn is_full(&self) -> bool {
         self.records.len() >= STUCK_MAX
+    }
+
+    /// They will be read again. As many as there may be are forgotten, or nothing would be: then each is refused once more.
+    pub(super) fn rewind(&mut self) {
+        if self.is_full() {
+            self.records.clear();
+        }
     }
 
     /// What is to be told of it.

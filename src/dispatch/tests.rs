@@ -53,6 +53,8 @@ struct Broker {
     unroutable: HashSet<u64>,
     /// Lanes that take what they are given and confirm nothing.
     standing: HashSet<u64>,
+    /// The session ends by itself, once.
+    breaks: bool,
     opened: usize,
     in_flight_max: usize,
 }
@@ -130,6 +132,9 @@ impl Sink for ScriptedSink {
             let answered = self.take_answered();
             if !answered.is_empty() {
                 break answered;
+            }
+            if std::mem::take(&mut self.broker.lock().breaks) {
+                return Err(failure(Remedy::Retry));
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         };

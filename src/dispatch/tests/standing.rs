@@ -151,3 +151,36 @@ async fn a_record_without_room_among_the_dead_letters_waits_alone() {
         .await;
     assert_eq!(bench.published().len(), all, "nothing is published again");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_breaks_beside_as_many_as_may_wait_so_reads_them_again() {
+    const WAITING: u64 = 1400;
+    let bench = Bench::with_dead_letters(256 << 10);
+    for _ in 0..WAITING {
+        let undecodable = Bytes::from(vec![0xff; 1000]);
+        bench.spool.append(undecodable, Class::Ordinary).await.unwrap();
+    }
+    bench.append(10).await;
+    bench
+        .run(&route(), async |status| {
+            wait_until("there is no room", || status.snapshot().blocked.is_some()).await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            bench.broker.lock().breaks = true;
+            wait_until("the next session", || bench.broker.lock().opened == 2).await;
+            // Somebody empties the log, again and again.
+            let log = bench.dead_letters.log("events").unwrap();
+            let emptied = log.cursor("emptied", Start::Oldest).unwrap();
+            let emptying = async {
+                loop {
+                    emptied.advance(log.state().head);
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::select! {
+                () = emptying => {}
+                () = wait_until("all is settled", || status.snapshot().backlog_records == 0) => {}
+            }
+        })
+        .await;
+    assert_eq!(bench.published().len(), 9);
+}

@@ -57,6 +57,7 @@ use crate::{
 use appends::Appends;
 use budget::BodyBudget;
 use service::Service;
+use verification::Verification;
 
 /// Connections that wait for being accepted.
 const BACKLOG_CONNECTIONS: u32 = 4096;
@@ -87,13 +88,15 @@ pub enum BindError {
     Listen { address: SocketAddr, source: io::Error },
     #[error("the process may open {allowed} files, too few for a single connection; raise its limit (ulimit -n)")]
     Files { allowed: u64 },
+    #[error("a thread cannot be started: {0}; raise the limits of threads and memory")]
+    Thread(io::Error),
 }
 
 /// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio runtime.
 ///
 /// # Errors
 ///
-/// The address cannot be listened on, or the process may open too few files.
+/// The address cannot be listened on, or the process may open too few files, or start no thread.
 pub fn bind(
     handed: Option<TcpListener>,
     config: &config::Server,
@@ -124,7 +127,16 @@ pub fn bind(
         shutdown_deadline: config.shutdown_deadline,
     };
     let budget = BodyBudget::new(config.bodies_bytes_max, config.body_bytes_max);
-    let service = Service::new(config, endpoints, budget.clone(), lifecycle, &metrics, traces);
+    let verification = Verification::start().map_err(BindError::Thread)?;
+    let service = Service::new(
+        config,
+        endpoints,
+        budget.clone(),
+        verification,
+        lifecycle,
+        &metrics,
+        traces,
+    );
     let service = Arc::new(service);
     let bound = http::serve(listener, &options, connections, move || {
         let service = Arc::clone(&service);

@@ -2,13 +2,22 @@
 //!
 //! A worker serves many connections, and the signature of 16 MiB takes it tens of milliseconds, in which none of them is
 //! served. So large bodies are verified one at a time on a thread of their own, and those on connections that carried a
-//! verified request before do not stand in one queue with those of strangers.
+//! verified request before do not stand in one queue with those of strangers, whose thread gets what the others leave of the processors.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use actix_web::{http::header::HeaderMap, rt::task::spawn_blocking};
 use bytes::Bytes;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, oneshot},
+    time::timeout,
+};
 
 use super::{answer::Refusal, budget::SMALL_BODY_BYTES_MAX};
 use crate::{
@@ -19,18 +28,35 @@ use crate::{
 /// How long a large body may wait for its turn.
 const TURN_DEADLINE: Duration = Duration::from_secs(10);
 
+/// What the thread for strangers is nicer by than the others: it gets a tenth of a processor that others want.
+const STRANGERS_NICE: i32 = 10;
+
+type Job = Box<dyn FnOnce() + Send>;
+
 /// The queues of large bodies.
 pub(super) struct Verification {
     of_strangers: Semaphore,
     of_verified: Semaphore,
+    strangers: mpsc::Sender<Job>,
 }
 
 impl Verification {
-    pub fn new() -> Self {
-        Self {
+    /// Starts the thread for strangers, which ends with this.
+    pub fn start() -> io::Result<Self> {
+        let (strangers, jobs) = mpsc::channel::<Job>();
+        let run = move || {
+            step_back();
+            for job in jobs {
+                // Whoever waits for it learns that there is no answer.
+                let _ = catch_unwind(AssertUnwindSafe(job));
+            }
+        };
+        thread::Builder::new().name("forebay-strangers".to_owned()).spawn(run)?;
+        Ok(Self {
             of_strangers: Semaphore::new(1),
             of_verified: Semaphore::new(1),
-        }
+            strangers,
+        })
     }
 
     /// Verifies, and only then reads. `verified`: the connection carried a verified request before.
@@ -52,10 +78,21 @@ impl Verification {
         let turn = timeout(TURN_DEADLINE, queue.acquire()).await;
         let _turn = turn.map_err(|_| Refusal::VerifyingFull)?;
         let (receiver, headers) = (Arc::clone(receiver), headers.clone());
-        spawn_blocking(move || receive(&receiver, &headers, body))
-            .await
-            .unwrap_or(Err(Refusal::Panicked))
+        let verify = move || receive(&receiver, &headers, body);
+        if verified {
+            return spawn_blocking(verify).await.unwrap_or(Err(Refusal::Panicked));
+        }
+        let (answer, answered) = oneshot::channel();
+        let job = Box::new(move || drop(answer.send(verify())));
+        self.strangers.send(job).map_err(|_| Refusal::Panicked)?;
+        answered.await.unwrap_or(Err(Refusal::Panicked))
     }
+}
+
+/// Of this thread alone, as Linux has it; elsewhere niceness is the whole process's.
+fn step_back() {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::nice(STRANGERS_NICE);
 }
 
 fn receive(receiver: &Receiver, headers: &HeaderMap, body: Bytes) -> Result<Event, Refusal> {

@@ -23,6 +23,7 @@ mod ingress;
 mod kafka_sink;
 mod kubernetes;
 mod logging;
+mod memory;
 mod ordering;
 mod prometheus;
 mod rabbitmq_check;

@@ -223,15 +223,18 @@ async fn nothing_is_sent_past_a_message_that_failed() {
     tokio::time::sleep(Duration::from_secs(1)).await;
     let shared = sink.session.as_ref().unwrap().shared.clone();
     let after = std::mem::take(&mut *shared.outcome.lock()).confirmed;
-    assert!(after.is_empty(), "{after:?}");
+    let written: Vec<u64> = before
+        .into_iter()
+        .chain(after.into_iter().map(|sent| sent.sequence))
+        .collect();
     let beginning = (1..)
-        .zip(&before)
-        .take_while(|(expected, sequence)| expected == *sequence);
-    let beginning = beginning.count();
-    assert!(beginning > 0, "{before:?}");
+        .zip(&written)
+        .take_while(|(expected, sequence)| expected == *sequence)
+        .count();
+    assert!(beginning > 0, "{written:?}");
     // One request may be ready to be sent when the answer comes. A broker, which knows the producer by now, refuses what follows a refused one, and
     // the mock takes it.
-    assert!(before.len() - beginning <= BATCH, "{before:?}");
+    assert!(written.len() - beginning <= BATCH, "{written:?}");
 }
 
 #[tokio::test]

@@ -85,12 +85,7 @@ impl DeadLetters {
         };
         let mut logs = BTreeMap::new();
         for (route, dir) in routes(&options.dir) {
-            let bytes_max = keep.get(&route).map_or(options.bytes_max, |keep| keep.bytes_max);
-            let options = spool::Options {
-                dir,
-                bytes_max,
-                ..options.clone()
-            };
+            let options = options_of(&options, &keep, &route, dir);
             logs.insert(route, Spool::open_named(options, observer.clone(), THREAD)?);
         }
         Ok(Self {
@@ -119,11 +114,20 @@ impl DeadLetters {
         let mut dropped = 0;
         for _ in 0..DROPPED_ONE_IN {
             match log.append(record.clone(), Class::Ordinary).await {
-                Err(AppendError::Full) => dropped += drop_oldest(&log, keep.bytes_max / DROPPED_ONE_IN).await?,
+                Err(AppendError::Full) => match drop_oldest(&log, keep.bytes_max / DROPPED_ONE_IN).await? {
+                    // It is not the limit that there is no room for.
+                    0 => return Err(AppendError::Full),
+                    more => dropped += more,
+                },
                 result => return result.map(|_| dropped),
             }
         }
         log.append(record, Class::Ordinary).await.map(|_| dropped)
+    }
+
+    /// Whether there may be room for a dead letter of a route.
+    pub(super) fn has_room(&self, route: &str) -> bool {
+        self.log(route).is_none_or(|log| log.state().refuses.is_none())
     }
 
     /// The log of a route, if it has dead letters.
@@ -139,11 +143,8 @@ impl DeadLetters {
         if let Some(log) = self.log(route) {
             return Ok(log);
         }
-        let options = spool::Options {
-            dir: self.shared.options.dir.join(ROUTES_DIR).join(escape(route)),
-            bytes_max: (self.shared.keep.get(route)).map_or(self.shared.options.bytes_max, |keep| keep.bytes_max),
-            ..self.shared.options.clone()
-        };
+        let dir = self.shared.options.dir.join(ROUTES_DIR).join(escape(route));
+        let options = options_of(&self.shared.options, &self.shared.keep, route, dir);
         let observer = self.shared.observer.clone();
         let opened = spawn_blocking(move || Spool::open_named(options, observer, THREAD)).await;
         // Only a runtime that ends takes it away.
@@ -203,6 +204,20 @@ impl DeadLetters {
         for log in self.all() {
             log.close().await;
         }
+    }
+}
+
+/// How the log of a route is laid out and limited.
+fn options_of(
+    options: &spool::Options,
+    keep: &BTreeMap<String, KeepDeadLetters>,
+    route: &str,
+    dir: PathBuf,
+) -> spool::Options {
+    spool::Options {
+        dir,
+        bytes_max: keep.get(route).map_or(options.bytes_max, |keep| keep.bytes_max),
+        ..options.clone()
     }
 }
 

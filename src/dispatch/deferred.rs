@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use tokio::time::Instant;
+
 use super::window::Load;
 use crate::{
     sink::Place,
@@ -26,7 +28,7 @@ const READ_BYTES_MAX: usize = 1 << 20;
 const CREDIT_MAX: usize = 4096;
 const CREDIT_FOUND: usize = 32;
 const CREDIT_PER_LOOK: usize = 32;
-/// Time gives credit, too.
+/// Each such time gives credit, too.
 pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The deferred records of a session.
@@ -36,8 +38,9 @@ pub(super) struct Deferred {
     /// How many of each stream there are, and in which lane's queue.
     streams: HashMap<u64, (u64, usize)>,
     records: usize,
-    /// Spent credit.
+    /// Credit that was spent, by this time.
     spent: usize,
+    spent_at: Option<Instant>,
 }
 
 /// Of one lane, in the order in which they are to go out.
@@ -68,7 +71,15 @@ impl Deferred {
     }
 
     /// Defers a record, if there is credit for it.
-    pub(super) fn add(&mut self, sequence: u64, place: Place) -> bool {
+    pub(super) fn add(&mut self, sequence: u64, place: Place, now: Instant) -> bool {
+        let before = *self.spent_at.get_or_insert(now);
+        let looks = (now - before).as_millis() / LOOK_INTERVAL.as_millis();
+        if looks > 0 {
+            self.spent = self
+                .spent
+                .saturating_sub(CREDIT_PER_LOOK.saturating_mul(looks as usize));
+            self.spent_at = Some(now);
+        }
         if self.spent >= CREDIT_MAX {
             return false;
         }
@@ -93,11 +104,6 @@ impl Deferred {
         if self.records > 0 {
             self.spent = self.spent.saturating_sub(CREDIT_FOUND);
         }
-    }
-
-    /// [`LOOK_INTERVAL`] has passed.
-    pub(super) fn look(&mut self) {
-        self.spent = self.spent.saturating_sub(CREDIT_PER_LOOK);
     }
 
     pub(super) fn is_full(&self) -> bool {

@@ -67,8 +67,9 @@ impl<S: Sink> Dispatcher<S> {
                 continue;
             }
             let Some(record) = self.ahead.pop_front() else { break };
-            self.take(record).await?;
+            self.take(record);
         }
+        self.keep_refused().await;
         if self.ahead.is_empty() && self.ahead_through > self.window.read() {
             // A hole behind the last record is settled with it.
             self.pass(self.ahead_through);
@@ -118,13 +119,12 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     /// Decides what becomes of one record: passed over, dead-lettered, or its turn.
-    async fn take(&mut self, record: Record) -> Result<(), End> {
+    fn take(&mut self, record: Record) {
         let sequence = record.sequence;
         if let Some((_, failure)) = self.condemned.take_if(|(condemned, _)| *condemned == sequence) {
             self.limits.records = self.limits.records_max;
             self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
-            self.dead_letter(record, failure).await;
-            return Ok(());
+            return self.refuse(record, failure);
         }
         let event = match Event::decode(&record.bytes) {
             Ok(event) => event,
@@ -135,24 +135,25 @@ impl<S: Sink> Dispatcher<S> {
                     text: format!("record {sequence} cannot be read: {error}"),
                 };
                 self.window.hold(sequence, record.bytes.len(), 0);
-                self.dead_letter(record, failure).await;
-                return Ok(());
+                return self.refuse(record, failure);
             }
         };
         self.reordering.iter_mut().for_each(|held| held.observe(event.recorded));
         if !self.plan.wants(&event) {
-            self.pass(sequence);
-            return Ok(());
-        }
-        if self.route == UNROUTED {
-            let labels = [&*event.endpoint, kind_label(&event.kind)];
-            self.metrics.all.unrouted.with_label_values(&labels).inc();
+            return self.pass(sequence);
         }
         let bytes = record.bytes.len();
         self.window.hold(sequence, bytes, event.recorded.0);
         if self.stuck.contains(sequence) {
             // It is to be a dead letter, for which there is no room yet.
-            return Ok(());
+            return;
+        }
+        if self.route == UNROUTED {
+            let labels = [&*event.endpoint, kind_label(&event.kind)];
+            self.metrics.all.unrouted.with_label_values(&labels).inc();
+        }
+        if self.plan.has_no_sink() {
+            return self.refuse(record, unrouted());
         }
         let waiting = Waiting { sequence, bytes, event };
         if let Some(reordering) = &mut self.reordering {
@@ -160,7 +161,6 @@ impl<S: Sink> Dispatcher<S> {
         } else {
             self.turn = Some(Turn::Waiting(waiting));
         }
-        Ok(())
     }
 
     /// The next event of those that were held back, if its turn has come.
@@ -182,7 +182,7 @@ impl<S: Sink> Dispatcher<S> {
                 let (destination, place) = self.place(&waiting);
                 let is_behind = self.deferred.behind(place).is_some();
                 if is_behind || !self.window.lane(place.lane).has_room_below(self.lane_max()) {
-                    let is_deferred = self.deferred.add(waiting.sequence, place);
+                    let is_deferred = self.deferred.add(waiting.sequence, place, Instant::now());
                     if !is_deferred {
                         self.turn = Some(Turn::Waiting(waiting));
                     }
@@ -256,4 +256,14 @@ impl<S: Sink> Dispatcher<S> {
 
 fn recorded_ms(record: &Record) -> i64 {
     Event::decode(&record.bytes).map_or(0, |event| event.recorded.0)
+}
+
+/// What is wrong with every event of the route without a sink.
+fn unrouted() -> Failure {
+    Failure {
+        remedy: Remedy::SetAside,
+        label: UNROUTED,
+        text: "no route wants it: see `match` of the routes, or say by a route with `discard = true` that it is meant"
+            .into(),
+    }
 }

@@ -131,6 +131,8 @@ pub struct Dispatcher<S> {
     resting_until: Option<Instant>,
     /// To be dead-lettered when the replay meets it.
     condemned: Option<(u64, Failure)>,
+    /// To be kept among the dead letters, all together.
+    refused: Vec<(Record, Failure)>,
     stuck: Stuck,
     settled: Vec<Settled>,
     /// When something was confirmed, or the first message was handed over.
@@ -201,6 +203,7 @@ impl<S: Sink> Dispatcher<S> {
             deferred: Deferred::default(),
             resting_until: None,
             condemned: None,
+            refused: Vec::new(),
             stuck: Stuck::default(),
             settled: Vec::new(),
             settled_at: Instant::now(),
@@ -275,7 +278,6 @@ impl<S: Sink> Dispatcher<S> {
                     continue;
                 }
                 () = sleep(LOOK_INTERVAL), if looks => {
-                    self.deferred.look();
                     self.resting_until = None;
                     continue;
                 }
@@ -326,6 +328,7 @@ impl<S: Sink> Dispatcher<S> {
         self.turn = None;
         self.deferred.clear();
         self.resting_until = None;
+        self.refused.clear();
         self.stuck.rewind();
         self.not_taken_since = None;
         self.settled.clear();

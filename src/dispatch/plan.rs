@@ -30,6 +30,8 @@ enum Destination {
     Topic(Arc<str>),
     TopicPerEvent(Template),
     RoutingKey,
+    /// The route has no sink.
+    None,
 }
 
 impl Plan {
@@ -38,6 +40,7 @@ impl Plan {
             replica,
             matches: route.matches.clone(),
             destination: match &route.topic {
+                None if route.sink.is_empty() => Destination::None,
                 None => Destination::RoutingKey,
                 Some(topic) => match topic.literal() {
                     Some(topic) => Destination::Topic(topic.into()),
@@ -52,6 +55,11 @@ impl Plan {
     /// Whether the route wants the event.
     pub(super) fn wants(&self, event: &Event) -> bool {
         self.matches.accepts(&event.kind, &event.endpoint)
+    }
+
+    /// Whether what the route wants is to be kept among its dead letters, and nowhere else.
+    pub(super) fn has_no_sink(&self) -> bool {
+        matches!(self.destination, Destination::None)
     }
 
     /// Renders the event as this route's message.
@@ -80,7 +88,7 @@ impl Plan {
         match &self.destination {
             Destination::Topic(name) => name.clone(),
             Destination::TopicPerEvent(template) => expand(template, event).into(),
-            Destination::RoutingKey => {
+            Destination::RoutingKey | Destination::None => {
                 let stream = event.stream_name.as_deref().unwrap_or(&event.key);
                 routing_key::words(&event.kind, event.name.as_deref(), event.account.as_deref(), stream).into()
             }

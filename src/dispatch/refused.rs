@@ -1,6 +1,6 @@
 //! What becomes of a message that the broker refuses for its own sake.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -56,12 +56,21 @@ fn trace_id(record: &Bytes) -> Option<String> {
 }
 
 impl<S: Sink> Dispatcher<S> {
-    /// Keeps a record that is held among the dead letters; only then is it settled.
-    pub(super) async fn dead_letter(&mut self, record: Record, failure: Failure) {
-        let sequence = record.sequence;
-        match self.keep(record, &failure).await {
-            Ok(()) => self.is_dead_letter(sequence),
-            Err(reason) => self.is_stuck(sequence, failure, reason),
+    /// A record that is held is to be a dead letter: with the next [`Self::keep_refused`].
+    pub(super) fn refuse(&mut self, record: Record, failure: Failure) {
+        self.refused.push((record, failure));
+    }
+
+    /// Keeps what was refused among the dead letters, all together, so that they share the syncs of the disk; only then it is settled.
+    pub(super) async fn keep_refused(&mut self) {
+        let refused = mem::take(&mut self.refused);
+        let keeping = refused.iter().map(|(record, failure)| self.keep(record, failure));
+        let kept = join_all(keeping).await;
+        for ((record, failure), kept) in refused.into_iter().zip(kept) {
+            match kept {
+                Ok(()) => self.is_dead_letter(record.sequence),
+                Err(reason) => self.is_stuck(record.sequence, failure, reason),
+            }
         }
     }
 
@@ -76,49 +85,51 @@ impl<S: Sink> Dispatcher<S> {
         self.stuck.reason = Some(reason);
     }
 
-    /// Tries those again for which there was no room.
+    /// Tries those again for which there was no room, once there may be some.
     pub(super) async fn unstick(&mut self) -> Result<(), End> {
-        let again: Vec<_> = self
-            .stuck
-            .records
-            .iter()
-            .take(AGAIN_MAX)
-            .map(|(n, f)| (*n, f.clone()))
+        if !self.dead_letters.has_room(&self.route) {
+            return Ok(());
+        }
+        let again = self.stuck.records.iter().take(AGAIN_MAX);
+        let again: Vec<_> = again
+            // Others come again with the replay.
+            .filter(|(sequence, _)| self.window.is_held(**sequence))
+            .map(|(sequence, failure)| (*sequence, failure.clone()))
             .collect();
-        for (sequence, failure) in again {
-            if !self.window.is_held(sequence) {
-                // It comes again with the replay.
-                break;
-            }
-            let Some(record) = self.record(sequence).await? else {
-                self.is_dead_letter(sequence);
-                continue;
-            };
-            self.dead_letter(record, failure).await;
-            if self.stuck.contains(sequence) {
-                break;
+        self.refuse_by_number(again).await
+    }
+
+    /// Keeps records that are held, and of which only the number is known, among the dead letters.
+    async fn refuse_by_number(&mut self, mut refused: Vec<(u64, Failure)>) -> Result<(), End> {
+        // From front to back, so that each segment is read once.
+        refused.sort_unstable_by_key(|(sequence, _)| *sequence);
+        let Some((first, _)) = refused.first() else {
+            return Ok(());
+        };
+        let mut reader = self.spool.reader(*first);
+        for (sequence, failure) in refused {
+            let mut read = Vec::new();
+            reader.seek(sequence);
+            reader.next(1, READ_BYTES_MAX, &mut read).await?;
+            match read.pop().filter(|record| record.sequence == sequence) {
+                Some(record) => self.refuse(record, failure),
+                // Its segment is kept as long as it is not settled: it was damaged, and is reported by the spool.
+                None => self.is_dead_letter(sequence),
             }
         }
+        self.keep_refused().await;
         Ok(())
     }
 
-    /// A record by its number. Its segment is kept as long as it is not settled, so what is not there was damaged and is
-    /// reported by the spool.
-    async fn record(&self, sequence: u64) -> Result<Option<Record>, ReadError> {
-        let mut read = Vec::new();
-        self.spool.reader(sequence).next(1, READ_BYTES_MAX, &mut read).await?;
-        Ok(read.pop().filter(|record| record.sequence == sequence))
-    }
-
     /// Makes a record durable among the dead letters.
-    async fn keep(&self, record: Record, failure: &Failure) -> Result<(), Failure> {
+    async fn keep(&self, record: &Record, failure: &Failure) -> Result<(), Failure> {
         let letter = DeadLetter {
             route: self.route.clone(),
             sequence: record.sequence,
             reason: failure.label.into(),
             text: failure.text.clone(),
             at_ms: now_ms(),
-            record: record.bytes,
+            record: record.bytes.clone(),
         };
         let dropped = self.dead_letters.keep(&letter).await.map_err(|error| Failure {
             remedy: Remedy::Hold,
@@ -154,36 +165,16 @@ impl<S: Sink> Dispatcher<S> {
             return Err(failure.into());
         }
         self.spans.failed(sequence, failure.label);
-        match self.record(sequence).await? {
-            Some(record) => self.dead_letter(record, failure).await,
-            None => self.settle_held(sequence),
-        }
-        Ok(())
+        self.refuse_by_number(vec![(sequence, failure)]).await
     }
 
-    /// Keeps records that are in flight, and that the broker refused one by one, among the dead letters; only then are they
-    /// settled. All together, so that they share the syncs of the disk.
+    /// Keeps records that are in flight, and that the broker refused one by one, among the dead letters.
     pub(super) async fn set_aside(&mut self, refused: Vec<(u64, Failure)>) -> Result<(), End> {
         for (sequence, _) in &refused {
             let settled = self.window.take_back(*sequence);
             settled.into_iter().for_each(|range| self.cursor.settle(range));
         }
-        let keeping = refused.iter().map(|(sequence, failure)| async {
-            Ok(match self.record(*sequence).await? {
-                Some(record) => self.keep(record, failure).await.err(),
-                None => None,
-            })
-        });
-        let kept: Vec<Result<Option<Failure>, ReadError>> = join_all(keeping).await;
-        let mut result = Ok(());
-        for ((sequence, failure), kept) in refused.into_iter().zip(kept) {
-            match kept {
-                Ok(None) => self.is_dead_letter(sequence),
-                Ok(Some(reason)) => self.is_stuck(sequence, failure, reason),
-                Err(error) => result = Err(error.into()),
-            }
-        }
-        result
+        self.refuse_by_number(refused).await
     }
 
     /// A message was refused: if it was alone it is condemned, else the replay goes with fewer in flight.

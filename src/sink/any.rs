@@ -1,12 +1,12 @@
 //! One type for a route's sink, whichever broker it talks to, if it does.
 
-use super::{
-    EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink,
-};
+use crate::config::UNROUTED;
+
+use super::{EnqueueError, Failure, Labels, Message, Place, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
 
 /// A sink of either broker, or none.
 pub enum AnySink {
-    /// Of the route of what no other wants.
+    /// Of the route of what no other wants: it is handed nothing.
     Unrouted,
     Kafka(Box<KafkaSink>),
     RabbitMq(Box<RabbitMqSink>),
@@ -31,7 +31,7 @@ impl Sink for AnySink {
 
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
         match self {
-            Self::Unrouted => Err(EnqueueError::Failed(unrouted())),
+            Self::Unrouted => Err(EnqueueError::Full(Box::new(message))),
             Self::Kafka(sink) => sink.enqueue(message),
             Self::RabbitMq(sink) => sink.enqueue(message),
         }
@@ -62,17 +62,5 @@ impl Sink for AnySink {
             Self::Kafka(sink) => sink.labels(),
             Self::RabbitMq(sink) => sink.labels(),
         }
-    }
-}
-
-const UNROUTED: &str = "unrouted";
-
-/// What is wrong with every message of the route without a sink.
-fn unrouted() -> Failure {
-    Failure {
-        remedy: Remedy::SetAside,
-        label: UNROUTED,
-        text: "no route wants it: see `match` of the routes, or say by a route with `discard = true` that it is meant"
-            .into(),
     }
 }

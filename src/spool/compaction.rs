@@ -21,8 +21,6 @@ use super::{
 
 /// A segment is compacted when so few of its records are wanted: one in so many.
 const WANTED_ONE_IN: u64 = 4;
-/// And again when only one in so many of those is.
-const AGAIN_ONE_IN: u64 = 2;
 /// Segments at a time, and when the log has no room.
 const SEGMENTS_MAX: usize = 1;
 const SEGMENTS_MAX_WITHOUT_ROOM: usize = 8;
@@ -40,7 +38,7 @@ pub(super) struct Compacted {
 /// What was compacted in this life.
 #[derive(Default)]
 pub(super) struct Compactor {
-    /// How many records of a segment were wanted when it was compacted.
+    /// How many records of a segment were wanted when it was compacted: more than that are never wanted again.
     wanted: HashMap<u64, u64>,
     /// The file system cannot do it.
     is_unsupported: bool,
@@ -83,10 +81,7 @@ impl Compactor {
         for segment in segments {
             let wanted = wanted(&unsettled, &segment);
             let is_small = segment.disk_bytes < DATA_START + 2 * PAGE_BYTES;
-            let is_new = self
-                .wanted
-                .get(&segment.id)
-                .is_none_or(|before| wanted < *before && wanted * AGAIN_ONE_IN <= *before);
+            let is_new = self.wanted.get(&segment.id).is_none_or(|before| wanted < *before);
             // One of which nothing is wanted is about to be deleted, or behind one that is not.
             if looked_at == max || is_small || !is_new || wanted * WANTED_ONE_IN > segment.records {
                 continue;

@@ -1,6 +1,7 @@
 //! A simulator: random work and random faults on a fake disk, checked against a model. `FOREBAY_SIM_SEED` replays one
 //! seed, `FOREBAY_SIM_SEEDS` says how many are run.
 
+mod compact;
 mod rot;
 
 use std::{
@@ -365,58 +366,6 @@ impl Sim {
             state.position.fetch_max(*position, Ordering::AcqRel);
         }
         self.model.settle();
-    }
-
-    /// A cursor settles records behind a gap, or all of them do.
-    fn settle_some(&mut self, log: &mut Log) {
-        let only = match self.random.below(6) {
-            chosen @ 0..3 => Some(CURSORS[chosen as usize]),
-            _ => None,
-        };
-        let head = log.shared().head();
-        let first = 2 + self.random.below(head + 1);
-        let last = head.min(first + self.random.below(60));
-        for name in CURSORS {
-            let Some(position) = self.model.cursors.get_mut(name) else {
-                continue;
-            };
-            let first = first.max(*position + 2);
-            if only.is_some_and(|only| only != name) || first > last {
-                continue;
-            }
-            let Ok(state) = log.cursor(name, Start::Head) else {
-                return;
-            };
-            state.settle(first..=last);
-            self.model.settled.entry(name).or_default().extend(first..=last);
-            *position = state.position.load(Ordering::Acquire);
-        }
-        self.model.settle();
-    }
-
-    fn compact(&mut self, log: &Log) {
-        let Model {
-            cursors,
-            settled,
-            certain,
-            ..
-        } = &self.model;
-        let is_settled = |number: &u64| {
-            let mut cursors = cursors.iter();
-            cursors
-                .all(|(name, position)| number <= position || settled.get(name).is_some_and(|all| all.contains(number)))
-        };
-        let gone: Vec<u64> = certain.keys().copied().filter(is_settled).collect();
-        self.model.compacted.extend(gone);
-        match self.compactor.run(log.cursors(), log.shared()) {
-            Ok(0) => {}
-            Ok(_) => self.fire("compacted"),
-            Err(_) => {
-                log.shared().fail("compaction");
-                self.model.unfinished_compaction = true;
-            }
-        }
-        self.model.unfinished_compaction |= !self.disk.is_powered();
     }
 
     /// Reads everything from `from` on, from memory where it is there.

@@ -1,12 +1,8 @@
 //! What a segment holds that only a few records are wanted of.
 
-use std::{
-    os::unix::fs::MetadataExt as _,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{os::unix::fs::MetadataExt as _, sync::atomic::AtomicBool, thread, time::Duration};
 
-use super::*;
+use super::{disk::FakeDisk, *};
 use crate::spool::compaction::Compactor;
 
 const RECORDS: u64 = 400;
@@ -91,41 +87,91 @@ fn a_few_records_that_wait_hold_little_and_are_read_before_and_after_a_restart()
     assert_eq!(*counts.damage.lock(), Vec::<&str>::new());
 }
 
+/// A log with one large segment of which one record in a hundred is wanted, and another behind it.
+fn mostly_settled(fs: Arc<dyn FileSystem>, dir: &Path, counts: &Arc<Counts>, bytes: u64) -> Log {
+    let options = Options {
+        bytes_max: 8 * bytes,
+        segment_bytes: bytes,
+        ..small(dir)
+    };
+    let mut log = Log::open(fs, &options, counts.clone()).unwrap();
+    let cursor = log.cursor("events", Start::Oldest).unwrap();
+    for number in 1.. {
+        append(&mut log, &[record(number)], Class::Ordinary);
+        if !waits(number) {
+            cursor.settle(number..=number);
+        }
+        if !log.shared().sealed_segments().is_empty() {
+            break;
+        }
+    }
+    log
+}
+
+fn waiting(log: &Log) -> usize {
+    read_all(log).iter().filter(|record| waits(record.sequence)).count()
+}
+
 #[test]
 fn a_reader_that_stands_within_it_takes_nothing_for_damage() {
-    let dir = tempfile::tempdir().unwrap();
-    let counts = Arc::new(Counts::default());
-    let mut log = Log::open(Arc::new(RealFileSystem::new()), &small(dir.path()), counts.clone()).unwrap();
-    let cursor = log.cursor("events", Start::Oldest).unwrap();
-    for number in 1..=RECORDS {
-        append(&mut log, &[record(number)], Class::Ordinary);
-    }
-    let shared = log.shared().clone();
-    let reading = thread::spawn(move || {
-        let until = Instant::now() + Duration::from_secs(2);
-        let mut rounds = 0;
-        while Instant::now() < until {
-            let mut disk = DiskReader::new(shared.clone());
-            let (mut next, mut waiting) = (1, 0);
-            while next <= RECORDS {
-                let read = disk.read(next, 3, 1 << 20).unwrap();
-                waiting += read.records.iter().filter(|record| waits(record.sequence)).count();
-                next = read.through + 1;
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let counts = Arc::new(Counts::default());
+        let mut log = mostly_settled(Arc::new(RealFileSystem::new()), dir.path(), &counts, 4 << 20);
+        let expected = waiting(&log);
+        assert!(expected > 3);
+        let (shared, is_over) = (log.shared().clone(), Arc::new(AtomicBool::new(false)));
+        let over = is_over.clone();
+        let reading = thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                // All of it with one call, chunk after chunk.
+                let read = DiskReader::new(shared.clone()).read(1, 10_000, 64 << 20).unwrap();
+                let waiting = read.records.iter().filter(|record| waits(record.sequence));
+                assert_eq!(
+                    waiting.count(),
+                    expected,
+                    "none of those that are wanted is passed over"
+                );
             }
-            assert_eq!(waiting, 4, "none of those that are wanted is passed over");
-            rounds += 1;
-        }
-        rounds
-    });
-    let mut compactor = Compactor::default();
-    for number in (1..=RECORDS).rev().filter(|number| !waits(*number)) {
-        cursor.settle(number..=number);
-        if number % 5 == 0 {
-            compactor.run(log.cursors(), log.shared()).unwrap();
-            thread::sleep(Duration::from_millis(10));
+        });
+        thread::sleep(Duration::from_millis(10));
+        assert_eq!(Compactor::default().run(log.cursors(), log.shared()).unwrap(), 1);
+        thread::sleep(Duration::from_millis(10));
+        is_over.store(true, Ordering::Relaxed);
+        reading.join().unwrap();
+        log.tick();
+        assert_eq!(*counts.damage.lock(), Vec::<&str>::new());
+    }
+}
+
+#[test]
+fn where_sectors_are_whole_power_may_go_at_any_call_and_it_is_no_damage() {
+    let dir = Path::new("/spool");
+    for seed in 0..20 {
+        for call in 0.. {
+            let disk = FakeDisk::new(seed);
+            disk.behave(|behaviour| behaviour.whole_sectors = true);
+            let counts = Arc::new(Counts::default());
+            let mut log = mostly_settled(Arc::new(disk.clone()), dir, &counts, 256 << 10);
+            log.sync_cursors();
+            let expected = waiting(&log);
+            disk.behave(|behaviour| behaviour.power_loss_in = Some(call));
+            let finished = Compactor::default().run(log.cursors(), log.shared()).is_ok();
+            drop(log);
+            disk.lose_power();
+            let log = Log::open(Arc::new(disk.clone()), &small(dir), counts.clone()).unwrap();
+            assert_eq!(waiting(&log), expected, "seed {seed}, call {call}");
+            let (mut log, found) = (log, counts.damage.lock().clone());
+            log.tick();
+            assert_eq!(
+                (found, counts.damage.lock().len()),
+                (Vec::<&str>::new(), 0),
+                "seed {seed}, call {call}"
+            );
+            if finished {
+                assert!(call > 4, "it was cut at every one before");
+                break;
+            }
         }
     }
-    assert!(reading.join().unwrap() > 1);
-    log.tick();
-    assert_eq!(*counts.damage.lock(), Vec::<&str>::new());
 }

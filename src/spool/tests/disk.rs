@@ -39,6 +39,8 @@ pub(super) struct Behaviour {
     pub power_loss_in: Option<u64>,
     /// No new space is given out.
     pub full: bool,
+    /// A sector is written as a whole, or not at all.
+    pub whole_sectors: bool,
     /// What a sync says yes to without doing it: the mutants that the model must find.
     pub lies: Lies,
 }
@@ -189,7 +191,7 @@ impl State {
             for (at, (offset, bytes)) in touching[..kept].iter().enumerate() {
                 let start = range.start.max(*offset);
                 let mut end = range.end.min(offset + bytes.len());
-                if at + 1 == kept && self.random.one_in(4) {
+                if at + 1 == kept && !self.behaviour.whole_sectors && self.random.one_in(4) {
                     end = start + self.random.below((end - start) as u64 + 1) as usize;
                     self.fire("sector torn");
                 }

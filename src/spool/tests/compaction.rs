@@ -175,3 +175,25 @@ fn where_sectors_are_whole_power_may_go_at_any_call_and_it_is_no_damage() {
         }
     }
 }
+
+#[test]
+fn a_reader_that_stood_within_it_finds_its_place_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let counts = Arc::new(Counts::default());
+    let mut log = mostly_settled(Arc::new(RealFileSystem::new()), dir.path(), &counts, 256 << 10);
+    let expected = waiting(&log);
+    let mut disk = DiskReader::new(log.shared().clone());
+    let before = disk.read(1, 3, 1 << 20).unwrap();
+    assert!(before.records.iter().all(|record| !waits(record.sequence)));
+    disk.release();
+    assert_eq!(Compactor::default().run(log.cursors(), log.shared()).unwrap(), 1);
+    let mut next = before.through + 1;
+    let mut found = 0;
+    while next <= log.shared().head() {
+        let read = disk.read(next, 3, 1 << 20).unwrap();
+        found += read.records.iter().filter(|record| waits(record.sequence)).count();
+        next = read.through + 1;
+    }
+    log.tick();
+    assert_eq!((found, counts.damage.lock().clone()), (expected, Vec::new()));
+}

@@ -196,7 +196,7 @@ async fn every_system_call_of_a_serving_forebay_is_one_that_the_service_may_make
     }
     let allowed = allowed(&unit("forebay.service"));
     assert!(
-        !allowed.contains("mount") && !allowed.contains("setpriority"),
+        !allowed.contains("mount") && !allowed.contains("sched_setscheduler"),
         "the filter denies something"
     );
     let denied: Vec<_> = made.difference(&allowed).collect();

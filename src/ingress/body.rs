@@ -7,7 +7,7 @@ use actix_web::{
     error::PayloadError,
     http::header::{self, HeaderMap},
 };
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,8 +21,9 @@ use crate::http::Link;
 const RATE_GRACE: Duration = Duration::from_secs(2);
 /// The lowest rate of a body, on average since its head.
 const RATE_MIN_BYTES_PER_S: u64 = 1024;
-/// A body that does not come in one piece first gets so much memory, and then twice as much each time.
-const FIRST_CAPACITY_BYTES: u64 = 16 * 1024;
+/// The first piece of memory for a body that does not come in one chunk. The next ones double what there is, up to [`PIECE_BYTES_MAX`].
+const PIECE_BYTES_MIN: u64 = 16 * 1024;
+const PIECE_BYTES_MAX: u64 = 64 * 1024;
 
 /// The limits of one body.
 #[derive(Debug, Clone, Copy)]
@@ -38,7 +39,7 @@ pub(super) async fn read(
     link: &Link,
     limits: BodyLimits,
     budget: &BodyBudget,
-) -> Result<(Bytes, Reservation), Refusal> {
+) -> Result<(Body, Reservation), Refusal> {
     let length = declared_bytes(headers)?;
     if length.is_some_and(|length| length > limits.bytes_max) {
         return Err(Refusal::TooLarge);
@@ -59,18 +60,18 @@ async fn read_reserved(
     link: &Link,
     limits: BodyLimits,
     reservation: &Reservation,
-) -> Result<Bytes, Refusal> {
+) -> Result<Body, Refusal> {
     let mut pace = Pace::new(limits.deadline);
     let mut body = Body::default();
     while let Some(chunk) = pace.next(payload, body.len(), link).await? {
         if body.len() + chunk.len() as u64 > limits.bytes_max {
             return Err(Refusal::TooLarge);
         }
-        let capacity = body.capacity_for(&chunk, length.unwrap_or(limits.bytes_max));
-        reservation.set(capacity)?;
-        body.push(chunk, capacity);
+        let length_max = length.unwrap_or(limits.bytes_max);
+        reservation.set(body.capacity_with(chunk.len(), length_max))?;
+        body.push(chunk, length_max);
     }
-    Ok(body.finish())
+    Ok(body)
 }
 
 /// The length that the head declares; none for a chunked body.
@@ -82,51 +83,82 @@ fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     text.trim().parse().map(Some).map_err(|_| Refusal::Framing)
 }
 
-/// What has come of a body. One that came in one piece, as most do, is not copied.
+/// What has come of a body. One that came in one chunk, as most do, is not copied; a larger one stays in pieces, for to move
+/// megabytes takes longer than a worker's other connections should wait.
 #[derive(Default)]
-struct Body {
+pub(super) struct Body {
+    /// The first chunk, until there is a second.
     first: Bytes,
-    rest: BytesMut,
+    pieces: Vec<Vec<u8>>,
+    /// What the pieces have room for.
+    capacity: u64,
+    length: u64,
 }
 
 impl Body {
-    fn len(&self) -> u64 {
-        (self.first.len() + self.rest.len()) as u64
+    pub fn len(&self) -> u64 {
+        self.length
     }
 
-    /// How much memory the body takes with this chunk: no more than twice what has come, nor than it can become.
-    fn capacity_for(&self, chunk: &Bytes, length_max: u64) -> u64 {
-        let length = self.len() + chunk.len() as u64;
-        if self.len() == 0 {
+    /// How much memory the body takes with a chunk more: no more than twice what has come, nor than it can become.
+    fn capacity_with(&self, chunk_length: usize, length_max: u64) -> u64 {
+        let length = self.length + chunk_length as u64;
+        if self.length == 0 {
             return length;
         }
-        let mut capacity = (self.rest.capacity() as u64).max(FIRST_CAPACITY_BYTES);
+        let mut capacity = self.capacity;
         while capacity < length {
-            capacity *= 2;
+            capacity += next_piece_bytes(capacity, length_max);
         }
-        capacity.min(length_max).max(length)
+        capacity
     }
 
-    fn push(&mut self, chunk: Bytes, capacity: u64) {
-        if self.len() == 0 {
+    fn push(&mut self, chunk: Bytes, length_max: u64) {
+        let is_first = self.length == 0;
+        self.length += chunk.len() as u64;
+        if is_first {
             self.first = chunk;
             return;
         }
         let first = std::mem::take(&mut self.first);
-        let more = (capacity as usize).saturating_sub(self.rest.len());
-        if self.rest.capacity() < capacity as usize {
-            self.rest.reserve(more);
-        }
-        self.rest.extend_from_slice(&first);
-        self.rest.extend_from_slice(&chunk);
+        self.copy(&first, length_max);
+        self.copy(&chunk, length_max);
     }
 
-    fn finish(self) -> Bytes {
-        if self.rest.is_empty() {
-            self.first
-        } else {
-            self.rest.freeze()
+    fn copy(&mut self, mut bytes: &[u8], length_max: u64) {
+        while !bytes.is_empty() {
+            let has_room = |piece: &&mut Vec<u8>| piece.len() < piece.capacity();
+            let Some(piece) = self.pieces.last_mut().filter(has_room) else {
+                let piece = Vec::with_capacity(next_piece_bytes(self.capacity, length_max) as usize);
+                self.capacity += piece.capacity() as u64;
+                self.pieces.push(piece);
+                continue;
+            };
+            let (part, rest) = bytes.split_at(bytes.len().min(piece.capacity() - piece.len()));
+            piece.extend_from_slice(part);
+            bytes = rest;
         }
+    }
+
+    /// Puts it together. Takes milliseconds for a large one.
+    pub fn into_bytes(self) -> Bytes {
+        if self.pieces.is_empty() {
+            return self.first;
+        }
+        let mut whole = Vec::with_capacity(self.length as usize);
+        for piece in self.pieces {
+            whole.extend_from_slice(&piece);
+        }
+        whole.into()
+    }
+}
+
+/// The size of the piece that follows those of `capacity` bytes.
+fn next_piece_bytes(capacity: u64, length_max: u64) -> u64 {
+    let bytes = capacity.clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX);
+    match length_max.saturating_sub(capacity) {
+        0 => bytes,
+        left => bytes.min(left),
     }
 }
 
@@ -191,29 +223,39 @@ mod tests {
         let mut come = 0;
         for piece in [100, 20_000, 1, 50_000, 200_000, 730_000] {
             let chunk = Bytes::from(vec![b'x'; piece]);
-            let capacity = body.capacity_for(&chunk, 1_000_000);
-            body.push(chunk, capacity);
+            let capacity = body.capacity_with(chunk.len(), 1_000_101);
+            body.push(chunk, 1_000_101);
             come += piece as u64;
             assert_eq!(body.len(), come);
             assert!(
-                capacity >= come && capacity <= (2 * come).max(FIRST_CAPACITY_BYTES),
+                capacity >= come && capacity <= (2 * come).max(PIECE_BYTES_MIN),
                 "{capacity} for {come}"
             );
             assert!(capacity <= 1_000_101, "{capacity} is more than it can become");
+            let held: usize = body.pieces.iter().map(Vec::capacity).sum();
+            assert!(
+                (held + body.first.len()) as u64 <= capacity,
+                "{held} is more than was reserved"
+            );
         }
-        assert_eq!(body.finish().len() as u64, come);
+        assert_eq!(body.into_bytes().len() as u64, come);
     }
 
     #[test]
     fn a_body_is_put_together_in_order() {
-        for pieces in [vec![], vec!["one"], vec!["one", "two"], vec!["one", "two", "three"]] {
+        let long: String = (0..40_000).map(|number| format!("{number} ")).collect();
+        let chunks = [
+            vec![],
+            vec!["one"],
+            vec!["one", "two"],
+            vec!["one", &long, "three", &long, &long],
+        ];
+        for chunks in chunks {
             let mut body = Body::default();
-            for piece in &pieces {
-                let chunk = Bytes::from_static(piece.as_bytes());
-                let capacity = body.capacity_for(&chunk, 100);
-                body.push(chunk, capacity);
+            for chunk in &chunks {
+                body.push(Bytes::copy_from_slice(chunk.as_bytes()), 1_000_000);
             }
-            assert_eq!(body.finish(), pieces.concat());
+            assert_eq!(body.into_bytes(), chunks.concat());
         }
     }
 }

@@ -79,6 +79,21 @@ enum Verdict {
     NotTried(&'static str),
 }
 
+/// What is kept of a refused body: one that is too large to be looked into is only as long as it was.
+pub(super) struct RefusedBody {
+    length: usize,
+    bytes: Option<Bytes>,
+}
+
+impl From<Bytes> for RefusedBody {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            length: bytes.len(),
+            bytes: (bytes.len() <= BODY_BYTES_MAX).then_some(bytes),
+        }
+    }
+}
+
 /// A request to look into.
 struct Suspect {
     of: Arc<RefusedRequests>,
@@ -109,34 +124,37 @@ impl RefusedRequests {
     }
 
     /// Remembers a request whose signature was refused. Without a `body` it was refused for its header, before the body came.
-    pub fn refused(
+    pub(super) fn refused(
         self: &Arc<Self>,
         client: impl Into<Option<IpAddr>>,
         reason: SignatureError,
         header: Option<&[u8]>,
-        body: Option<&Bytes>,
+        body: Option<RefusedBody>,
     ) {
-        let verdict = match body {
+        let length = body.as_ref().map(|body| body.length);
+        let bytes = body.and_then(|body| body.bytes);
+        let verdict = match length {
             _ if reason != SignatureError::Wrong => {
                 Verdict::NotTried("the header has no signature that could be right")
             }
             None => Verdict::NotTried("the body was not read"),
-            Some(body) if body.len() > BODY_BYTES_MAX => Verdict::NotTried("the body is too large"),
+            Some(length) if length > BODY_BYTES_MAX => Verdict::NotTried("the body is too large"),
             Some(_) if self.due.due(Instant::now()).is_none() => {
                 Verdict::NotTried("another one was looked into in the same second")
             }
             Some(_) => Verdict::Pending,
         };
-        let suspect = body.filter(|_| matches!(verdict, Verdict::Pending)).cloned();
-        let hashed = body.filter(|body| body.len() <= HASHED_BYTES_MAX);
+        let hashed = bytes.as_ref().filter(|bytes| bytes.len() <= HASHED_BYTES_MAX);
+        let sha256 = hashed.map(|bytes| sha256(bytes));
+        let suspect = bytes.filter(|_| matches!(verdict, Verdict::Pending));
         let number = self.remember(RefusedRequest {
             number: 0,
             time: Timestamp::now(),
             client: client.into(),
             reason,
             form: header_form(header),
-            length: body.map(Bytes::len),
-            sha256: hashed.map(|body| sha256(body)),
+            length,
+            sha256,
             verdict,
         });
         if let Some(body) = suspect {

@@ -17,7 +17,6 @@ use actix_web::{
         header::{self, HeaderMap},
     },
 };
-use bytes::Bytes;
 use futures_util::FutureExt as _;
 
 use super::{
@@ -29,6 +28,7 @@ use super::{
     endpoint::{Served, Told},
     lateness::Lateness,
     other_accounts::OtherAccounts,
+    refused::RefusedBody,
     seen_ids::SeenIds,
     spans::RequestSpan,
     verification::{RequestHeaders, Verification},
@@ -164,7 +164,7 @@ impl Service {
         let Arrived { request, link, .. } = arrived;
         let served = self.admit(arrived)?;
         let headers = request.headers();
-        let refused = |reason, body: Option<&Bytes>| {
+        let refused = |reason, body: Option<RefusedBody>| {
             let header = RequestHeaders(headers);
             let client = arrived.client;
             served.refused.refused(client, reason, header.value(SIGNATURE), body);
@@ -174,11 +174,9 @@ impl Service {
         form.map_err(|reason| refused(reason, None))?;
         let (body, _reservation) = body::read(headers, payload, link, self.limits, &self.budget).await?;
         let verified = link.place().is_verified();
-        let received = self
-            .verification
-            .receive(&served.receiver, headers, body.clone(), verified);
-        let mut event = received.await.map_err(|refusal| match refusal {
-            Refusal::Signature(reason) => refused(reason, Some(&body)),
+        let received = self.verification.receive(&served.receiver, headers, body, verified);
+        let mut event = received.await.map_err(|rejected| match rejected.refusal {
+            Refusal::Signature(reason) => refused(reason, rejected.body),
             other => other,
         })?;
         link.place().verified();

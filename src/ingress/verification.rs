@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{answer::Refusal, budget::SMALL_BODY_BYTES_MAX};
+use super::{answer::Refusal, body::Body, budget::SMALL_BODY_BYTES_MAX, refused::RefusedBody};
 use crate::{
     event::{Event, Time},
     provider::{Headers, Unverified, millicast::Receiver},
@@ -32,6 +32,19 @@ const TURN_DEADLINE: Duration = Duration::from_secs(10);
 const STRANGERS_NICE: i32 = 10;
 
 type Job = Box<dyn FnOnce() + Send>;
+
+/// A request that is no event.
+pub(super) struct Rejected {
+    pub refusal: Refusal,
+    /// Of a request whose signature is refused.
+    pub body: Option<RefusedBody>,
+}
+
+impl From<Refusal> for Rejected {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, body: None }
+    }
+}
 
 /// The queues of large bodies.
 pub(super) struct Verification {
@@ -64,11 +77,11 @@ impl Verification {
         &self,
         receiver: &Arc<Receiver>,
         headers: &HeaderMap,
-        body: Bytes,
+        body: Body,
         verified: bool,
-    ) -> Result<Event, Refusal> {
-        if body.len() as u64 <= SMALL_BODY_BYTES_MAX {
-            return receive(receiver, headers, body);
+    ) -> Result<Event, Rejected> {
+        if body.len() <= SMALL_BODY_BYTES_MAX {
+            return receive(receiver, headers, body.into_bytes());
         }
         let queue = if verified {
             &self.of_verified
@@ -78,14 +91,14 @@ impl Verification {
         let turn = timeout(TURN_DEADLINE, queue.acquire()).await;
         let _turn = turn.map_err(|_| Refusal::VerifyingFull)?;
         let (receiver, headers) = (Arc::clone(receiver), headers.clone());
-        let verify = move || receive(&receiver, &headers, body);
+        let verify = move || receive(&receiver, &headers, body.into_bytes());
         if verified {
-            return spawn_blocking(verify).await.unwrap_or(Err(Refusal::Panicked));
+            return spawn_blocking(verify).await.unwrap_or(Err(Refusal::Panicked.into()));
         }
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move || drop(answer.send(verify())));
         self.strangers.send(job).map_err(|_| Refusal::Panicked)?;
-        answered.await.unwrap_or(Err(Refusal::Panicked))
+        answered.await.unwrap_or(Err(Refusal::Panicked.into()))
     }
 }
 
@@ -95,13 +108,16 @@ fn step_back() {
     let _ = rustix::process::nice(STRANGERS_NICE);
 }
 
-fn receive(receiver: &Receiver, headers: &HeaderMap, body: Bytes) -> Result<Event, Refusal> {
+fn receive(receiver: &Receiver, headers: &HeaderMap, body: Bytes) -> Result<Event, Rejected> {
     let request = Unverified {
         headers: &RequestHeaders(headers),
-        body,
+        body: body.clone(),
         received: Time::now(),
     };
-    let verified = receiver.verify(request).map_err(Refusal::Signature)?;
+    let verified = receiver.verify(request).map_err(|reason| Rejected {
+        refusal: Refusal::Signature(reason),
+        body: Some(body.into()),
+    })?;
     Ok(receiver.event(verified))
 }
 

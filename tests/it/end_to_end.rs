@@ -1,5 +1,6 @@
 //! From HTTP to a real broker, through what goes wrong on the way: here Kafka.
 
+mod backlog;
 mod both;
 mod content;
 mod late;

@@ -288,9 +288,13 @@ fn at_a_rate(
 
 /// Sends a webhook and reads its answer, which must be 200.
 fn post(stream: &mut TcpStream, number: usize) -> Result<(), String> {
-    let body = webhook(number % 100, &number.to_string());
+    post_body(stream, PATH, &webhook(number % 100, &number.to_string()))
+}
+
+/// The same with a body of one's own, to an endpoint's path.
+pub fn post_body(stream: &mut TcpStream, path: &str, body: &str) -> Result<(), String> {
     let request = format!(
-        "POST {PATH} HTTP/1.1\r\nhost: forebay\r\nx-millicast-signature: {}\r\ncontent-length: {}\r\n\r\n{body}",
+        "POST {path} HTTP/1.1\r\nhost: forebay\r\nx-millicast-signature: {}\r\ncontent-length: {}\r\n\r\n{body}",
         sign(body.as_bytes()),
         body.len()
     );

@@ -13,7 +13,6 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::window::Load;
 use crate::{
     sink::Place,
     spool::{Cursor, ReadError, Reader, Record, Spool},
@@ -114,15 +113,11 @@ impl Deferred {
         *self = Self::default();
     }
 
-    /// A lane with something deferred that has come to have room for a good part of what it may have in flight.
-    pub(super) fn lane_with_room(&self, lane_max: Load, load_of: impl Fn(u64) -> Load) -> Option<u64> {
-        let half = Load {
-            records: lane_max.records.div_ceil(2),
-            bytes: lane_max.bytes.div_ceil(2),
-        };
+    /// A lane with something deferred that has room.
+    pub(super) fn lane_with_room(&self, has_room: impl Fn(u64) -> bool) -> Option<u64> {
         let mut lanes = self.lanes.iter();
         lanes
-            .find(|(_, queue)| load_of(queue.waits_for).has_room_below(half))
+            .find(|(_, queue)| has_room(queue.waits_for))
             .map(|(lane, _)| *lane)
     }
 

@@ -39,13 +39,22 @@ impl<S: Sink> Dispatcher<S> {
         is_empty && self.has_room() && !self.deferred.is_full() && !self.stuck.is_full()
     }
 
-    /// A lane whose deferred records can go.
+    /// A lane whose deferred records can go: one that has come to have room for a good part of what it may have in flight.
     pub(super) fn lane_with_room(&self) -> Option<u64> {
         if !self.has_room() || self.resting_until.is_some_and(|until| until > Instant::now()) {
             return None;
         }
-        self.deferred
-            .lane_with_room(self.lane_max(), |lane| self.window.lane(lane))
+        let max = self.lane_max();
+        let half = Load {
+            records: max.records.div_ceil(2),
+            bytes: max.bytes.div_ceil(2),
+        };
+        self.deferred.lane_with_room(|lane| self.lane_has_room(lane, half))
+    }
+
+    /// Whether a lane has room below `max`.
+    fn lane_has_room(&self, lane: u64, max: Load) -> bool {
+        !self.stuck.lane_is_full(lane) && self.window.lane(lane).has_room_below(max)
     }
 
     fn lane_max(&self) -> Load {
@@ -104,7 +113,7 @@ impl<S: Sink> Dispatcher<S> {
                 event,
             };
             let (destination, place) = self.place(&waiting);
-            if !self.window.lane(place.lane).has_room_below(self.lane_max()) {
+            if !self.lane_has_room(place.lane, self.lane_max()) {
                 self.deferred.wait_for(lane, place.lane);
                 continue;
             }
@@ -181,7 +190,7 @@ impl<S: Sink> Dispatcher<S> {
             Turn::Waiting(waiting) => {
                 let (destination, place) = self.place(&waiting);
                 let is_behind = self.deferred.behind(place).is_some();
-                if is_behind || !self.window.lane(place.lane).has_room_below(self.lane_max()) {
+                if is_behind || !self.lane_has_room(place.lane, self.lane_max()) {
                     let is_deferred = self.deferred.add(waiting.sequence, place, Instant::now());
                     if !is_deferred {
                         self.turn = Some(Turn::Waiting(waiting));
@@ -201,7 +210,7 @@ impl<S: Sink> Dispatcher<S> {
                 self.turn = Some(Turn::Rendered(*message, place));
                 Ok(false)
             }
-            Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, failure).await.map(|()| true),
+            Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, place, failure).await.map(|()| true),
         }
     }
 
@@ -215,7 +224,7 @@ impl<S: Sink> Dispatcher<S> {
                 self.resting_until = Some(Instant::now() + LOOK_INTERVAL);
                 Ok(false)
             }
-            Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, failure).await.map(|()| true),
+            Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, place, failure).await.map(|()| true),
         }
     }
 

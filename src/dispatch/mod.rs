@@ -16,7 +16,8 @@
 //!   messages in flight until the refused one is alone; that one goes to the dead letters, and its neighbours pass.
 //! - `SetAside` blames one message for certain: it goes to the dead letters, and the session goes on.
 //!
-//! A record for which there is no room among the dead letters waits there for some, and holds back no other.
+//! A record for which there is no room among the dead letters waits there for some, and holds back no other, but that a lane with many of
+//! them takes no more.
 //!
 //! # Lanes
 //!
@@ -72,7 +73,7 @@ use deferred::{Deferred, LOOK_INTERVAL};
 use fill::Turn;
 use metrics::RouteMetrics;
 use plan::Plan;
-use refused::Stuck;
+use refused::{Refused, Stuck};
 use reordering::Reordering;
 use spans::Spans;
 use status::now_ms;
@@ -132,7 +133,7 @@ pub struct Dispatcher<S> {
     /// To be dead-lettered when the replay meets it.
     condemned: Option<(u64, Failure)>,
     /// To be kept among the dead letters, all together.
-    refused: Vec<(Record, Failure)>,
+    refused: Vec<Refused>,
     stuck: Stuck,
     settled: Vec<Settled>,
     /// When something was confirmed, or the first message was handed over.

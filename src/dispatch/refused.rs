@@ -1,6 +1,9 @@
 //! What becomes of a message that the broker refuses for its own sake.
 
-use std::{collections::BTreeMap, mem};
+use std::{
+    collections::{BTreeMap, HashMap},
+    mem,
+};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -9,20 +12,38 @@ use super::{DeadLetter, Dispatcher, End, READ_BYTES_MAX, status::now_ms};
 use crate::{
     config::UNROUTED,
     event::Event,
-    sink::{Failure, Remedy, Sink},
+    sink::{Failure, Place, Remedy, Sink},
     spool::{ReadError, Record},
 };
 
 /// With so many records that are to be dead letters and cannot be, a route reads no further.
-const STUCK_MAX: usize = 1024;
+const STUCK_MAX: usize = 4096;
+/// With so many of one lane, such as that of a partition without a queue, the lane has no room for more.
+const STUCK_OF_LANE_MAX: usize = 64;
 /// Tried again at a time.
 const AGAIN_MAX: usize = 256;
 
-/// Records that are to be dead letters, for which there is no room: they wait, and hold back nothing else.
+/// A record that is to be a dead letter.
+pub(super) struct Refused {
+    record: Record,
+    why: Why,
+}
+
+/// Why a record is to be a dead letter.
+#[derive(Clone)]
+struct Why {
+    failure: Failure,
+    /// The lane that it was refused in.
+    lane: Option<u64>,
+}
+
+/// Records that are to be dead letters, for which there is no room: they wait, and hold back nothing else, but that a lane which has many of
+/// them takes no more.
 #[derive(Default)]
 pub(super) struct Stuck {
-    /// Why each of them is one.
-    records: BTreeMap<u64, Failure>,
+    records: BTreeMap<u64, Why>,
+    /// How many each lane has.
+    lanes: HashMap<u64, usize>,
     /// Why there was no room.
     reason: Option<Failure>,
 }
@@ -36,11 +57,43 @@ impl Stuck {
         self.records.len() >= STUCK_MAX
     }
 
-    /// They will be read again. As many as there may be are forgotten, or nothing would be: then each is refused once more.
+    pub(super) fn lane_is_full(&self, lane: u64) -> bool {
+        self.lanes.get(&lane).is_some_and(|count| *count >= STUCK_OF_LANE_MAX)
+    }
+
+    fn insert(&mut self, sequence: u64, why: Why) {
+        let lane = why.lane;
+        if self.records.insert(sequence, why).is_none()
+            && let Some(lane) = lane
+        {
+            *self.lanes.entry(lane).or_default() += 1;
+        }
+    }
+
+    fn remove(&mut self, sequence: u64) {
+        let Some(lane) = self.records.remove(&sequence).and_then(|why| why.lane) else {
+            return;
+        };
+        if let Some(count) = self.lanes.get_mut(&lane) {
+            *count -= 1;
+            if *count == 0 {
+                self.lanes.remove(&lane);
+            }
+        }
+    }
+
+    /// They will be read again. As many as there may be, of all or of a lane, are forgotten, or nothing would be tried: then each is refused
+    /// once more.
     pub(super) fn rewind(&mut self) {
         if self.is_full() {
             self.records.clear();
+            self.lanes.clear();
         }
+        let full = |count: &usize| *count >= STUCK_OF_LANE_MAX;
+        let lanes = &self.lanes;
+        self.records
+            .retain(|_, why| !why.lane.is_some_and(|lane| lanes.get(&lane).is_some_and(full)));
+        self.lanes.retain(|_, count| !full(count));
     }
 
     /// What is to be told of it.
@@ -58,30 +111,33 @@ fn trace_id(record: &Bytes) -> Option<String> {
 impl<S: Sink> Dispatcher<S> {
     /// A record that is held is to be a dead letter: with the next [`Self::keep_refused`].
     pub(super) fn refuse(&mut self, record: Record, failure: Failure) {
-        self.refused.push((record, failure));
+        let why = Why { failure, lane: None };
+        self.refused.push(Refused { record, why });
     }
 
     /// Keeps what was refused among the dead letters, all together, so that they share the syncs of the disk; only then it is settled.
     pub(super) async fn keep_refused(&mut self) {
         let refused = mem::take(&mut self.refused);
-        let keeping = refused.iter().map(|(record, failure)| self.keep(record, failure));
+        let keeping = refused
+            .iter()
+            .map(|refused| self.keep(&refused.record, &refused.why.failure));
         let kept = join_all(keeping).await;
-        for ((record, failure), kept) in refused.into_iter().zip(kept) {
+        for (Refused { record, why }, kept) in refused.into_iter().zip(kept) {
             match kept {
                 Ok(()) => self.is_dead_letter(record.sequence),
-                Err(reason) => self.is_stuck(record.sequence, failure, reason),
+                Err(reason) => self.is_stuck(record.sequence, why, reason),
             }
         }
     }
 
     fn is_dead_letter(&mut self, sequence: u64) {
-        self.stuck.records.remove(&sequence);
+        self.stuck.remove(sequence);
         self.settle_held(sequence);
     }
 
-    fn is_stuck(&mut self, sequence: u64, failure: Failure, reason: Failure) {
+    fn is_stuck(&mut self, sequence: u64, why: Why, reason: Failure) {
         self.status.block(&reason);
-        self.stuck.records.insert(sequence, failure);
+        self.stuck.insert(sequence, why);
         self.stuck.reason = Some(reason);
     }
 
@@ -94,25 +150,25 @@ impl<S: Sink> Dispatcher<S> {
         let again: Vec<_> = again
             // Others come again with the replay.
             .filter(|(sequence, _)| self.window.is_held(**sequence))
-            .map(|(sequence, failure)| (*sequence, failure.clone()))
+            .map(|(sequence, why)| (*sequence, why.clone()))
             .collect();
         self.refuse_by_number(again).await
     }
 
     /// Keeps records that are held, and of which only the number is known, among the dead letters.
-    async fn refuse_by_number(&mut self, mut refused: Vec<(u64, Failure)>) -> Result<(), End> {
+    async fn refuse_by_number(&mut self, mut refused: Vec<(u64, Why)>) -> Result<(), End> {
         // From front to back, so that each segment is read once.
         refused.sort_unstable_by_key(|(sequence, _)| *sequence);
         let Some((first, _)) = refused.first() else {
             return Ok(());
         };
         let mut reader = self.spool.reader(*first);
-        for (sequence, failure) in refused {
+        for (sequence, why) in refused {
             let mut read = Vec::new();
             reader.seek(sequence);
             reader.next(1, READ_BYTES_MAX, &mut read).await?;
             match read.pop().filter(|record| record.sequence == sequence) {
-                Some(record) => self.refuse(record, failure),
+                Some(record) => self.refused.push(Refused { record, why }),
                 // Its segment is kept as long as it is not settled: it was damaged, and is reported by the spool.
                 None => self.is_dead_letter(sequence),
             }
@@ -160,21 +216,25 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     /// The sink refused a message before it took it: its own fault makes it a dead letter, another ends the session.
-    pub(super) async fn refused_at_once(&mut self, sequence: u64, failure: Failure) -> Result<(), End> {
+    pub(super) async fn refused_at_once(&mut self, sequence: u64, place: Place, failure: Failure) -> Result<(), End> {
         if !matches!(failure.remedy, Remedy::DeadLetter | Remedy::SetAside) {
             return Err(failure.into());
         }
         self.spans.failed(sequence, failure.label);
-        self.refuse_by_number(vec![(sequence, failure)]).await
+        let lane = Some(place.lane);
+        self.refuse_by_number(vec![(sequence, Why { failure, lane })]).await
     }
 
     /// Keeps records that are in flight, and that the broker refused one by one, among the dead letters.
     pub(super) async fn set_aside(&mut self, refused: Vec<(u64, Failure)>) -> Result<(), End> {
-        for (sequence, _) in &refused {
-            let settled = self.window.take_back(*sequence);
+        let mut to_keep = Vec::new();
+        for (sequence, failure) in refused {
+            let lane = self.window.place(sequence).map(|place| place.lane);
+            let settled = self.window.take_back(sequence);
             settled.into_iter().for_each(|range| self.cursor.settle(range));
+            to_keep.push((sequence, Why { failure, lane }));
         }
-        self.refuse_by_number(refused).await
+        self.refuse_by_number(to_keep).await
     }
 
     /// A message was refused: if it was alone it is condemned, else the replay goes with fewer in flight.

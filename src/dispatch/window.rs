@@ -98,6 +98,14 @@ impl Window {
         self.streams.entry(place.stream).or_default().push_back(sequence);
     }
 
+    /// Where a record is in flight to.
+    pub(super) fn place(&self, sequence: u64) -> Option<Place> {
+        match self.entries.get(&sequence)?.stage {
+            Stage::InFlight(place) => Some(place),
+            _ => None,
+        }
+    }
+
     /// The broker refused it, and it holds nothing back any more: what is settled by this.
     pub(super) fn take_back(&mut self, sequence: u64) -> Vec<RangeInclusive<u64>> {
         let Some(entry) = self.entries.get_mut(&sequence) else {

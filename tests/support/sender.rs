@@ -83,21 +83,27 @@ pub fn sign_with(secret: &str, body: &[u8]) -> String {
 impl Sender {
     /// Starts `connections` threads that together send `rate` webhooks a second to `streams` streams, each stream from one thread.
     pub fn start(to: SocketAddr, connections: usize, rate: usize, streams: usize) -> Self {
-        Self::over(to, connections, rate, streams, true)
+        Self::over(to, PATH, connections, rate, streams, true)
+    }
+
+    /// The same, to an endpoint at another path.
+    pub fn start_at(to: SocketAddr, path: &'static str, connections: usize, rate: usize, streams: usize) -> Self {
+        Self::over(to, path, connections, rate, streams, true)
     }
 
     /// The same, with a connection of its own for every request.
     pub fn start_reconnecting(to: SocketAddr, threads: usize, rate: usize, streams: usize) -> Self {
-        Self::over(to, threads, rate, streams, false)
+        Self::over(to, PATH, threads, rate, streams, false)
     }
 
-    fn over(to: SocketAddr, connections: usize, rate: usize, streams: usize, keeps: bool) -> Self {
+    fn over(to: SocketAddr, path: &'static str, connections: usize, rate: usize, streams: usize, keeps: bool) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sender = SENDERS.fetch_add(1, Ordering::Relaxed);
         let threads = (0..connections)
             .map(|thread| {
                 let run = Run {
                     to,
+                    path,
                     sender,
                     thread,
                     threads: connections,
@@ -150,6 +156,7 @@ impl Drop for Sender {
 /// What one thread does.
 struct Run {
     to: SocketAddr,
+    path: &'static str,
     sender: usize,
     thread: usize,
     threads: usize,
@@ -172,7 +179,12 @@ impl Run {
             let feed_id = format!("{thread:08x}-{:04x}-4000-8000-{count:012x}", self.sender);
             count += 1;
             let began = Instant::now();
-            let answer = post(&mut connection, self.to, webhook(stream, &feed_id).as_bytes());
+            let answer = post(
+                &mut connection,
+                self.to,
+                self.path,
+                webhook(stream, &feed_id).as_bytes(),
+            );
             let mut outcome = self.outcome.lock().expect("no panic under the lock");
             match answer {
                 Ok(answer) => {
@@ -206,7 +218,7 @@ struct Answer {
 type Connection = Option<BufReader<TcpStream>>;
 
 /// One request over a connection that is kept.
-fn post(connection: &mut Connection, to: SocketAddr, body: &[u8]) -> io::Result<Answer> {
+fn post(connection: &mut Connection, to: SocketAddr, path: &str, body: &[u8]) -> io::Result<Answer> {
     let stream = match connection {
         Some(stream) => stream,
         None => {
@@ -217,7 +229,7 @@ fn post(connection: &mut Connection, to: SocketAddr, body: &[u8]) -> io::Result<
         }
     };
     let mut request = format!(
-        "POST {PATH} HTTP/1.1\r\nHost: forebay\r\nContent-Type: application/json\r\nX-Millicast-Signature: {}\r\nContent-Length: {}\r\n\r\n",
+        "POST {path} HTTP/1.1\r\nHost: forebay\r\nContent-Type: application/json\r\nX-Millicast-Signature: {}\r\nContent-Length: {}\r\n\r\n",
         sign(body),
         body.len()
     )

@@ -107,7 +107,7 @@ fn one_stream() -> Vec<String> {
 fn event(kind: &str, stream: usize, subject: usize, number: usize) -> String {
     let time = Time(1_638_463_486_359 + number as i64).to_rfc3339();
     format!(
-        r#"{{"specversion":"1.0","id":"{number:08x}-e188-5a8b-afba-3bf99fbc2c36","source":"//millicast.com/accounts/ZG6NWV","type":"com.millicast.{kind}","subject":"ZG6NWV/stream-{stream}","time":"{time}","datacontenttype":"application/json","partitionkey":"ZG6NWV/stream-{stream}","sequence":"{number:020}","replica":"forebay-0","endpoint":"acme","account":"ZG6NWV","streamname":"stream-{stream}","feedid":"{subject:08x}-f937-4254-bd9f-99dc484d2bd6","senttime":"{time}","recordedtime":"{time}","data":{{"streamId":"ZG6NWV/stream-{stream}","accountId":"ZG6NWV","streamName":"stream-{stream}","recordFileId":{subject}}}}}"#
+        r#"{{"specversion":"1.0","id":"{number:08x}-e188-5a8b-afba-3bf99fbc2c36","source":"//millicast.com/accounts/ZG6NWV","type":"com.millicast.{kind}","subject":"ZG6NWV/stream-{stream}","time":"{time}","datacontenttype":"application/json","partitionkey":"ZG6NWV/stream-{stream}","replicasequence":"{number:020}","replica":"forebay-0","endpoint":"acme","account":"ZG6NWV","streamname":"stream-{stream}","feedid":"{subject:08x}-f937-4254-bd9f-99dc484d2bd6","senttime":"{time}","recordedtime":"{time}","data":{{"streamId":"ZG6NWV/stream-{stream}","accountId":"ZG6NWV","streamName":"stream-{stream}","recordFileId":{subject}}}}}"#
     )
 }
 

@@ -26,7 +26,7 @@ pub fn messages() -> Vec<Message> {
                 "specversion": "1.0", "id": id, "source": "/millicast/bench", "type": "com.millicast.feeds.started",
                 "subject": format!("ZG6NWV/{name}"), "time": "2021-12-02T16:44:46.489Z",
                 "datacontenttype": "application/json", "partitionkey": format!("ZG6NWV/{name}"),
-                "sequence": "00000000000000000001", "replica": "bench-0",
+                "replicasequence": "00000000000000000001", "replica": "bench-0",
                 "data": {
                     "feedId": id, "accountId": "ZG6NWV", "name": name, "streamId": format!("ZG6NWV/{name}"), "active": true
                 }

@@ -136,7 +136,7 @@ fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut each: impl FnMut(&
     attribute("subject", event.key.as_str().into());
     attribute("time", event.time.to_rfc3339().into());
     attribute("partitionkey", event.key.as_str().into());
-    attribute("sequence", format!("{:020}", stamp.sequence).into());
+    attribute("replicasequence", format!("{:020}", stamp.sequence).into());
     attribute("replica", text::attribute(stamp.replica));
     attribute("endpoint", event.endpoint.as_str().into());
     let optional = [

@@ -173,7 +173,7 @@ fn every_event_obeys_the_payload_of_its_message() {
         for channel in ["eventsTopic", "exchange", "queues", "deadLetters"] {
             let validator = validator(&document, channel, &kind);
             assert!(validator.is_valid(&event), "{channel}, {kind}: {event}");
-            for member in ["id", "time", "sequence", "type"] {
+            for member in ["id", "time", "replicasequence", "type"] {
                 let mut wrong = event.clone();
                 wrong[member] = "wrong".into();
                 assert!(!validator.is_valid(&wrong), "{channel}, {kind}, {member}");

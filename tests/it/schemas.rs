@@ -157,7 +157,7 @@ fn the_schemas_find_what_is_wrong() {
         ("type", json!("com.millicast.Feeds")),
         ("time", json!(1_638_463_486)),
         ("time", json!("yesterday")),
-        ("sequence", json!("42")),
+        ("replicasequence", json!("42")),
         ("partitionkey", json!("")),
         ("account", Value::Null),
         ("data", json!("text")),
@@ -183,7 +183,7 @@ fn the_schemas_find_what_is_wrong() {
         "subject",
         "time",
         "partitionkey",
-        "sequence",
+        "replicasequence",
         "data",
     ] {
         let mut event = sound.clone();

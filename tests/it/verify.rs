@@ -100,7 +100,7 @@ const MISTAKES: &[(&str, Change)] = &[
             json!(records[one].headers["sequence"]),
             records[one].headers["sequence"].clone(),
         );
-        change(&mut records[other], |event| event["sequence"] = sequence.clone());
+        change(&mut records[other], |event| event["replicasequence"] = sequence.clone());
         records[other].headers.insert("sequence".to_owned(), header);
     }),
     ("not_events", |records| {
@@ -185,6 +185,56 @@ async fn repeats_and_what_was_before_the_time_are_no_mistakes() {
         (Some(0), &json!(0)),
         "{report:#}"
     );
+}
+
+/// The event's number is called `sequence` in what earlier builds published, structured and binary.
+#[tokio::test(flavor = "multi_thread")]
+async fn events_of_earlier_builds_are_read_beside_newer_ones() {
+    let brokers = kafka::shared();
+    let topic = create_topic(&brokers, "renamed", 3, &[]).await;
+    send(&Setup::new(&brokers, &topic));
+    let mut records = kafka::read_all(&brokers, &topic);
+    for (number, record) in records.iter_mut().take(COUNT / 2).enumerate() {
+        change(record, |event| {
+            let event = event.as_object_mut().unwrap();
+            let value = event.remove("replicasequence").unwrap();
+            event.insert("sequence".to_owned(), value);
+        });
+        if number.is_multiple_of(2) {
+            make_binary(record);
+        }
+    }
+    let mixed = create_topic(&brokers, "mixed", 3, &[]).await;
+    write(&mixed, &records);
+    let arguments = ["--brokers", &brokers, "--topic", &mixed];
+    let (code, report) = verify(&arguments);
+    assert_eq!(code, Some(0), "{report:#}");
+    assert_eq!(report["routes"][0]["events"], COUNT);
+    write(&mixed, &records[..10]);
+    let (code, report) = verify(&arguments);
+    assert_eq!(
+        (code, &report["routes"][0]["repeats"]),
+        (Some(0), &json!(10)),
+        "{report:#}"
+    );
+}
+
+/// Makes a structured record one in binary mode.
+fn make_binary(record: &mut Read) {
+    let event: Value = serde_json::from_slice(&record.value).unwrap();
+    for (name, value) in event.as_object().unwrap() {
+        match (name.as_str(), value) {
+            ("data", data) => record.value = data.to_string().into_bytes(),
+            ("datacontenttype", content_type) => {
+                let content_type = content_type.as_str().unwrap().to_owned();
+                record.headers.insert("content-type".to_owned(), content_type);
+            }
+            (name, value) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                record.headers.insert(format!("ce_{name}"), text);
+            }
+        }
+    }
 }
 
 #[test]

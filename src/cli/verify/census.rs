@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{Part, numbers::Numbers, schemas::Schemas};
@@ -13,6 +13,11 @@ use crate::{cli::tail::Message, event::Time};
 
 /// How many of a kind of mistake are shown.
 const SHOWN_MAX: usize = 5;
+
+/// The attribute that has an event's number.
+const SEQUENCE: &str = "replicasequence";
+/// Its name in events that earlier builds published, which a topic may still hold.
+const SEQUENCE_BEFORE: &str = "sequence";
 
 /// Mistakes of one kind: how many, and the first of them in words.
 #[derive(Debug, Default, Clone)]
@@ -119,10 +124,10 @@ impl Census {
             ),
             (
                 "steps_back",
-                "steps back of sequence that are no repeats",
+                "steps back of replicasequence that are no repeats",
                 &self.steps_back,
             ),
-            ("clashes", "different events with one sequence", &self.clashes),
+            ("clashes", "different events with one replicasequence", &self.clashes),
             (
                 "schema_violations",
                 "events that violate their schema",
@@ -136,12 +141,12 @@ impl Census {
     pub fn take(&mut self, place: &str, message: &Message, schemas: &Schemas) {
         self.events += 1;
         let at = || message.place().to_owned();
-        let Some(event) = message.event().map(Value::Object) else {
+        let Some(event) = message.event().map(with_present_name).map(Value::Object) else {
             return self.no_events.note(at);
         };
         let text = |name: &str| event[name].as_str();
         let id = text("id").and_then(|id| Uuid::try_parse(id).ok());
-        let sequence = text("sequence").and_then(|digits| digits.parse::<u64>().ok());
+        let sequence = text(SEQUENCE).and_then(|digits| digits.parse::<u64>().ok());
         let time = text("time").and_then(Time::from_rfc3339);
         let (Some(id), Some(sequence), Some(replica), Some(key), Some(time)) =
             (id, sequence, text("replica"), text("partitionkey"), time)
@@ -223,4 +228,14 @@ impl Census {
             (name.as_str(), &replica.seen, whole_from)
         })
     }
+}
+
+/// The event with its attributes as they are called now.
+fn with_present_name(mut event: Map<String, Value>) -> Map<String, Value> {
+    if !event.contains_key(SEQUENCE)
+        && let Some(number) = event.remove(SEQUENCE_BEFORE)
+    {
+        event.insert(SEQUENCE.to_owned(), number);
+    }
+    event
 }

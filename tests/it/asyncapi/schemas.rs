@@ -103,16 +103,17 @@ fn as_text(property: &Value) -> Value {
     text
 }
 
-/// The headers of a message: on both brokers `sequence` and `replica`, then `more` of the attributes, and of a binary message
+/// The headers of a message: on both brokers `sequence`, which is the attribute `replicasequence`, and `replica`, then `more` of the attributes, and of a binary message
 /// all attributes, with a prefix.
 fn headers(more: &[&str], binary: Option<(&str, &Value)>) -> Value {
     let event = definitions::schemas().into_iter().find(|(name, _)| *name == "event");
     let (_, event) = event.unwrap();
     let mut properties = Map::new();
     let mut required = Vec::new();
-    for name in ["sequence", "replica"].iter().chain(more) {
-        properties.insert((*name).to_owned(), event["properties"][*name].clone());
-        required.push((*name).to_owned());
+    let attributes = ["replica"].iter().chain(more).map(|name| (*name, *name));
+    for (header, attribute) in [("sequence", "replicasequence")].into_iter().chain(attributes) {
+        properties.insert(header.to_owned(), event["properties"][attribute].clone());
+        required.push(header.to_owned());
     }
     let mut trace = event["properties"]["traceparent"].clone();
     trace["description"] = "The span that a consumer's is the child of: the one that published this message, where it was recorded, else the \

@@ -388,6 +388,6 @@ fn number(events: &mut [Value]) {
         let places = places.entry(text("replica")).or_default();
         let next = places.len() + 41;
         let place = *places.entry(text("id")).or_insert(next);
-        event["sequence"] = json!(format!("{place:020}"));
+        event["replicasequence"] = json!(format!("{place:020}"));
     }
 }

@@ -104,8 +104,8 @@ struct Attributes {
     partitionkey: Text,
     /// The event's number in this replica's log.
     #[schemars(regex(pattern = r"^[0-9]{20}$"))]
-    sequence: String,
-    /// The replica that took the event in; `sequence` counts within it.
+    replicasequence: String,
+    /// The replica that took the event in; `replicasequence` counts within it.
     replica: Text,
     /// The endpoint that took the event in.
     endpoint: Text,

@@ -92,7 +92,7 @@ fn check(event: &Event) {
                     "type",
                     "time",
                     "partitionkey",
-                    "sequence",
+                    "replicasequence",
                     "recordedtime",
                 ] {
                     assert!(
@@ -134,7 +134,7 @@ fn the_first_feeds_event_becomes_the_documented_cloudevent() {
     let expected = concat!(
         r#"{"specversion":"1.0","id":"ID","source":"//millicast.com/accounts/ZG6NWV","type":"com.millicast.feeds.started","#,
         r#""subject":"ZG6NWV/sample_stream","time":"2021-12-02T16:44:46.359Z","datacontenttype":"application/json","#,
-        r#""partitionkey":"ZG6NWV/sample_stream","sequence":"00000000000000000042","replica":"forebay-0","endpoint":"acme","#,
+        r#""partitionkey":"ZG6NWV/sample_stream","replicasequence":"00000000000000000042","replica":"forebay-0","endpoint":"acme","#,
         r#""account":"ZG6NWV","streamname":"sample_stream","feedid":"369e4a86-f937-4254-bd9f-99dc484d2bd6","#,
         r#""senttime":"2021-12-02T16:44:46.489Z","recordedtime":"2023-11-14T22:13:20.000Z","data":{"#,
         r#""streamId":"ZG6NWV/sample_stream","accountId":"ZG6NWV","streamName":"sample_stream","#,
@@ -165,10 +165,13 @@ fn a_binary_event_has_its_attributes_beside_the_data() {
     let names: Vec<_> = rendered.attributes.iter().map(|(name, _)| *name).collect();
     assert_eq!(
         names.join(" "),
-        "specversion id source type subject time partitionkey sequence replica endpoint account streamname feedid \
+        "specversion id source type subject time partitionkey replicasequence replica endpoint account streamname feedid \
          senttime recordedtime"
     );
-    assert_eq!(rendered.attributes[7], ("sequence", "00000000000000000007".to_owned()));
+    assert_eq!(
+        rendered.attributes[7],
+        ("replicasequence", "00000000000000000007".to_owned())
+    );
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //! that it does not wait for long, the routes end first, while requests are still taken in; and so that nothing that was accepted is
 //! refused, all of it is answered before the phase is `Stopping`.
 
+mod descriptors;
 mod drain;
 mod error;
 mod handed;
@@ -94,9 +95,11 @@ impl App {
     /// # Errors
     ///
     /// The first thing that is not as it must be.
-    pub async fn build(config: Config, handed: Handed) -> Result<Self, BuildError> {
+    pub async fn build(mut config: Config, handed: Handed) -> Result<Self, BuildError> {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
+        let shares = descriptors::share(&config)?;
+        config.server.connections_max = shares.public;
         let metrics = Metrics::new();
         let lifecycle = Arc::new(Lifecycle::starting());
         let Stored {
@@ -136,6 +139,7 @@ impl App {
         let admin = admin::bind(
             handed.admin,
             &config.admin,
+            shares.admin,
             admin::Sources {
                 lifecycle: lifecycle.clone(),
                 spool: spool.clone(),

@@ -28,7 +28,6 @@ use crate::{
 };
 
 const BACKLOG_CONNECTIONS: u32 = 128;
-const CONNECTIONS_MAX: usize = 256;
 /// Unfinished heads may take so much memory together.
 const HEADS_BYTES_MAX: u64 = 1 << 20;
 /// How long a scraper's connection is kept. Probes get one each.
@@ -59,15 +58,20 @@ pub struct BindError {
 }
 
 /// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio runtime.
-pub fn bind(handed: Option<TcpListener>, config: &config::Admin, sources: Sources) -> Result<Bound, BindError> {
+pub fn bind(
+    handed: Option<TcpListener>,
+    config: &config::Admin,
+    connections_max: usize,
+    sources: Sources,
+) -> Result<Bound, BindError> {
     let failed = |source| BindError {
         address: config.listen,
         source,
     };
     let listener = http::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(failed)?;
     let limits = ConnectionLimits {
-        connections_max: CONNECTIONS_MAX,
-        per_client_max: CONNECTIONS_MAX,
+        connections_max,
+        per_client_max: connections_max,
         heads_bytes_max: HEADS_BYTES_MAX,
         trusted_proxies: Vec::new(),
     };

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    BuildError, RunError, Stored, close, flush,
+    BuildError, RunError, Stored, close, descriptors, flush,
     stop::{Hangups, StopSignals},
     tasks::Tasks,
 };
@@ -51,6 +51,7 @@ impl Drain {
         if !Spool::exists(&config.spool.dir) {
             return Err(BuildError::NoSpool(config.spool.dir.clone()));
         }
+        descriptors::check(config)?;
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let metrics = Metrics::new();

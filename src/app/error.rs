@@ -18,6 +18,11 @@ pub enum BuildError {
     CursorWithoutRoute { dir: PathBuf, route: String },
     #[error("endpoint {endpoint}: no secret can be read: {text}")]
     Secret { endpoint: String, text: String },
+    #[error(
+        "the process may open {allowed} files, and {routes} routes, the log and a few connections need more than {needed}; raise the limit \
+         (LimitNOFILE=, ulimit -n), or have fewer routes"
+    )]
+    Descriptors { allowed: u64, needed: u64, routes: usize },
     #[error("failed to listen: {0}")]
     Ingress(#[from] ingress::BindError),
     #[error("failed to listen for the operator: {0}")]

@@ -1,6 +1,6 @@
 //! The log of events and that of dead letters: how they are laid out and limited, and whose cursors they hold.
 
-use std::{sync::Arc, time::UNIX_EPOCH};
+use std::{path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 use super::{BuildError, observe::SpoolMetrics, replica};
 use crate::{
@@ -34,7 +34,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
         readers_bytes_max: READERS_BYTES_MAX + reorder_bytes_max(config),
     };
     let dead_letters = spool::Options {
-        dir: config.spool.dir.join("dead-letters"),
+        dir: dead_letters_dir(config),
         replica,
         numbers_from,
         bytes_max: KeepDeadLetters::default().bytes_max,
@@ -50,6 +50,11 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
     let keep = routes.map(|route| (route.name.clone(), route.dead_letters)).collect();
     let spool = Spool::open(options, observer())?;
     Ok((spool, DeadLetters::open(dead_letters, keep, observer())?))
+}
+
+/// Where the logs of dead letters are.
+pub(super) fn dead_letters_dir(config: &Config) -> PathBuf {
+    config.spool.dir.join("dead-letters")
 }
 
 /// What the reorder windows of all routes may hold: a window that is not full must not keep the log from being read, or it never lets go.

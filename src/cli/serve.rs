@@ -41,7 +41,7 @@ impl From<BuildError> for Failure {
             | BuildError::Sink { .. }
             | BuildError::NoSpool(_)
             | BuildError::Tracing(_) => Self::usage(text),
-            BuildError::Ingress(_) | BuildError::Admin(_) => Self::unavailable(text),
+            BuildError::Descriptors { .. } | BuildError::Ingress(_) | BuildError::Admin(_) => Self::unavailable(text),
             BuildError::Signals(_) | BuildError::Thread(_) => Self::bug(text),
         }
     }

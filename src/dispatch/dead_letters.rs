@@ -101,6 +101,11 @@ impl DeadLetters {
         })
     }
 
+    /// How many logs there are in a directory.
+    pub fn logs(dir: &Path) -> usize {
+        usize::from(Spool::exists(dir)) + routes(dir).len()
+    }
+
     /// Makes a dead letter durable in its route's log; returns how many older ones went for it.
     pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<u64, AppendError> {
         let log = self.log_for(&letter.route).await?;

@@ -26,7 +26,6 @@ mod body;
 mod budget;
 mod endpoint;
 mod lateness;
-mod limits;
 mod other_accounts;
 mod refused;
 mod seen_ids;
@@ -34,6 +33,7 @@ mod service;
 mod spans;
 mod verification;
 
+pub(crate) use crate::http::files_for;
 pub use crate::http::{Bound, Handle};
 pub use lateness::Lateness;
 pub use refused::RefusedRequests;
@@ -86,8 +86,6 @@ pub struct Endpoint {
 pub enum BindError {
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
-    #[error("the process may open {allowed} files, too few for a single connection; raise its limit (ulimit -n)")]
-    Files { allowed: u64 },
     #[error("a thread cannot be started: {0}; raise the limits of threads and memory")]
     Thread(io::Error),
 }
@@ -96,7 +94,7 @@ pub enum BindError {
 ///
 /// # Errors
 ///
-/// The address cannot be listened on, or the process may open too few files, or start no thread.
+/// The address cannot be listened on, or the process may start no thread.
 pub fn bind(
     handed: Option<TcpListener>,
     config: &config::Server,
@@ -106,7 +104,7 @@ pub fn bind(
     metrics: Arc<Metrics>,
     traces: Traces,
 ) -> Result<Bound, BindError> {
-    let connections_max = limits::connections_max(config.connections_max)?;
+    let connections_max = config.connections_max;
     let listen_error = |source| BindError::Listen {
         address: config.listen,
         source,

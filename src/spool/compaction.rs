@@ -13,7 +13,7 @@ use std::{collections::HashMap, io, ops::RangeInclusive, sync::Arc};
 use super::{
     Class,
     cursors::{Cursors, PathError},
-    file_system::{File, PAGE_BYTES, is_full},
+    file_system::{File, PAGE_BYTES, is_passing},
     scan::{Found, Payload, Scan},
     segment::{BATCH_HEADER_LEN, DATA_START, FRAME_HEADER_LEN, encode_filler},
     shared::{Segment, Shared},
@@ -145,7 +145,7 @@ fn compact(
         let mut before = [0; FRAME_HEADER_LEN];
         file.pread(run.start, &mut before)?;
         match file.pwrite(run.start, &filler) {
-            Err(error) if is_full(&error) => {
+            Err(error) if is_passing(&error) => {
                 file.pwrite(run.start, &before)?;
                 return Ok(None);
             }
@@ -157,7 +157,7 @@ fn compact(
     for run in runs {
         let Some((offset, len)) = run.pages() else { continue };
         match file.punch(offset, len) {
-            Err(error) if is_full(&error) => {}
+            Err(error) if is_passing(&error) => {}
             result => {
                 result?;
                 compacted.disk_bytes -= len;

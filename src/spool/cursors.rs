@@ -17,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    file_system::{File, FileSystem, is_full, read_around},
+    file_system::{File, FileSystem, is_passing, read_around},
     segment::LogIdentity,
     settled::SettledRanges,
     shared::Shared,
@@ -338,7 +338,7 @@ impl Cursors {
         let result = self.write(&mut page, &body);
         match result {
             Ok(()) => {}
-            Err(error) if is_full(&error) => {
+            Err(error) if is_passing(&error) => {
                 tracing::warn!(path = %self.path.display(), %error, "cursors not written, will be tried again");
                 return Ok(());
             }
@@ -402,7 +402,7 @@ impl Cursors {
         if !page.replaced.is_empty() {
             for path in page.replaced.drain(..) {
                 match self.fs.unlink(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound && !is_full(&error) => return Err(error),
+                    Err(error) if error.kind() != io::ErrorKind::NotFound && !is_passing(&error) => return Err(error),
                     _ => {}
                 }
             }

@@ -92,6 +92,11 @@ pub(super) fn is_exhausted(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS])
 }
 
+/// Whether an error says that something is used up, of the disk or of the process, which passes.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    is_full(error) || is_exhausted(error)
+}
+
 /// Whether a read that failed so says that the bytes cannot be had from the disk, which is damage like any other.
 pub(super) fn is_unreadable(error: &io::Error) -> bool {
     is_one_of(error, &[Errno::IO, Errno::NODATA, Errno::ILSEQ, Errno::BADMSG])
@@ -139,21 +144,21 @@ pub(super) fn read_around(
     Ok((end - offset) as usize)
 }
 
-/// Descriptors that are kept for files of the log, for when the process has no other left.
-const SPARE_DESCRIPTORS: usize = 8;
-
 /// The operating system's.
 pub(super) struct RealFileSystem {
     /// Directories that were synced before: a sync must not fail for want of a descriptor.
     dirs: Mutex<HashMap<PathBuf, fs::File>>,
+    /// Descriptors that are kept for files of the log, for when the process has no other left.
     spare: Mutex<Vec<fs::File>>,
+    spares_max: usize,
 }
 
 impl RealFileSystem {
-    pub(super) fn new() -> Self {
+    pub(super) fn with_spares(spares_max: usize) -> Self {
         let file_system = Self {
             dirs: Mutex::default(),
             spare: Mutex::default(),
+            spares_max,
         };
         file_system.refill();
         file_system
@@ -177,7 +182,7 @@ impl RealFileSystem {
     /// Takes back spare descriptors, as far as there are any.
     fn refill(&self) {
         let mut spare = self.spare.lock();
-        while spare.len() < SPARE_DESCRIPTORS {
+        while spare.len() < self.spares_max {
             let Ok(file) = fs::File::open("/dev/null") else { return };
             spare.push(file);
         }

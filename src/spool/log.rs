@@ -14,7 +14,7 @@ use super::{
     AppendError, Observer, OpenError, Options, SEGMENTS_DIR, Start,
     cursors::{self, CursorDamage, CursorState, Cursors, CursorsFound, PathError},
     damage::{Damage, DamageKind},
-    file_system::{File, FileSystem, is_full},
+    file_system::{File, FileSystem, is_passing},
     quarantine::Quarantine,
     recovery::{self, Expected},
     segment::{BATCH_HEADER_LEN, DATA_START, LogIdentity, PAYLOAD_BYTES_MAX, frame_len},
@@ -327,7 +327,7 @@ impl Log {
             let oldest = self.segments[0];
             let path = self.shared.segments_dir.join(oldest.file_name());
             match self.fs.unlink(&path) {
-                Err(error) if is_full(&error) => break,
+                Err(error) if is_passing(&error) => break,
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((path, error)),
                 _ => {}
             }

@@ -148,7 +148,7 @@ pub use self::{
 use self::{
     cursors::CursorState,
     desk::{Asker, Ticket},
-    file_system::{FileSystem, Lock, RealFileSystem, is_exhausted, is_full},
+    file_system::{FileSystem, Lock, RealFileSystem, is_passing},
     log::{Log, io_error},
     shared::Shared,
     writer::Inlet,
@@ -156,6 +156,8 @@ use self::{
 
 /// Where the segments are in a spool's directory.
 const SEGMENTS_DIR: &str = "segments";
+/// Descriptors that a spool keeps for its files, for when the process has no other left.
+const SPARE_DESCRIPTORS: usize = 8;
 
 /// How a spool is laid out and limited.
 #[derive(Debug, Clone)]
@@ -297,7 +299,7 @@ pub enum OpenError {
 impl OpenError {
     /// Whether there was no room, no descriptor or no memory for it, which may pass.
     pub fn lacks_room(&self) -> bool {
-        matches!(self, Self::Io { source, .. } if is_full(source) || is_exhausted(source))
+        matches!(self, Self::Io { source, .. } if is_passing(source))
     }
 }
 
@@ -326,12 +328,14 @@ impl Spool {
 
     /// Takes the directory for this process and recovers what is in it.
     pub fn open(options: Options, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
-        Self::open_named(options, observer, "forebay-spool")
+        let fs = Arc::new(RealFileSystem::with_spares(SPARE_DESCRIPTORS));
+        Self::open_on(fs, options, observer, "forebay-spool")
     }
 
-    /// Like [`Spool::open`], with a name for the writer's thread: a process may have several spools.
+    /// Like [`Spool::open`], for a spool beside another one: with a name for the writer's thread, and without descriptors of its own for when the
+    /// process has no other left.
     pub fn open_named(options: Options, observer: Arc<dyn Observer>, thread_name: &str) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(RealFileSystem::new()), options, observer, thread_name)
+        Self::open_on(Arc::new(RealFileSystem::with_spares(0)), options, observer, thread_name)
     }
 
     fn open_on(

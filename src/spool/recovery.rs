@@ -5,7 +5,7 @@ use std::{io, iter, path::Path, sync::Arc};
 use super::{
     Class, OpenError,
     damage::{Damage, DamageKind},
-    file_system::{File, FileSystem, is_full, read_around},
+    file_system::{File, FileSystem, is_passing, read_around},
     log::{Active, io_error, seal_file},
     scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
     segment::{
@@ -235,7 +235,7 @@ impl Recovered {
             if newest && !is_expected && segment.records == 0 && tail.holes.is_empty() && tail.torn_bytes == 0 {
                 tracing::info!(path = %path.display(), "segment whose creation did not finish: removed");
                 let left = match fs.unlink(&path) {
-                    Err(error) if is_full(&error) => 1,
+                    Err(error) if is_passing(&error) => 1,
                     result => result.map(|()| 0).map_err(failed)?,
                 };
                 fs.sync_dir(dir).map_err(|source| io_error(dir, source))?;
@@ -256,7 +256,7 @@ impl Recovered {
             let header = is_expected.then(|| &block[..HEADER_LEN.min(block.len())]);
             match rewrite(file.as_ref(), header, tail.last_batch, segment.end) {
                 // What was read came from the disk; there is nothing better on one that has no room.
-                Err(error) if is_full(&error) && is_from_disk => {
+                Err(error) if is_passing(&error) && is_from_disk => {
                     tracing::warn!(path = %path.display(), %error, "no room to write the last batch once more");
                 }
                 result => result.map_err(failed)?,
@@ -402,7 +402,7 @@ fn scan(file: &Arc<dyn File>, segment: &mut Segment, newest: bool, durable: u64,
 fn fill(file: &dyn File, seed: SegmentSeed, torn: &[(u64, u64)]) -> io::Result<bool> {
     for &(offset, len) in torn {
         match file.pwrite(offset, &encode_filler(seed, offset, len)) {
-            Err(error) if is_full(&error) => return Ok(false),
+            Err(error) if is_passing(&error) => return Ok(false),
             result => result?,
         }
     }
@@ -472,7 +472,7 @@ fn rewrite(file: &dyn File, header: Option<&[u8]>, start: u64, end: u64) -> io::
 /// Seals a segment, unless the disk has no room for that: it is read at each start until it has.
 fn seal_or_wait(file: &Arc<dyn File>, segment: &mut Segment, path: &Path) -> io::Result<Option<Active>> {
     match seal_file(file.as_ref(), segment) {
-        Err(error) if is_full(&error) => {
+        Err(error) if is_passing(&error) => {
             tracing::warn!(path = %path.display(), %error, "no room to seal a segment");
             Ok(Some(Active {
                 file: file.clone(),

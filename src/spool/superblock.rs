@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     OpenError,
-    file_system::{File, FileSystem, is_full, read_around},
+    file_system::{File, FileSystem, is_passing, read_around},
     log::io_error,
     segment::{FEATURES, LogIdentity, VERSION},
 };
@@ -195,7 +195,7 @@ impl SuperblockFile {
     /// Writes the next copy, durably. `false`: there is no room for it.
     pub(super) fn write(&mut self, fs: &dyn FileSystem, superblock: &mut Superblock) -> io::Result<bool> {
         match self.try_write(fs, superblock) {
-            Err(error) if is_full(&error) => {
+            Err(error) if is_passing(&error) => {
                 // Once, not with every try until there is room.
                 if !std::mem::replace(&mut self.lacks_room, true) {
                     tracing::warn!(path = %self.path.display(), %error, "no room for the superblock");

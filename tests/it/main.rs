@@ -13,6 +13,7 @@ mod cloudevents;
 mod compose;
 mod config;
 mod consumers;
+mod descriptors;
 mod dev;
 mod disk;
 mod drain;

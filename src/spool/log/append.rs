@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::{Active, Log};
 use crate::spool::{
     AppendError, Class, Record,
-    file_system::{File, is_exhausted, is_full},
+    file_system::{File, is_exhausted, is_passing},
     segment::{BATCH_HEADER_LEN, BatchHeader, Seal, encode_frame, encode_header, encode_seal, frame_len, log_seed},
     shared::Segment,
 };
@@ -61,6 +61,7 @@ impl Log {
         results: &mut Vec<Result<u64, AppendError>>,
     ) -> Result<(), String> {
         self.buffer.clear();
+        let before = results.len();
         let mut records = Vec::with_capacity(requests.len());
         let mut after = self.segments.last().copied();
         const HEADER: u64 = BATCH_HEADER_LEN as u64;
@@ -120,7 +121,12 @@ impl Log {
             self.publish();
             return Ok(());
         };
-        self.write(after, records)
+        if let Some(refused) = self.write(after, records)? {
+            for result in results[before..].iter_mut().filter(|result| result.is_ok()) {
+                *result = Err(refused);
+            }
+        }
+        Ok(())
     }
 
     /// Whether a record may be appended at all.
@@ -134,8 +140,9 @@ impl Log {
         Ok(())
     }
 
-    /// Writes the buffer, syncs it and shows its records.
-    fn write(&mut self, after: Segment, records: Vec<Record>) -> Result<(), String> {
+    /// Writes the buffer, syncs it and shows its records. `Some`: what a write takes is used up, of the disk or of the
+    /// process, and none of them is in the log.
+    fn write(&mut self, after: Segment, records: Vec<Record>) -> Result<Option<AppendError>, String> {
         let active = self.active.as_ref().expect("a batch was encoded for it");
         let segment = self.segments.last_mut().expect("the active segment is the last");
         let header = BatchHeader {
@@ -151,10 +158,15 @@ impl Log {
         let shared = self.shared.clone();
         let _work = shared.disk_works();
         let started = Instant::now();
-        active
-            .file
-            .pwrite(segment.end, &self.buffer)
-            .map_err(|error| format!("write to {}: {error}", active.path.display()))?;
+        match active.file.pwrite(segment.end, &self.buffer) {
+            Err(error) if is_passing(&error) => {
+                // Nothing was synced. What was written of it lies behind the segment's end, and the seal covers it.
+                tracing::warn!(path = %active.path.display(), %error, "no room to write a batch: its segment ends here");
+                self.seal()?;
+                return Ok(Some(refusal(&error)));
+            }
+            written => written.map_err(|error| format!("write to {}: {error}", active.path.display()))?,
+        }
         active
             .file
             .sync_data()
@@ -165,7 +177,7 @@ impl Log {
         self.shared.publish_appended(after, records.len() as u64);
         self.observer.synced(records.len(), took);
         self.shared.publish_records(records.into_iter());
-        Ok(())
+        Ok(None)
     }
 
     /// Seals the active segment, if there is one, and makes a new one with room for `len`. `false`: there is no room.
@@ -216,11 +228,10 @@ impl Log {
             Err(error) => {
                 // What is left of it holds nothing, and recovery passes over it.
                 let _ = self.fs.unlink(&path);
-                let reason = match () {
-                    () if is_exhausted(&error) => AppendError::Exhausted,
-                    () if is_full(&error) || error.kind() == io::ErrorKind::AlreadyExists => AppendError::Full,
-                    () => return Err(format!("create {}: {error}", path.display())),
-                };
+                if !is_passing(&error) && error.kind() != io::ErrorKind::AlreadyExists {
+                    return Err(format!("create {}: {error}", path.display()));
+                }
+                let reason = refusal(&error);
                 // Once, not with every append until there is room again.
                 if self.no_room.replace(reason) != Some(reason) {
                     tracing::warn!(path = %path.display(), %error, "no room for a new segment");
@@ -262,13 +273,21 @@ impl Log {
         let segment = self.segments.last_mut().expect("the active segment is the last");
         match seal_file(active.file.as_ref(), segment) {
             Ok(()) => self.active = None,
-            Err(error) if is_full(&error) => {
+            Err(error) if is_passing(&error) => {
                 active.is_sealing = true;
                 return Ok(false);
             }
             Err(error) => return Err(format!("seal {}: {error}", active.path.display())),
         }
         Ok(true)
+    }
+}
+
+/// What an append is answered that failed so.
+fn refusal(error: &io::Error) -> AppendError {
+    match is_exhausted(error) {
+        true => AppendError::Exhausted,
+        false => AppendError::Full,
     }
 }
 
@@ -287,7 +306,7 @@ pub(in crate::spool) fn seal_file(file: &dyn File, segment: &mut Segment) -> io:
     match file.truncate(segment.end) {
         Ok(()) => segment.disk_bytes = segment.end,
         // Some file systems need space to give some back.
-        Err(error) if is_full(&error) => {}
+        Err(error) if is_passing(&error) => {}
         Err(error) => return Err(error),
     }
     // A full disk is known before; from here on the bytes in memory and on disk may differ.

@@ -35,7 +35,14 @@ fn on_disk(dir: &Path) -> u64 {
 fn a_few_records_that_wait_hold_little_and_are_read_before_and_after_a_restart() {
     let dir = tempfile::tempdir().unwrap();
     let counts = Arc::new(Counts::default());
-    let open = || Log::open(Arc::new(RealFileSystem::new()), &small(dir.path()), counts.clone()).unwrap();
+    let open = || {
+        Log::open(
+            Arc::new(RealFileSystem::with_spares(0)),
+            &small(dir.path()),
+            counts.clone(),
+        )
+        .unwrap()
+    };
     let mut log = open();
     let cursor = log.cursor("pictures", Start::Oldest).unwrap();
     let other = log.cursor("events", Start::Oldest).unwrap();
@@ -117,7 +124,7 @@ fn a_reader_that_stands_within_it_takes_nothing_for_damage() {
     for _ in 0..20 {
         let dir = tempfile::tempdir().unwrap();
         let counts = Arc::new(Counts::default());
-        let mut log = mostly_settled(Arc::new(RealFileSystem::new()), dir.path(), &counts, 4 << 20);
+        let mut log = mostly_settled(Arc::new(RealFileSystem::with_spares(0)), dir.path(), &counts, 4 << 20);
         let expected = waiting(&log);
         assert!(expected > 3);
         let (shared, is_over) = (log.shared().clone(), Arc::new(AtomicBool::new(false)));
@@ -180,7 +187,7 @@ fn where_sectors_are_whole_power_may_go_at_any_call_and_it_is_no_damage() {
 fn a_reader_that_stood_within_it_finds_its_place_again() {
     let dir = tempfile::tempdir().unwrap();
     let counts = Arc::new(Counts::default());
-    let mut log = mostly_settled(Arc::new(RealFileSystem::new()), dir.path(), &counts, 256 << 10);
+    let mut log = mostly_settled(Arc::new(RealFileSystem::with_spares(0)), dir.path(), &counts, 256 << 10);
     let expected = waiting(&log);
     let mut disk = DiskReader::new(log.shared().clone());
     let before = disk.read(1, 3, 1 << 20).unwrap();

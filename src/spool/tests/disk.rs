@@ -39,6 +39,8 @@ pub(super) struct Behaviour {
     pub power_loss_in: Option<u64>,
     /// No new space is given out.
     pub full: bool,
+    /// Nothing is made or written; the error's number.
+    pub short_of: Option<i32>,
     /// A sector is written as a whole, or not at all.
     pub whole_sectors: bool,
     /// What a sync says yes to without doing it: the mutants that the model must find.
@@ -372,6 +374,10 @@ impl FileSystem for FakeDisk {
         let file = state.contents.len();
         state.contents.push(Content::default());
         state.live.insert(path.to_owned(), file);
+        if let Some(errno) = state.behaviour.short_of {
+            state.fire("create with something used up");
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         if state.behaviour.full {
             state.fire("create without space");
             return Err(enospc());

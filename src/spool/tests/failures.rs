@@ -108,6 +108,62 @@ async fn a_full_disk_is_not_a_failure_and_passes() {
     spool.close().await;
 }
 
+/// Descriptors, memory, a quota, a limit on files' sizes: none of them is a failed disk, at no step of an append.
+#[tokio::test]
+async fn what_is_used_up_is_not_a_failed_disk_and_passes() {
+    use rustix::io::Errno;
+    let exhausted = [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::NOBUFS];
+    let full = [Errno::NOSPC, Errno::DQUOT, Errno::FBIG];
+    let refusals = exhausted.map(|errno| (errno, AppendError::Exhausted));
+    for (errno, refused) in refusals.into_iter().chain(full.map(|errno| (errno, AppendError::Full))) {
+        let disk = FakeDisk::new(1);
+        let spool = open(&disk);
+        let cursor = spool.cursor("route", Start::Oldest).unwrap();
+        let mut stored = Vec::new();
+        for round in 0..4u64 {
+            // At first there is no segment, then one that is written to; the cursor's page is there or not.
+            disk.behave(|behaviour| behaviour.short_of = Some(errno.raw_os_error()));
+            for _ in 0..3 {
+                let answer = spool.append(payload(900), Class::Ordinary).await;
+                // Sealing a segment may be what there is no room for.
+                let is_expected = answer == Err(refused) || answer == Err(AppendError::Full);
+                assert!(is_expected, "{errno:?}, round {round}: {answer:?}");
+            }
+            cursor.advance(stored.len() as u64 / 2);
+            disk.behave(|behaviour| behaviour.short_of = None);
+            within("it takes records again", async {
+                while spool.state().refuses.is_some() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            })
+            .await;
+            for _ in 0..2 {
+                let number = stored.len() as u64 + 1;
+                stored.push(spool.append(payload(number), Class::Ordinary).await.unwrap());
+            }
+        }
+        assert_eq!(
+            stored,
+            (1..=8).collect::<Vec<_>>(),
+            "{errno:?}: no number was lost or came twice"
+        );
+        spool.close().await;
+        let spool = open(&disk);
+        let mut reader = spool.reader(stored[4]);
+        let mut records = Vec::new();
+        while records.len() < 4 {
+            within("a record", reader.next(100, 1 << 20, &mut records))
+                .await
+                .unwrap();
+        }
+        assert!(
+            records.iter().all(|record| record.bytes == payload(record.sequence)),
+            "{errno:?}"
+        );
+        spool.close().await;
+    }
+}
+
 #[tokio::test]
 async fn what_waits_for_a_slow_disk_is_bounded() {
     let disk = FakeDisk::new(1);

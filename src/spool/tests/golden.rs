@@ -15,7 +15,7 @@ fn open(dir: &Path) -> (Log, Arc<Counts>) {
         ..options(dir)
     };
     let counts = Arc::new(Counts::default());
-    let log = Log::open(Arc::new(RealFileSystem::new()), &options, counts.clone()).unwrap();
+    let log = Log::open(Arc::new(RealFileSystem::with_spares(0)), &options, counts.clone()).unwrap();
     (log, counts)
 }
 

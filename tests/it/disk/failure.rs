@@ -73,10 +73,34 @@ fn a_failed_write_ends_the_process_and_loses_nothing() {
     // third is the first segment's header, and then comes one for each batch.
     fail("pwrite64:error=EIO:when=1", false);
     fail("pwrite64:error=EIO:delay_enter=300000:when=3", true);
-    for error in ["EIO", "ENOSPC", "EDQUOT"] {
-        for n in [4, 5, 40] {
-            fail(&format!("pwrite64:error={error}:delay_enter=300000:when={n}"), true);
-        }
+    for n in [4, 5, 40] {
+        fail(&format!("pwrite64:error=EIO:delay_enter=300000:when={n}"), true);
+    }
+}
+
+#[test]
+fn a_write_without_room_is_answered_503_and_passes() {
+    // On the spool's thread the fourth is the first batch; see above.
+    for (error, when) in [("EDQUOT", "4"), ("ENOSPC", "40..60+3"), ("ENOMEM", "40..45")] {
+        let fault = format!("pwrite64:error={error}:when={when}");
+        let scratch = scratch();
+        let strace = Strace::new(&scratch.path().join("strace"));
+        let mut setup = setup(&scratch.path().join("spool"));
+        setup.wrapper.extend(strace.wrapper(&[&fault]));
+        let mut forebay = setup.start();
+        let sender = Sender::start(setup.public, CONNECTIONS, 1_000, 100);
+        wait_until("it is injected", RESTARTED, || strace.injected() > 0);
+        let during = sender.so_far().count(200);
+        wait_until("it accepts again", RESTARTED, || {
+            sender.so_far().count(200) > during + 500
+        });
+        let outcome = sender.stop();
+        let codes: Vec<u16> = outcome.answers.keys().copied().collect();
+        assert_eq!(codes, [200, 503], "{fault}: {:?}", outcome.answers);
+        assert_eq!((outcome.unanswered, outcome.without_retry_after), (0, 0), "{fault}");
+        assert!(forebay.log().contains("no room to write a batch"), "{}", forebay.log());
+        assert_eq!(forebay.terminate(RESTARTED).code(), Some(0), "{}", forebay.log());
+        assert_kept(setup.spool(), &outcome);
     }
 }
 

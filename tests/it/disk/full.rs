@@ -1,11 +1,15 @@
 //! The disk is full, and then it is not.
 
-use std::{fs, time::Duration};
+use std::{collections::HashSet, fs, time::Duration};
+
+use serde_json::Value;
 
 use super::{assert_kept, key, setup};
 use crate::support::{
     disk::{Mount, can_mount, run, scratch},
-    forebay::wait_until,
+    forebay::{Setup, wait_until},
+    kafka::{self, create_topic},
+    program,
     sender::Sender,
 };
 
@@ -52,4 +56,60 @@ fn a_full_disk_is_answered_503_until_there_is_space_again() {
     assert!((1..10).contains(&told), "said {told} times");
     assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
     assert_kept(setup.spool(), &outcome);
+}
+
+/// A limit on the size of files: a write beyond it is a signal, SIGXFSZ, and EFBIG where that is caught.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_on_the_size_of_files_is_a_full_disk_and_does_not_keep_it_from_draining() {
+    let topic = create_topic(&kafka::shared(), "file-size", 3, &[]).await;
+    let mut setup = Setup::new(&kafka::shared(), &topic);
+    let mut away = Setup::new("127.0.0.1:1", &topic).spool_at(setup.spool());
+    away.wrapper = vec!["env".into(), key("SERVER__SHUTDOWN_DEADLINE", "1s")];
+    let mut forebay = away.start();
+    let sender = Sender::start(away.public, 2, 500, 20);
+    wait_until("some are acknowledged", DEADLINE, || sender.acknowledged() > 100);
+    let outcome = sender.stop();
+    forebay.kill();
+
+    let limited = ["sh", "-c", "ulimit -f \"$0\"; exec \"$@\"", "0"].map(str::to_owned);
+    setup.wrapper = limited.to_vec();
+    let mut forebay = setup.start();
+    forebay.wait_until_drained(DEADLINE);
+    let refused = Sender::start(setup.public, 2, 500, 20);
+    wait_until("new ones are refused", DEADLINE, || refused.so_far().count(503) > 50);
+    let refused = refused.stop();
+    assert_eq!(
+        refused.count(503),
+        refused.answers.values().sum::<usize>(),
+        "{:?}",
+        refused.answers
+    );
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+    let feeds = |records: &[kafka::Read]| -> HashSet<String> {
+        let events = records
+            .iter()
+            .map(|record| serde_json::from_slice::<Value>(&record.value).unwrap());
+        events
+            .map(|event| event["feedid"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert!(feeds(&kafka::read_all(&kafka::shared(), &topic)).is_superset(&outcome.acknowledged));
+
+    // Its positions could not be kept; `drain` begins where they are, and ends all the same.
+    let output = program::forebay_by(&setup.wrapper)
+        .arg("drain")
+        .arg("--config")
+        .arg(setup.config())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{said}");
+
+    setup.wrapper.clear();
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, 2, 500, 20);
+    wait_until("it accepts without the limit", DEADLINE, || sender.acknowledged() > 100);
+    sender.stop();
+    forebay.wait_until_drained(DEADLINE);
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
 }

@@ -52,7 +52,8 @@ impl File for Handle {
 
     fn pwrite(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.state()?;
-        let fails = state.call("write failed")?;
+        let short_of = state.behaviour.short_of;
+        let fails = state.call("write failed")? || short_of.is_some();
         let mut bytes = bytes.to_vec();
         if fails {
             let part = state.random.below(bytes.len() as u64 + 1) as usize;
@@ -60,6 +61,9 @@ impl File for Handle {
         }
         let offset = offset as usize;
         state.write(self.file, Write::Bytes { offset, bytes });
+        if let Some(errno) = short_of {
+            return Err(io::Error::from_raw_os_error(errno));
+        }
         if fails {
             return Err(if state.random.one_in(2) { enospc() } else { eio() });
         }

@@ -28,15 +28,19 @@ mod tls;
 #[path = "../support/mod.rs"]
 mod support;
 
-use std::time::{Duration, Instant};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
 use load::Load;
-use report::{Fixed, Report, Sample};
-use servers::{Kind, Server};
+use report::{Drain, Fixed, Report, Sample};
+use servers::{Kind, Server, Target};
 use support::arguments::Turns;
+use tempfile::TempDir;
 
 /// Measures the way in, against a real Kafka.
 #[derive(Debug, Parser)]
@@ -53,9 +57,15 @@ struct Arguments {
     rate: u64,
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Kind::Bare, Kind::Forebay, Kind::Afternoon])]
     servers: Vec<Kind>,
+    /// The binary of another build, for the server `before`.
+    #[arg(long)]
+    before: Option<PathBuf>,
+    /// How long each Forebay takes in events beside a Kafka that is away, whose publishing is measured then; 0 leaves it out.
+    #[arg(long, default_value_t = 6)]
+    backlog_seconds: u64,
     /// Where the spool is. Must be a disk of the kind that matters: a fsync to memory costs nothing.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
-    dir: std::path::PathBuf,
+    dir: PathBuf,
     #[command(flatten)]
     turns: Turns,
 }
@@ -103,6 +113,15 @@ fn measure(arguments: &Arguments) -> Result<()> {
                 let fixed = bench.fixed(kind, round)?;
                 eprintln!("{} requests/s, round {round}, {kind}: {fixed}", arguments.rate);
                 report.add_fixed(kind, fixed);
+            }
+        }
+    }
+    if arguments.backlog_seconds > 0 {
+        for round in 1..=arguments.rounds {
+            for &kind in arguments.servers.iter().filter(|kind| kind.is_forebay()) {
+                let drain = bench.backlog(kind, round)?;
+                eprintln!("backlog, round {round}, {kind}: {drain}");
+                report.add_drain(kind, drain);
             }
         }
     }
@@ -160,17 +179,70 @@ impl Bench<'_> {
         })
     }
 
+    /// What was taken in while Kafka was away, published by a new process.
+    fn backlog(&self, kind: Kind, round: usize) -> Result<Drain> {
+        self.arguments.turns.wait_until_quiet()?;
+        let topic = self.topic(&format!("{kind}-backlog-{round}"));
+        let away = Target {
+            brokers: "127.0.0.1:1",
+            topic: &topic,
+        };
+        let server = self.launch(kind, away, self.dir()?)?;
+        self.load.wrk(server.url(), 64, self.arguments.backlog_seconds)?;
+        let dir = server.kill();
+        let started = Instant::now();
+        let there = Target {
+            brokers: &self.brokers,
+            ..away
+        };
+        let server = self.launch(kind, there, dir)?;
+        server.drained()?;
+        let usage = server.usage()?;
+        let events = usage.published.context("a Forebay has metrics")?;
+        ensure!(events > 0.0, "{kind}: nothing was published");
+        Ok(Drain {
+            events,
+            took: started.elapsed(),
+            cpu: usage.cpu,
+        })
+    }
+
     fn start(&self, kind: Kind, name: &str) -> Result<Server> {
         self.arguments.turns.wait_until_quiet()?;
+        let topic = if kind == Kind::Bare {
+            String::new()
+        } else {
+            self.topic(name)
+        };
+        let target = Target {
+            brokers: &self.brokers,
+            topic: &topic,
+        };
+        self.launch(kind, target, self.dir()?)
+    }
+
+    fn topic(&self, name: &str) -> String {
         let topic = format!("bench-{name}");
-        if kind != Kind::Bare {
-            let create = kafka::create_topic_named(&self.brokers, &topic, 12, &[]);
-            self.runtime.block_on(create);
-        }
+        let create = kafka::create_topic_named(&self.brokers, &topic, 12, &[]);
+        self.runtime.block_on(create);
+        topic
+    }
+
+    fn dir(&self) -> Result<TempDir> {
         let dir = tempfile::Builder::new()
             .prefix("forebay-bench-")
             .tempdir_in(&self.arguments.dir)?;
-        Server::start(kind, &self.brokers, &topic, dir, Duration::from_secs(30))
+        Ok(dir)
+    }
+
+    fn launch(&self, kind: Kind, target: Target<'_>, dir: TempDir) -> Result<Server> {
+        let before = self.arguments.before.as_deref().filter(|_| kind == Kind::Before);
+        ensure!(
+            kind != Kind::Before || before.is_some(),
+            "give `--before` the other build's binary"
+        );
+        let forebay = before.unwrap_or(Path::new(env!("CARGO_BIN_EXE_forebay")));
+        Server::start(kind, forebay, target, dir, Duration::from_secs(30))
             .with_context(|| format!("failed to start {kind}"))
     }
 }

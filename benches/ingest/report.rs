@@ -27,10 +27,30 @@ pub struct Fixed {
     pub cpu_us_per_event: f64,
 }
 
+/// One backlog that was published.
+#[derive(Debug)]
+pub struct Drain {
+    pub events: f64,
+    /// From the start of the process until all was confirmed.
+    pub took: Duration,
+    pub cpu: Duration,
+}
+
+impl Drain {
+    fn rate(&self) -> f64 {
+        self.events / self.took.as_secs_f64()
+    }
+
+    fn cpu_us_per_event(&self) -> f64 {
+        self.cpu.as_secs_f64() * 1e6 / self.events
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Report {
     closed: BTreeMap<(usize, Kind), Vec<Sample>>,
     fixed: BTreeMap<Kind, Vec<Fixed>>,
+    drains: BTreeMap<Kind, Vec<Drain>>,
 }
 
 impl Report {
@@ -40,6 +60,10 @@ impl Report {
 
     pub fn add_fixed(&mut self, kind: Kind, fixed: Fixed) {
         self.fixed.entry(kind).or_default().push(fixed);
+    }
+
+    pub fn add_drain(&mut self, kind: Kind, drain: Drain) {
+        self.drains.entry(kind).or_default().push(drain);
     }
 
     /// A number about requests that failed says nothing.
@@ -94,6 +118,36 @@ impl fmt::Display for Fixed {
     }
 }
 
+impl fmt::Display for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (rate, cpu) = (self.rate(), self.cpu_us_per_event());
+        write!(f, "{:.0} events at {rate:.0}/s, {cpu:.1} µs CPU per event", self.events)
+    }
+}
+
+impl Report {
+    fn write_drains(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.drains.is_empty() {
+            return Ok(());
+        }
+        writeln!(f, "\n| server, backlog | events/s | lowest–highest | CPU µs/event |")?;
+        writeln!(f, "|---|---|---|---|")?;
+        for (kind, drains) in &self.drains {
+            let mut rates: Vec<f64> = drains.iter().map(Drain::rate).collect();
+            rates.sort_by(f64::total_cmp);
+            writeln!(
+                f,
+                "| {kind} | {:.0} | {:.0}–{:.0} | {:.1} |",
+                median(rates.iter().copied()),
+                rates.first().copied().unwrap_or(f64::NAN),
+                rates.last().copied().unwrap_or(f64::NAN),
+                median(drains.iter().map(Drain::cpu_us_per_event)),
+            )?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
@@ -124,7 +178,7 @@ impl fmt::Display for Report {
             )?;
         }
         if self.fixed.is_empty() {
-            return Ok(());
+            return self.write_drains(f);
         }
         writeln!(
             f,
@@ -143,6 +197,6 @@ impl fmt::Display for Report {
                 of(|fixed| fixed.cpu_us_per_event),
             )?;
         }
-        Ok(())
+        self.write_drains(f)
     }
 }

@@ -6,6 +6,7 @@ pub mod bare;
 use std::{
     fmt, fs,
     net::TcpStream,
+    path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -28,8 +29,17 @@ pub enum Kind {
     Bare,
     /// `forebay serve`: answers when the record is on disk.
     Forebay,
+    /// Another build of it, that of `--before`.
+    Before,
     /// Answers when Kafka has it; keeps nothing on disk.
     Afternoon,
+}
+
+impl Kind {
+    /// Whether it is a Forebay.
+    pub fn is_forebay(self) -> bool {
+        matches!(self, Self::Forebay | Self::Before)
+    }
 }
 
 impl fmt::Display for Kind {
@@ -37,17 +47,25 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Bare => "bare",
             Self::Forebay => "forebay",
+            Self::Before => "before",
             Self::Afternoon => "afternoon",
         })
     }
 }
 
 pub struct Server {
-    child: Child,
+    child: Running,
     url: String,
     /// Forebay's own address for metrics.
     admin: Option<u16>,
-    _dir: TempDir,
+    dir: TempDir,
+}
+
+/// Where a server publishes to.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'a> {
+    pub brokers: &'a str,
+    pub topic: &'a str,
 }
 
 /// What a server has used and done so far.
@@ -60,9 +78,11 @@ pub struct Usage {
 }
 
 impl Server {
-    pub fn start(kind: Kind, brokers: &str, topic: &str, dir: TempDir, within: Duration) -> Result<Self> {
+    /// `forebay`: the binary of one that is a Forebay.
+    pub fn start(kind: Kind, forebay: &Path, target: Target<'_>, dir: TempDir, within: Duration) -> Result<Self> {
+        let Target { brokers, topic } = target;
         let port = server::free_port()?;
-        let admin = (kind == Kind::Forebay).then(server::free_port).transpose()?;
+        let admin = kind.is_forebay().then(server::free_port).transpose()?;
         // Ends with this process, however this ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL"]);
@@ -70,7 +90,7 @@ impl Server {
         match (kind, admin) {
             (Kind::Bare, _) => command.arg(this).args(["bare", &port.to_string()]),
             (Kind::Afternoon, _) => command.arg(this).args(["afternoon", &port.to_string(), brokers, topic]),
-            (Kind::Forebay, admin) => {
+            (Kind::Forebay | Kind::Before, admin) => {
                 let config = server::Config {
                     port,
                     admin: admin.unwrap_or_default(),
@@ -81,7 +101,7 @@ impl Server {
                     route: "",
                 };
                 command
-                    .arg(env!("CARGO_BIN_EXE_forebay"))
+                    .arg(forebay)
                     .arg("serve")
                     .arg("--config")
                     .arg(config.write(dir.path())?)
@@ -90,13 +110,18 @@ impl Server {
         let log = fs::File::create(dir.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let mut server = Self {
-            child: command.spawn().context("failed to start setpriv")?,
+            child: Running(command.spawn().context("failed to start setpriv")?),
             url: format!("http://127.0.0.1:{port}{PATH}"),
             admin,
-            _dir: dir,
+            dir,
         };
         server.wait(port, within)?;
         Ok(server)
+    }
+
+    /// Kills it, and leaves what it has on disk.
+    pub fn kill(self) -> TempDir {
+        self.dir
     }
 
     pub fn url(&self) -> &str {
@@ -105,7 +130,7 @@ impl Server {
 
     pub fn usage(&self) -> Result<Usage> {
         Ok(Usage {
-            cpu: cpu(self.child.id())?,
+            cpu: cpu(self.child.0.id())?,
             published: self.metric("forebay_published_total")?,
         })
     }
@@ -138,8 +163,8 @@ impl Server {
             if ready {
                 return Ok(());
             }
-            let log = || fs::read_to_string(self._dir.path().join("log")).unwrap_or_default();
-            if let Some(status) = self.child.try_wait()? {
+            let log = || fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+            if let Some(status) = self.child.0.try_wait()? {
                 bail!("it ended with {status}: {}", log());
             }
             ensure!(Instant::now() < deadline, "not ready within {within:?}: {}", log());
@@ -148,10 +173,13 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+/// Ended with its server.
+struct Running(Child);
+
+impl Drop for Running {
     fn drop(&mut self) {
         // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

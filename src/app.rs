@@ -37,7 +37,7 @@ use tokio::{
 use crate::{
     admin,
     config::{self, Config, SinkKind},
-    dispatch::{Broker, DeadLetters, Dispatcher},
+    dispatch::{Broker, DeadLetters, Dispatcher, Routing},
     ingress,
     lifecycle::{Lifecycle, Phase},
     provider::{KIND_OTHER, KINDS},
@@ -82,6 +82,7 @@ pub struct App {
     shares_socket: bool,
     admin: ingress::Bound,
     routes: Vec<Dispatcher<AnySink>>,
+    routing: Routing,
     endpoints: Endpoints,
     certificates: Certificates,
     signals: StopSignals,
@@ -110,6 +111,7 @@ impl App {
             traces,
             exporter,
         } = Stored::open(&config, &metrics)?;
+        let routing = Routing::of(&routes);
         let certificates = Certificates::register(&metrics.registry, &config.sinks).expect(ONCE);
         let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir, &metrics)?;
         let served = endpoints.served();
@@ -123,7 +125,13 @@ impl App {
             handed.ingress,
             &config.server,
             served,
-            spool.clone(),
+            ingress::Intake {
+                spool: spool.clone(),
+                audience: {
+                    let routing = routing.clone();
+                    Arc::new(move |event| routing.audience(event))
+                },
+            },
             lifecycle.clone(),
             metrics.clone(),
             traces,
@@ -160,6 +168,7 @@ impl App {
             shares_socket,
             admin,
             routes,
+            routing,
             endpoints,
             certificates,
             signals,
@@ -196,6 +205,10 @@ impl App {
         let mut keepers = Tasks::new();
         keepers.spawn("the task that keeps endpoints", self.endpoints.keep(self.hangups));
         keepers.spawn("the task that keeps certificates", self.certificates.keep());
+        keepers.spawn(
+            "the task that counts what the routes pin",
+            self.routing.count_found(self.spool.clone()),
+        );
         let exporting = self.exporter.map(Exporter::start);
         self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");

@@ -88,7 +88,7 @@ impl Loader<'_> {
         let tracing = self.tracing(root.table("tracing"));
         let endpoints = self.endpoints(&mut root);
         let sinks = self.sinks(&mut root);
-        let (routes, unrouted) = self.routes(&mut root, &endpoints, &sinks);
+        let (routes, unrouted) = self.routes(&mut root, &endpoints, &sinks, spool.bytes_max);
         root.finish();
         for name in spool
             .abandon_routes

@@ -304,6 +304,7 @@ pub struct Route {
     pub reorder_records_max: usize,
     pub reorder_bytes_max: usize,
     pub dead_letters: KeepDeadLetters,
+    pub backlog: BacklogLimit,
 }
 
 impl Route {
@@ -331,6 +332,7 @@ impl Route {
                 when_full: WhenFull::DropOldest,
                 ..KeepDeadLetters::default()
             },
+            backlog: BacklogLimit::default(),
         }
     }
 }
@@ -355,6 +357,26 @@ pub enum WhenFull {
     /// It waits for some.
     Hold,
     /// The oldest ones go for it.
+    DropOldest,
+}
+
+/// What a route may keep in the spool that it has not published.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BacklogLimit {
+    /// `None`: as much as there is room for.
+    pub bytes_max: Option<u64>,
+    pub when_full: BacklogFull,
+}
+
+/// What becomes of an event that a route wants which may keep no more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BacklogFull {
+    /// It is not accepted.
+    #[default]
+    Refuse,
+    /// The oldest of the route's that are not on their way go to its dead letters.
+    DeadLetter,
+    /// They are given up.
     DropOldest,
 }
 

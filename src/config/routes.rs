@@ -5,7 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use config::Value;
 
 use super::{
-    Endpoint, KeepDeadLetters, Match, Part, Route, Shown, Template, UNROUTED, UnknownTopic, WhenFull,
+    BacklogFull, BacklogLimit, Endpoint, KeepDeadLetters, Match, Part, Route, Shown, Template, UNROUTED, UnknownTopic,
+    WhenFull,
     load::{Loader, Named},
     sinks::{Broker, Declared},
     table::{Table, closest},
@@ -21,7 +22,7 @@ const MIB: u64 = 1024 * 1024;
 const IN_FLIGHT_RECORDS_MAX: u64 = 10_000;
 const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 /// What a route that discards has no use for.
-const OF_PUBLISHING: [&str; 14] = [
+const OF_PUBLISHING: [&str; 16] = [
     "sink",
     "topic",
     "unknown_topic",
@@ -36,7 +37,11 @@ const OF_PUBLISHING: [&str; 14] = [
     "reorder_bytes_max",
     "dead_letters_bytes_max",
     "dead_letters_full",
+    "backlog_bytes_max",
+    "when_full",
 ];
+/// What only takes pictures may keep so much of the spool, where nothing is said: one in so many of its bytes.
+const PICTURES_BACKLOG_ONE_IN: u64 = 4;
 const REORDER_WINDOW_MAX: Duration = Duration::from_secs(60);
 const REORDER_RECORDS_MAX: u64 = 10_000;
 const REORDER_BYTES_MAX: u64 = 64 * MIB;
@@ -47,6 +52,7 @@ impl Loader<'_> {
         root: &mut Table<'_>,
         endpoints: &[Named<Endpoint>],
         sinks: &[Named<Declared>],
+        spool_bytes_max: u64,
     ) -> (Vec<Route>, Option<Route>) {
         let mut warnings = Vec::new();
         let mut discarded = Vec::new();
@@ -97,6 +103,7 @@ impl Loader<'_> {
             let bytes = values::size(1024..=1024 * MIB);
             let reorder_bytes_max = table.take_or("reorder_bytes_max", REORDER_BYTES_MAX, bytes);
             let dead_letters = dead_letters(&mut table);
+            let backlog = backlog(&mut table, &matches, spool_bytes_max);
             table.finish();
             Some(Route {
                 name: name.to_owned(),
@@ -113,11 +120,12 @@ impl Loader<'_> {
                 reorder_records_max: reorder_records_max as usize,
                 reorder_bytes_max: reorder_bytes_max as usize,
                 dead_letters,
+                backlog,
             })
         });
         self.warnings.extend(warnings);
         let mut routes = match (routes.as_slice(), sinks) {
-            ([], [only]) => defaults(&only.name, broker(Some(&only.name), sinks)),
+            ([], [only]) => defaults(&only.name, broker(Some(&only.name), sinks), spool_bytes_max),
 
             ([], [_, _, ..]) => {
                 let text = "missing: with more than one sink, [routes.<name>] must say which events go where";
@@ -182,6 +190,35 @@ fn dead_letters(table: &mut Table<'_>) -> KeepDeadLetters {
             values::word(&[("hold", WhenFull::Hold), ("drop_oldest", WhenFull::DropOldest)]),
         ),
     }
+}
+
+/// What a route may keep in the spool.
+fn backlog(table: &mut Table<'_>, matches: &Match, spool_bytes_max: u64) -> BacklogLimit {
+    let bytes_max = table
+        .take("backlog_bytes_max", values::size(MIB..=1024 * 1024 * MIB))
+        .or_else(|| usual_backlog_bytes_max(matches, spool_bytes_max));
+    if bytes_max.is_none() && table.has("when_full") {
+        table.problem(
+            "when_full",
+            "says what happens at backlog_bytes_max, which this route does not have: set it",
+        );
+    }
+    let when_full = table.take_or(
+        "when_full",
+        BacklogFull::default(),
+        values::word(&[
+            ("refuse", BacklogFull::Refuse),
+            ("dead_letter", BacklogFull::DeadLetter),
+            ("drop_oldest", BacklogFull::DropOldest),
+        ]),
+    );
+    BacklogLimit { bytes_max, when_full }
+}
+
+/// Pictures leave room for all else; a route that events need has no limit.
+fn usual_backlog_bytes_max(matches: &Match, spool_bytes_max: u64) -> Option<u64> {
+    let is_for_pictures = !matches.kinds.is_empty() && matches.kinds.iter().all(|kind| kind == "thumbnail");
+    is_for_pictures.then_some(spool_bytes_max / PICTURES_BACKLOG_ONE_IN)
 }
 
 /// The route's sink; when there is only one sink, a route need not say so.
@@ -327,11 +364,15 @@ fn kinds(value: &Value) -> Result<Vec<String>, String> {
 }
 
 /// All but the pictures, and the pictures.
-fn defaults(sink: &str, broker: Option<Broker>) -> Vec<Route> {
+fn defaults(sink: &str, broker: Option<Broker>, spool_bytes_max: u64) -> Vec<Route> {
     let thumbnail = || vec!["thumbnail".to_owned()];
     let route = |name: &str, matches: Match, topic: &str, mode: Mode| Route {
         name: name.to_owned(),
         sink: sink.to_owned(),
+        backlog: BacklogLimit {
+            bytes_max: usual_backlog_bytes_max(&matches, spool_bytes_max),
+            ..BacklogLimit::default()
+        },
         matches,
         topic: (broker != Some(Broker::RabbitMq)).then(|| Template {
             parts: vec![Part::Literal(topic.to_owned())],

@@ -26,6 +26,15 @@ pub(super) enum Turn {
     Rendered(Message, Place),
 }
 
+impl Turn {
+    fn sequence(&self) -> u64 {
+        match self {
+            Self::Waiting(waiting) => waiting.sequence,
+            Self::Rendered(message, _) => message.sequence,
+        }
+    }
+}
+
 impl<S: Sink> Dispatcher<S> {
     /// Whether anything more may be in flight.
     pub(super) fn has_room(&self) -> bool {
@@ -95,7 +104,12 @@ impl<S: Sink> Dispatcher<S> {
             && let Some(next) = self.deferred.first(lane)
         {
             let record = match next {
-                Next::Record(record) => record,
+                Next::Record(record) if self.window.is_held(record.sequence) => record,
+                // It had to go.
+                Next::Record(_) => {
+                    self.deferred.pop(lane);
+                    continue;
+                }
                 Next::Gone(sequence) => {
                     self.deferred.pop(lane);
                     self.settle_held(sequence);
@@ -130,6 +144,10 @@ impl<S: Sink> Dispatcher<S> {
     /// Decides what becomes of one record: passed over, dead-lettered, or its turn.
     fn take(&mut self, record: Record) {
         let sequence = record.sequence;
+        if sequence <= self.cursor.position() {
+            // It had to go before it was read.
+            return self.pass(sequence);
+        }
         if let Some((_, failure)) = self.condemned.take_if(|(condemned, _)| *condemned == sequence) {
             self.limits.records = self.limits.records_max;
             self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
@@ -185,6 +203,10 @@ impl<S: Sink> Dispatcher<S> {
 
     /// Hands over what is the next to go, or defers it; `false` when it has to wait.
     async fn take_turn(&mut self, turn: Turn) -> Result<bool, End> {
+        if !self.window.is_held(turn.sequence()) {
+            // It had to go.
+            return Ok(true);
+        }
         let (message, place) = match turn {
             Turn::Rendered(message, place) => (message, place),
             Turn::Waiting(waiting) => {

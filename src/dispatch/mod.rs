@@ -30,6 +30,8 @@
 //!
 //! # The cursor
 //!
+//! A route may pin so much of the spool: where it would be more, new events are refused, or its oldest go (`shedding.rs`).
+//!
 //! The cursor keeps which records are settled: all up to the lowest that is not, and ranges above it, which a replay passes over. A record is
 //! settled when the broker has confirmed it and all that was handed over before it in its stream, when it is durable among the dead
 //! letters, or when the route does not want it. The cursor on disk may lag: that costs repeats after a crash, never a record.
@@ -40,16 +42,19 @@ mod dead_letters;
 mod deferred;
 mod fill;
 mod metrics;
+mod pinned;
 mod plan;
 mod refused;
 mod reordering;
+mod shedding;
 mod spans;
 mod status;
 #[cfg(test)]
 mod tests;
+mod watching;
 mod window;
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
@@ -58,6 +63,7 @@ use tokio::{
 
 pub use dead_letter::{DeadLetter, DecodeError};
 pub use dead_letters::{DeadLetters, DeadLettersKept, RouteDeadLetters};
+pub use pinned::Routing;
 pub use spans::Broker;
 pub use status::{RouteStatus, Snapshot, Trouble};
 
@@ -75,6 +81,7 @@ use metrics::RouteMetrics;
 use plan::Plan;
 use refused::{Refused, Stuck};
 use reordering::Reordering;
+use shedding::Shedding;
 use spans::Spans;
 use status::now_ms;
 use window::Window;
@@ -96,6 +103,7 @@ const TICK: Duration = Duration::from_secs(1);
 pub const LABELS: &[&str] = &[
     "no_confirmation",
     "not_taken",
+    "backlog_full",
     "dead_letters_full",
     "undecodable",
     "spool_read",
@@ -135,6 +143,7 @@ pub struct Dispatcher<S> {
     /// To be kept among the dead letters, all together.
     refused: Vec<Refused>,
     stuck: Stuck,
+    shedding: Shedding,
     settled: Vec<Settled>,
     /// When something was confirmed, or the first message was handed over.
     settled_at: Instant,
@@ -176,6 +185,7 @@ impl<S: Sink> Dispatcher<S> {
         metrics: Arc<Metrics>,
     ) -> Self {
         let position = cursor.position();
+        let shedding = Shedding::new(route, &cursor, &metrics);
         let cursor = Arc::new(cursor);
         let reordering = Reordering::new(route, &metrics);
         Self {
@@ -192,7 +202,7 @@ impl<S: Sink> Dispatcher<S> {
             sink,
             limits: Limits {
                 records_max: route.in_flight_records_max,
-                bytes_max: route.in_flight_bytes_max,
+                bytes_max: shedding.in_flight_bytes_max(route.in_flight_bytes_max),
                 records: route.in_flight_records_max,
                 search_until: 0,
             },
@@ -206,6 +216,7 @@ impl<S: Sink> Dispatcher<S> {
             condemned: None,
             refused: Vec::new(),
             stuck: Stuck::default(),
+            shedding,
             settled: Vec::new(),
             settled_at: Instant::now(),
             not_taken_since: None,
@@ -228,17 +239,28 @@ impl<S: Sink> Dispatcher<S> {
                 Err(End::Failed(failure)) => self.note(&failure),
                 Ok(never) => match never {},
             }
-            let delay = self.backoff.delay();
+            let until = Instant::now() + self.backoff.delay();
             tokio::select! {
-                () = sleep(delay) => {}
+                () = self.rest(until) => {}
                 _ = stop.wait_for(Option::is_some) => return,
             }
+        }
+    }
+
+    /// Waits before the next session.
+    async fn rest(&mut self, until: Instant) {
+        while Instant::now() < until {
+            if let Err(End::Failed(failure)) = self.shed_all().await {
+                self.note(&failure);
+            }
+            sleep_until(until.min(Instant::now() + TICK)).await;
         }
     }
 
     /// One session, from the lowest record that is not settled, until something ends it.
     async fn session(&mut self, stop: &mut StopSignal) -> Result<std::convert::Infallible, End> {
         self.rewind();
+        self.shed_all().await?;
         tokio::select! {
             peeked = self.peek() => peeked?,
             _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
@@ -251,16 +273,25 @@ impl<S: Sink> Dispatcher<S> {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut read = Vec::new();
         let mut gathering = None;
+        let mut shedding = false;
         loop {
+            if mem::take(&mut shedding) {
+                self.shed().await?;
+            }
             self.fill().await?;
             let wants_more = self.wants_more();
             let release_at = if wants_more { self.release_at() } else { None };
             let lane_with_room = self.lane_with_room();
+            let sheds = self.sheds();
             let looks = self.turn.is_some() || self.resting_until.is_some();
             let over = tokio::select! {
                 biased;
                 _ = stop.wait_for(Option::is_some) => break,
                 over = self.sink.settle(&mut self.settled) => Some(over),
+                () = std::future::ready(()), if sheds => {
+                    shedding = true;
+                    continue;
+                }
                 () = sleep_until(gathering.unwrap_or_else(Instant::now)), if gathering.is_some() => {
                     gathering = None;
                     continue;
@@ -369,7 +400,7 @@ impl<S: Sink> Dispatcher<S> {
                         found
                             .settled
                             .into_iter()
-                            .for_each(|numbers| self.cursor.settle(numbers));
+                            .for_each(|settled| settled.settle(&self.cursor));
                     }
                 }
                 Err(failure) if failure.remedy == Remedy::SetAside => {
@@ -409,8 +440,8 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     fn settle_held(&mut self, sequence: u64) {
-        if let Some(numbers) = self.window.settle_held(sequence) {
-            self.cursor.settle(numbers);
+        if let Some(settled) = self.window.settle_held(sequence) {
+            settled.settle(&self.cursor);
         }
     }
 
@@ -420,64 +451,5 @@ impl<S: Sink> Dispatcher<S> {
         }
         let in_flight = self.window.in_flight().records;
         self.status.progress(in_flight, self.window.oldest_recorded_ms());
-    }
-
-    /// What keeps something from going out.
-    fn trouble(&self) -> Option<Failure> {
-        self.sink.trouble().or_else(|| self.stuck.trouble())
-    }
-
-    /// Once a second: what the sink says of itself, and whether the broker has gone silent.
-    fn watch(&mut self) {
-        self.publish_progress();
-        let in_flight = self.window.in_flight().records;
-        let quiet = self.settled_at.elapsed();
-        if in_flight > 0 && quiet >= SEARCH_QUIET_MAX {
-            // One that is not answered must not end the search for another that is refused.
-            self.limits.records = (self.limits.records * 2).min(self.limits.records_max);
-        }
-        let silent = in_flight > 0 && quiet >= SILENCE_MAX;
-        let silence = || Failure {
-            remedy: Remedy::Hold,
-            label: "no_confirmation",
-            text: format!(
-                "the broker has confirmed none of {in_flight} messages for {} s; they are waited for",
-                quiet.as_secs()
-            ),
-        };
-        let not_taken = self.not_taken_since.filter(|since| since.elapsed() >= SILENCE_MAX);
-        let refusal = |since: Instant| Failure {
-            remedy: Remedy::Hold,
-            label: "not_taken",
-            text: format!(
-                "the sink has had no room for the next message for {} s, though nothing is in flight: see its buffers",
-                since.elapsed().as_secs()
-            ),
-        };
-        let trouble = self.trouble().or_else(|| silent.then(silence));
-        match trouble.or_else(|| not_taken.map(refusal)) {
-            Some(failure) => self.status.block(&failure),
-            // That nothing is wrong just now is no sign that anything goes out: a broker that confirms nothing lets itself be connected to. So
-            // what blocks a route goes by a confirmation, or with nothing left to publish.
-            None if self.spool.state().head <= self.cursor.position() => self.status.unblock(),
-            None => {}
-        }
-    }
-
-    /// Counts a failure that ended a session, and says it.
-    fn note(&mut self, failure: &Failure) {
-        let labels = [self.route.as_str(), failure.label];
-        self.metrics.all.publish_errors.with_label_values(&labels).inc();
-        self.spans.unsettled(failure.label);
-        if failure.remedy == Remedy::Hold {
-            self.status.block(failure);
-        } else {
-            self.status.failed(failure);
-            tracing::warn!(
-                route = self.route,
-                kind = failure.label,
-                "publishing is tried again: {failure}"
-            );
-        }
     }
 }

@@ -52,6 +52,10 @@ impl Plan {
         }
     }
 
+    pub(super) fn matches(&self) -> &Match {
+        &self.matches
+    }
+
     /// Whether the route wants the event.
     pub(super) fn wants(&self, event: &Event) -> bool {
         self.matches.accepts(&event.kind, &event.endpoint)

@@ -70,7 +70,7 @@ impl Stuck {
         }
     }
 
-    fn remove(&mut self, sequence: u64) {
+    pub(super) fn remove(&mut self, sequence: u64) {
         let Some(lane) = self.records.remove(&sequence).and_then(|why| why.lane) else {
             return;
         };
@@ -178,7 +178,7 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     /// Makes a record durable among the dead letters.
-    async fn keep(&self, record: &Record, failure: &Failure) -> Result<(), Failure> {
+    pub(super) async fn keep(&self, record: &Record, failure: &Failure) -> Result<(), Failure> {
         let letter = DeadLetter {
             route: self.route.clone(),
             sequence: record.sequence,
@@ -200,8 +200,8 @@ impl<S: Sink> Dispatcher<S> {
             let dropped_total = &self.metrics.all.dead_letters_dropped;
             dropped_total.with_label_values(&[self.route.as_str()]).inc_by(dropped);
         }
-        // What no route wants was said at the start, and is counted by kind.
-        if self.route != UNROUTED {
+        // What no route wants was said at the start, and that the route is full when it began.
+        if self.route != UNROUTED && failure.label != "backlog_full" {
             tracing::warn!(
                 route = self.route,
                 sequence = letter.sequence,
@@ -231,7 +231,7 @@ impl<S: Sink> Dispatcher<S> {
         for (sequence, failure) in refused {
             let lane = self.window.place(sequence).map(|place| place.lane);
             let settled = self.window.take_back(sequence);
-            settled.into_iter().for_each(|range| self.cursor.settle(range));
+            settled.into_iter().for_each(|settled| settled.settle(&self.cursor));
             to_keep.push((sequence, Why { failure, lane }));
         }
         self.refuse_by_number(to_keep).await

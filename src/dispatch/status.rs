@@ -44,6 +44,8 @@ pub struct Snapshot {
     /// The sequence number of the last settled record.
     pub position: u64,
     pub backlog_records: u64,
+    /// Bytes of the records that are kept in the spool for its sake.
+    pub pinned_bytes: u64,
     pub oldest_seconds: u64,
     pub in_flight_records: usize,
     /// What keeps it from publishing now, and since when.
@@ -134,6 +136,7 @@ impl RouteStatus {
             sink: self.sink.clone(),
             position: self.cursor.position(),
             backlog_records,
+            pinned_bytes: self.cursor.pinned_bytes(),
             oldest_seconds: u64::try_from(oldest_ms / 1000).unwrap_or(0),
             in_flight_records: state.in_flight_records,
             blocked: state.blocked.clone(),
@@ -151,6 +154,7 @@ impl RouteStatus {
                 .set(i64::try_from(value).unwrap_or(i64::MAX));
         };
         set(&self.metrics.route_backlog_records, snapshot.backlog_records);
+        set(&self.metrics.route_pinned_bytes, snapshot.pinned_bytes);
         set(&self.metrics.route_oldest_seconds, snapshot.oldest_seconds);
         set(&self.metrics.in_flight_records, snapshot.in_flight_records as u64);
     }

@@ -20,6 +20,7 @@ use crate::{
     spool::{self, Class, Observer, Start},
 };
 
+mod pinned;
 mod reorder;
 mod standing;
 
@@ -236,6 +237,7 @@ fn route() -> Route {
         reorder_records_max: 1000,
         reorder_bytes_max: 1 << 20,
         dead_letters: crate::config::KeepDeadLetters::default(),
+        backlog: crate::config::BacklogLimit::default(),
     }
 }
 

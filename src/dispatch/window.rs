@@ -5,7 +5,7 @@ use std::{
     ops::RangeInclusive,
 };
 
-use crate::sink::Place;
+use crate::{sink::Place, spool::Cursor};
 
 /// How many times what is free a lane may have in flight: whatever stands, something is left for the others. With one lane alone it is two
 /// thirds of all; of `n` lanes that stand each has a share, and the `2n + 1`th part stays free.
@@ -41,8 +41,30 @@ pub(super) struct Load {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Confirmed {
     pub recorded_ms: i64,
-    /// The numbers that may be settled now.
-    pub settled: Vec<RangeInclusive<u64>>,
+    /// What may be settled now.
+    pub settled: Vec<SettledRecord>,
+}
+
+/// A record that is settled, with the numbers before it that nothing is to be settled of.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SettledRecord {
+    numbers: RangeInclusive<u64>,
+    bytes: usize,
+}
+
+impl SettledRecord {
+    pub(super) fn settle(self, cursor: &Cursor) {
+        cursor.settle_record(self.numbers, self.bytes);
+    }
+}
+
+impl Entry {
+    fn settled(&self, sequence: u64) -> SettledRecord {
+        SettledRecord {
+            numbers: self.first..=sequence,
+            bytes: self.bytes,
+        }
+    }
 }
 
 /// The records between a route's cursor and the newest one that it has read, without those that are settled.
@@ -107,7 +129,7 @@ impl Window {
     }
 
     /// The broker refused it, and it holds nothing back any more: what is settled by this.
-    pub(super) fn take_back(&mut self, sequence: u64) -> Vec<RangeInclusive<u64>> {
+    pub(super) fn take_back(&mut self, sequence: u64) -> Vec<SettledRecord> {
         let Some(entry) = self.entries.get_mut(&sequence) else {
             return Vec::new();
         };
@@ -136,7 +158,7 @@ impl Window {
     }
 
     /// Settles what of a stream is confirmed and has nothing unconfirmed before it.
-    fn settle_stream(&mut self, stream: u64) -> Vec<RangeInclusive<u64>> {
+    fn settle_stream(&mut self, stream: u64) -> Vec<SettledRecord> {
         let mut settled = Vec::new();
         let Some(handed_over) = self.streams.get_mut(&stream) else {
             return settled;
@@ -145,7 +167,7 @@ impl Window {
             && self.entries.get(&next).is_some_and(|entry| entry.stage == Stage::Ahead)
         {
             handed_over.pop_front();
-            settled.extend(self.entries.remove(&next).map(|entry| entry.first..=next));
+            settled.extend(self.entries.remove(&next).map(|entry| entry.settled(next)));
         }
         if handed_over.is_empty() {
             self.streams.remove(&stream);
@@ -162,13 +184,13 @@ impl Window {
         }
     }
 
-    /// A record that is held is a dead letter now, or not there: the numbers that are settled by this.
-    pub(super) fn settle_held(&mut self, sequence: u64) -> Option<RangeInclusive<u64>> {
+    /// A record that is held is a dead letter now, or not there: what is settled by this.
+    pub(super) fn settle_held(&mut self, sequence: u64) -> Option<SettledRecord> {
         let entry = self.entries.get(&sequence)?;
         if entry.stage != Stage::Held {
             return None;
         }
-        self.entries.remove(&sequence).map(|entry| entry.first..=sequence)
+        self.entries.remove(&sequence).map(|entry| entry.settled(sequence))
     }
 
     pub(super) fn is_held(&self, sequence: u64) -> bool {
@@ -241,11 +263,13 @@ mod tests {
         window
     }
 
+    fn numbers(settled: impl IntoIterator<Item = SettledRecord>) -> Vec<RangeInclusive<u64>> {
+        settled.into_iter().map(|settled| settled.numbers).collect()
+    }
+
     fn settled(window: &mut Window, sequence: u64) -> Vec<RangeInclusive<u64>> {
-        window
-            .confirm(sequence)
-            .map(|confirmed| confirmed.settled)
-            .unwrap_or_default()
+        let confirmed = window.confirm(sequence);
+        numbers(confirmed.map(|confirmed| confirmed.settled).unwrap_or_default())
     }
 
     #[test]
@@ -266,7 +290,10 @@ mod tests {
             window.confirm(3),
             Some(Confirmed {
                 recorded_ms: 3000,
-                settled: vec![1..=3]
+                settled: vec![SettledRecord {
+                    numbers: 1..=3,
+                    bytes: 10
+                }]
             })
         );
         assert_eq!(
@@ -300,11 +327,11 @@ mod tests {
         }
         assert_eq!(settled(&mut window, 2), []);
         assert_eq!(window.settle_held(1), None, "it is in flight");
-        assert_eq!(window.take_back(1), [2..=2]);
+        assert_eq!(numbers(window.take_back(1)), [2..=2]);
         assert_eq!(window.take_back(1), []);
         assert_eq!(window.in_flight().records, 1);
         assert_eq!(settled(&mut window, 3), [3..=3]);
-        assert_eq!(window.settle_held(1), Some(1..=1));
+        assert_eq!(numbers(window.settle_held(1)), [1..=1]);
         assert_eq!(window.settle_held(1), None);
     }
 

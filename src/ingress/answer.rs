@@ -84,6 +84,7 @@ impl Refusal {
             Refusal::Signature(SignatureError::Wrong) => "signature_wrong",
             Refusal::Spool(AppendError::Full) => "spool_full",
             Refusal::Spool(AppendError::BulkFull) => "spool_bulk_full",
+            Refusal::Spool(AppendError::RouteFull) => "spool_route_full",
             Refusal::Spool(AppendError::TooLarge) => "record_too_large",
             Refusal::Spool(AppendError::Failed) => "spool_failed",
             Refusal::Spool(AppendError::Exhausted) => "spool_exhausted",
@@ -111,6 +112,7 @@ impl Refusal {
             Refusal::Signature(_) => "the signature is not right",
             Refusal::Spool(AppendError::Full) => "the spool is full",
             Refusal::Spool(AppendError::BulkFull) => "the share of the spool for pictures is full",
+            Refusal::Spool(AppendError::RouteFull) => "a route that wants the event may keep no more in the spool",
             Refusal::Spool(AppendError::TooLarge) => "the record is larger than the spool takes",
             Refusal::Spool(AppendError::Failed) => "the spool cannot sync",
             Refusal::Spool(AppendError::Exhausted) => "no descriptor or memory is left for the spool",
@@ -124,7 +126,7 @@ impl Refusal {
     /// Seconds after which it is worth coming back.
     fn retry_after_s(self) -> u32 {
         match self {
-            Refusal::Spool(AppendError::Full | AppendError::BulkFull) => 30,
+            Refusal::Spool(AppendError::Full | AppendError::BulkFull | AppendError::RouteFull) => 30,
             Refusal::Spool(AppendError::Failed | AppendError::Closed) | Refusal::Stopping => 5,
             _ => 1,
         }
@@ -218,6 +220,7 @@ mod tests {
         let spool = [
             AppendError::Full,
             AppendError::BulkFull,
+            AppendError::RouteFull,
             AppendError::TooLarge,
             AppendError::Failed,
             AppendError::Exhausted,

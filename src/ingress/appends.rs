@@ -13,11 +13,15 @@ use bytes::Bytes;
 use prometheus::IntCounter;
 use slab::Slab;
 
-use crate::spool::{Answer, AppendError, Class, Desk, Spool};
+use super::Intake;
+use crate::{
+    event::Event,
+    spool::{Answer, AppendError, Audience, Class, Desk},
+};
 
 /// The appends of one worker that wait for the disk.
 pub(super) struct Appends {
-    spool: Spool,
+    intake: Intake,
     desk: Arc<Desk>,
     waiting: RefCell<Slab<Waiting>>,
 }
@@ -43,9 +47,9 @@ pub(super) struct Append {
 
 impl Appends {
     /// For the worker on whose thread, and in whose task set, this is called.
-    pub fn open(spool: Spool) -> Rc<Self> {
+    pub fn open(intake: Intake) -> Rc<Self> {
         let appends = Rc::new(Self {
-            spool,
+            intake,
             desk: Arc::default(),
             waiting: RefCell::default(),
         });
@@ -53,12 +57,25 @@ impl Appends {
         appends
     }
 
+    /// For whom an event is.
+    pub fn audience(&self, event: &Event) -> Audience {
+        (self.intake.audience)(event)
+    }
+
     /// Gives a record to the spool; `durable` counts it once it is on disk.
-    pub fn append(self: &Rc<Self>, record: Bytes, class: Class, durable: &IntCounter) -> Result<Append, AppendError> {
+    pub fn append(
+        self: &Rc<Self>,
+        record: Bytes,
+        class: Class,
+        audience: Audience,
+        durable: &IntCounter,
+    ) -> Result<Append, AppendError> {
         let mut waiting = self.waiting.borrow_mut();
         let entry = waiting.vacant_entry();
         let ticket = entry.key();
-        self.spool.append_for(&self.desk, ticket as u64, record, class)?;
+        self.intake
+            .spool
+            .append_for(&self.desk, ticket as u64, record, class, audience)?;
         entry.insert(Waiting {
             durable: durable.clone(),
             state: State::Queued(None),
@@ -126,7 +143,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::spool::{Observer, Options};
+    use crate::spool::{Observer, Options, Spool};
 
     struct Nobody;
 
@@ -155,7 +172,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let durable = IntCounter::new("events", "durable").unwrap();
         actix_web::rt::System::new().block_on(async {
-            let appends = Appends::open(spool(dir.path()));
+            let appends = Appends::open(Intake {
+                spool: spool(dir.path()),
+                audience: Arc::new(|_| Audience::default()),
+            });
             test(appends.clone(), durable).await;
             assert!(appends.waiting.borrow().is_empty(), "nothing is left behind");
         });
@@ -166,7 +186,7 @@ mod tests {
         on_a_worker(async |appends, durable| {
             let append = |bytes: usize| {
                 appends
-                    .append(vec![0; bytes].into(), Class::Ordinary, &durable)
+                    .append(vec![0; bytes].into(), Class::Ordinary, Audience::default(), &durable)
                     .unwrap()
             };
             let (small, large, last) = (append(10), append(1 << 19), append(10));
@@ -182,7 +202,12 @@ mod tests {
         on_a_worker(async |appends, durable| {
             let append = |bytes| {
                 appends
-                    .append(Bytes::from_static(bytes), Class::Ordinary, &durable)
+                    .append(
+                        Bytes::from_static(bytes),
+                        Class::Ordinary,
+                        Audience::default(),
+                        &durable,
+                    )
                     .unwrap()
             };
             drop(append(b"x"));

@@ -48,10 +48,11 @@ use std::{
 
 use crate::{
     config::{self, AllowList},
+    event::Event,
     http::{self, ConnectionLimits, ConnectionMetrics, Connections, HEAD_BYTES_MAX, ServerOptions},
     lifecycle::Lifecycle,
     provider::millicast::Receiver,
-    spool::Spool,
+    spool::{Audience, Spool},
     telemetry::{Metrics, Traces},
 };
 use appends::Appends;
@@ -81,6 +82,14 @@ pub struct Endpoint {
     pub allow: Option<AllowList>,
 }
 
+/// Where events go.
+#[derive(Clone)]
+pub struct Intake {
+    pub spool: Spool,
+    /// Which of its cursors an event is for.
+    pub audience: Arc<dyn Fn(&Event) -> Audience + Send + Sync>,
+}
+
 /// Why the server could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -99,7 +108,7 @@ pub fn bind(
     handed: Option<TcpListener>,
     config: &config::Server,
     endpoints: Vec<Endpoint>,
-    spool: Spool,
+    intake: Intake,
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
     traces: Traces,
@@ -139,7 +148,7 @@ pub fn bind(
     let bound = http::serve(listener, &options, connections, move || {
         let service = Arc::clone(&service);
         // Called on each worker's own thread.
-        let appends = Appends::open(spool.clone());
+        let appends = Appends::open(intake.clone());
         move |request, payload| {
             let (service, appends) = (Arc::clone(&service), Rc::clone(&appends));
             async move { service.answer(&appends, request, payload).await }

@@ -185,7 +185,8 @@ impl Service {
         let durable = served.told.event(&event.kind);
         let record = event.encode();
         let waiting = span.append(record.len());
-        let stored = match appends.append(record, class(&event), durable) {
+        let audience = appends.audience(&event);
+        let stored = match appends.append(record, class(&event), audience, durable) {
             Ok(append) => settled(append, ACK_DEADLINE).await,
             Err(error) => Err(Refusal::Spool(error)),
         };

@@ -21,7 +21,7 @@ use super::{
 
 /// A segment is compacted when so few of its records are wanted: one in so many.
 const WANTED_ONE_IN: u64 = 4;
-/// Segments at a time, and when the log has no room.
+/// Segments at a time, and when the log has little room.
 const SEGMENTS_MAX: usize = 1;
 const SEGMENTS_MAX_WITHOUT_ROOM: usize = 8;
 /// A filler's header stays within one.

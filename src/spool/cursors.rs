@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
 };
 
@@ -24,10 +24,12 @@ use super::{
 };
 
 mod page;
+mod state;
 mod version_1;
 
 use self::page::{FoundPage, POSITION_MAX, decode, encode};
 pub(super) use self::page::{PageFacts, SLOT_LEN};
+pub(super) use self::state::CursorState;
 
 /// The longest name of a cursor, in bytes.
 pub(super) const NAME_BYTES_MAX: usize = 80;
@@ -36,40 +38,6 @@ pub(super) const CURSORS_MAX: usize = 256;
 /// Ranges that are kept durably for one cursor. What is settled beyond them is published again after a crash.
 pub(super) const SETTLED_RANGES_MAX: usize = 1 << 17;
 const FILE: &str = "page";
-
-/// A cursor, shared by its handles and those who write it.
-pub(super) struct CursorState {
-    /// The low mark: all up to here is settled.
-    pub position: AtomicU64,
-    /// What is settled above it.
-    settled: Mutex<SettledRanges>,
-}
-
-impl CursorState {
-    fn new(position: u64, settled: SettledRanges) -> Arc<Self> {
-        Arc::new(Self {
-            position: AtomicU64::new(position),
-            settled: Mutex::new(settled),
-        })
-    }
-
-    pub(super) fn settle(&self, numbers: RangeInclusive<u64>) {
-        let mut settled = self.settled.lock();
-        let position = settled.settle(self.position.load(Ordering::Acquire), numbers);
-        self.position.fetch_max(position, Ordering::AcqRel);
-    }
-
-    pub(super) fn settled(&self) -> Vec<RangeInclusive<u64>> {
-        self.settled.lock().iter().collect()
-    }
-
-    fn snapshot(&self) -> (u64, Vec<RangeInclusive<u64>>) {
-        let settled = self.settled.lock();
-        let position = self.position.load(Ordering::Acquire);
-        let above = settled.iter().filter(|range| *range.start() > position);
-        (position, above.take(SETTLED_RANGES_MAX).collect())
-    }
-}
 
 struct Entry {
     state: Arc<CursorState>,

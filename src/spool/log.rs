@@ -2,6 +2,7 @@
 //! the simulator of the tests.
 
 mod append;
+mod positions;
 
 use std::{
     io,
@@ -11,8 +12,9 @@ use std::{
 
 pub(super) use self::append::{Request, seal_file};
 use super::{
-    AppendError, Observer, OpenError, Options, SEGMENTS_DIR, Start,
-    cursors::{self, CursorDamage, CursorState, Cursors, CursorsFound, PathError},
+    AppendError, Observer, OpenError, Options, SEGMENTS_DIR,
+    audience::Followers,
+    cursors::{CursorDamage, Cursors, CursorsFound, PathError},
     damage::{Damage, DamageKind},
     file_system::{File, FileSystem, is_passing},
     quarantine::Quarantine,
@@ -84,6 +86,7 @@ pub(super) struct Log {
     /// Where in the active segment the last batch starts, 0 before the first.
     previous_batch: u64,
     cursors: Arc<Cursors>,
+    followers: Followers,
     superblock: Superblock,
     superblock_file: SuperblockFile,
     quarantine: Quarantine,
@@ -179,6 +182,7 @@ impl Log {
             next_segment: recovered.next_segment,
             previous_batch: 0,
             cursors: Arc::new(cursors),
+            followers: Followers::default(),
             superblock,
             superblock_file,
             no_room: None,
@@ -383,65 +387,6 @@ impl Log {
     fn fail(&mut self, reason: &str) {
         tracing::error!(reason, "the spool failed: nothing more is written");
         self.shared.fail(reason);
-    }
-
-    /// Makes durable where the cursors are. The thread of the cursors does it while the log appends.
-    pub(super) fn sync_cursors(&mut self) {
-        if let Err((path, error)) = self.cursors.sync(&self.shared) {
-            self.fail(&format!("cursors {}: {error}", path.display()));
-        }
-    }
-
-    pub(super) fn cursor_names(&self) -> Vec<String> {
-        self.cursors.names()
-    }
-
-    /// Opens the cursor, or makes it.
-    pub(super) fn cursor(&mut self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
-        if !cursors::is_name(name) {
-            let max = cursors::NAME_BYTES_MAX;
-            return Err(OpenError::Format(format!(
-                "a cursor's name has 1 to {max} bytes: {name:?}"
-            )));
-        }
-        if let Some(state) = self.cursors.find(name) {
-            return Ok(state);
-        }
-        if !self.cursors.has_room() {
-            let max = cursors::CURSORS_MAX;
-            return Err(OpenError::Format(format!("a log has at most {max} cursors")));
-        }
-        let position = match start {
-            Start::Head => self.next_sequence - 1,
-            Start::Oldest => {
-                self.segments
-                    .first()
-                    .map_or(self.next_sequence, |oldest| oldest.first_sequence)
-                    - 1
-            }
-        };
-        self.unless_failed()?;
-        let created = self.cursors.create(name, position, &self.shared);
-        created.map_err(|error| self.fail_with_cursors(error))
-    }
-
-    pub(super) fn remove_cursor(&mut self, name: &str) -> Result<(), OpenError> {
-        self.unless_failed()?;
-        let removed = self.cursors.remove(name, &self.shared);
-        removed.map_err(|error| self.fail_with_cursors(error))
-    }
-
-    /// After the first write or sync that failed nothing more is written, also of the page of the cursors.
-    fn fail_with_cursors(&mut self, (path, error): PathError) -> OpenError {
-        self.fail(&format!("cursors {}: {error}", path.display()));
-        path_error((path, error))
-    }
-
-    fn unless_failed(&self) -> Result<(), OpenError> {
-        match self.shared.is_failed() {
-            true => Err(OpenError::Format("the disk failed".to_owned())),
-            false => Ok(()),
-        }
     }
 
     /// Makes everything durable, seals the log and marks it as closed.

@@ -112,8 +112,10 @@
 //! The simulator in the tests drives the log over a disk that loses, tears and fails at every call, and checks this
 //! against a model; with the syncs taken out it fails.
 
+mod audience;
 mod budget;
 mod compaction;
+mod cursor;
 mod cursors;
 mod damage;
 mod desk;
@@ -133,7 +135,7 @@ use std::{
     future::Future,
     ops::RangeInclusive,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
@@ -141,12 +143,13 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 pub use self::{
+    audience::Audience,
     budget::RECORD_OVERHEAD_BYTES,
+    cursor::Cursor,
     desk::{Answer, Desk},
     reader::{ReadError, Reader},
 };
 use self::{
-    cursors::CursorState,
     desk::{Asker, Ticket},
     file_system::{FileSystem, Lock, RealFileSystem, is_passing},
     log::{Log, io_error},
@@ -245,6 +248,8 @@ pub enum AppendError {
     Full,
     #[error("the bulk share of the spool is full")]
     BulkFull,
+    #[error("a route that wants the record may pin no more of the spool")]
+    RouteFull,
     #[error("the record is larger than a segment")]
     TooLarge,
     #[error("the disk failed; the process must end and recover from it")]
@@ -372,7 +377,7 @@ impl Spool {
         class: Class,
     ) -> impl Future<Output = Result<u64, AppendError>> + Send + 'static {
         let (sender, receiver) = oneshot::channel();
-        let pushed = self.handle.inlet.push(record, class, || Asker::One(sender));
+        let pushed = self.handle.inlet.push(record, class, None, || Asker::One(sender));
         async move {
             pushed?;
             receiver.await.unwrap_or(Err(AppendError::Failed))
@@ -380,10 +385,18 @@ impl Spool {
     }
 
     /// Like [`Spool::append`], for one who appends much: the answer arrives at `desk`, under `ticket`. `Err`: the
-    /// record was not taken, and no answer comes.
-    pub fn append_for(&self, desk: &Arc<Desk>, ticket: u64, record: Bytes, class: Class) -> Result<(), AppendError> {
+    /// record was not taken, and no answer comes. The cursors of the `audience` pin it until they settle it, and refuse it
+    /// where they may pin no more; for all others it is settled.
+    pub fn append_for(
+        &self,
+        desk: &Arc<Desk>,
+        ticket: u64,
+        record: Bytes,
+        class: Class,
+        audience: Audience,
+    ) -> Result<(), AppendError> {
         let asker = || Asker::Desk(Ticket::new(desk.clone(), ticket));
-        self.handle.inlet.push(record, class, asker)
+        self.handle.inlet.push(record, class, Some(audience), asker)
     }
 
     /// The names of the cursors on disk.
@@ -451,43 +464,6 @@ impl Spool {
 fn holder() -> String {
     let host = hostname::get().unwrap_or_default();
     format!("pid {} on {}", std::process::id(), host.to_string_lossy())
-}
-
-/// The position of a route: everything up to it is confirmed, dead-lettered or not the route's; and what of that kind
-/// is above it.
-pub struct Cursor {
-    state: Arc<CursorState>,
-    shared: Arc<Shared>,
-}
-
-impl Cursor {
-    /// The sequence number of the last settled record.
-    pub fn position(&self) -> u64 {
-        self.state.position.load(Ordering::Acquire)
-    }
-
-    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at [`Spool::close`];
-    /// records behind every cursor are deleted, a segment at a time.
-    pub fn advance(&self, sequence: u64) {
-        self.settle(0..=sequence);
-    }
-
-    /// Settles these numbers, whatever lies before them; the position follows once nothing does. Numbers that no record
-    /// has are settled with their neighbours: of a record, from the number after the one that was read before it.
-    pub fn settle(&self, numbers: RangeInclusive<u64>) {
-        let last = (*numbers.end()).min(self.shared.head());
-        self.state.settle(*numbers.start()..=last);
-    }
-
-    /// What is not settled, and what the segments that hold it take on disk: what this cursor pins.
-    pub fn backlog(&self) -> Backlog {
-        self.shared.backlog(self.position(), &self.settled())
-    }
-
-    /// What is settled above the position, in rising order: for [`Reader::skip_settled`].
-    pub fn settled(&self) -> Vec<RangeInclusive<u64>> {
-        self.state.settled()
-    }
 }
 
 #[cfg(test)]

@@ -41,6 +41,15 @@ impl SettledRanges {
         low
     }
 
+    pub(super) fn contains(&self, number: u64) -> bool {
+        let before = self.ranges.range(..=number).next_back();
+        before.is_some_and(|(_, last)| *last >= number)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.ranges.len()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = RangeInclusive<u64>> + '_ {
         self.ranges.iter().map(|(first, last)| *first..=*last)
     }
@@ -68,6 +77,8 @@ mod tests {
                 assert_eq!(low, expected, "seed {seed}");
                 let above: Vec<u64> = ranges.iter().flatten().collect();
                 assert!(above.iter().eq(settled.range(low + 1..)), "seed {seed}");
+                let contained = (low + 1..120).filter(|number| ranges.contains(*number));
+                assert!(contained.eq(above.iter().copied()), "seed {seed}");
                 let all: Vec<_> = ranges.iter().collect();
                 assert!(
                     all.windows(2).all(|two| two[0].end() + 1 < *two[1].start()),

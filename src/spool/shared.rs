@@ -331,9 +331,10 @@ impl Shared {
         number
     }
 
-    /// Whether an append would be taken, as far as room goes.
+    /// Whether no append will be refused for want of room for a while.
     pub(super) fn has_room(&self) -> bool {
-        self.state.lock().refuses.is_none()
+        let state = self.state.lock();
+        state.refuses.is_none() && state.bytes < state.bytes_max / 2
     }
 
     /// Rises by one when a segment's compaction begins, and when it ends: odd while it lasts.

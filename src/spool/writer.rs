@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    AppendError, Class, OpenError, Start,
+    AppendError, Audience, Class, OpenError, Start,
     compaction::Compactor,
     cursors::{CursorState, Cursors},
     desk::{Answer, Answers, Asker},
@@ -32,6 +32,7 @@ const TICK_INTERVAL: Duration = Duration::from_millis(500);
 struct Request {
     record: Bytes,
     class: Class,
+    audience: Option<Audience>,
     asker: Asker,
 }
 
@@ -73,7 +74,13 @@ pub(super) struct Inlet {
 
 impl Inlet {
     /// Queues a record; its answer goes to `asker`, which is only made when it is taken.
-    pub(super) fn push(&self, record: Bytes, class: Class, asker: impl FnOnce() -> Asker) -> Result<(), AppendError> {
+    pub(super) fn push(
+        &self,
+        record: Bytes,
+        class: Class,
+        audience: Option<Audience>,
+        asker: impl FnOnce() -> Asker,
+    ) -> Result<(), AppendError> {
         let mut queue = self.queue.lock();
         if let Some(refused) = queue.refuses(record.len()) {
             return Err(refused);
@@ -86,6 +93,7 @@ impl Inlet {
         queue.requests.push(Request {
             record,
             class,
+            audience,
             asker: asker(),
         });
         drop(queue);
@@ -291,6 +299,7 @@ fn append(log: &mut Log, requests: &mut Vec<Request>, results: &mut Vec<Answer>)
         .map(|request| log::Request {
             record: &request.record,
             class: request.class,
+            audience: request.audience,
         })
         .collect();
     log.append_batch(&batch, results);

@@ -53,6 +53,9 @@ pub struct Metrics {
     pub spool_batch_records: Histogram,
     pub spool_damage: IntCounterVec,
     pub route_backlog_records: IntGaugeVec,
+    pub route_pinned_bytes: IntGaugeVec,
+    pub route_pinned_bytes_max: IntGaugeVec,
+    pub backlog_dropped: IntCounterVec,
     pub route_oldest_seconds: IntGaugeVec,
     pub route_blocked: IntGaugeVec,
     pub in_flight_records: IntGaugeVec,
@@ -213,6 +216,21 @@ impl Metrics {
             route_backlog_records: r.gauges(
                 "route_backlog_records",
                 "Records of the spool that the route has not settled.",
+                &["route"],
+            ),
+            route_pinned_bytes: r.gauges(
+                "route_pinned_bytes",
+                "Bytes of the spool's records that the route wants and has not settled.",
+                &["route"],
+            ),
+            route_pinned_bytes_max: r.gauges(
+                "route_pinned_bytes_max",
+                "Bytes that the route may pin of the spool, where it has a limit.",
+                &["route"],
+            ),
+            backlog_dropped: r.counters(
+                "backlog_dropped_total",
+                "Records that the route gave up, because it may pin no more of the spool.",
                 &["route"],
             ),
             route_oldest_seconds: r.gauges(

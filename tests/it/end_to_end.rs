@@ -4,6 +4,7 @@ mod backlog;
 mod both;
 mod content;
 mod late;
+mod pinned;
 mod rabbitmq;
 mod rabbitmq_faults;
 mod reorder;

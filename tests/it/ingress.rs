@@ -19,7 +19,7 @@ use forebay::{
     ingress::{self, Endpoint, Handle, RefusedRequests},
     lifecycle::{Lifecycle, Phase},
     provider::millicast::{Receiver, Secret},
-    spool::{Observer, Options, Spool},
+    spool::{Audience, Observer, Options, Spool},
     telemetry::{Metrics, Traces},
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -150,7 +150,10 @@ impl Server {
             None,
             &config,
             vec![endpoint],
-            spool.clone(),
+            ingress::Intake {
+                spool: spool.clone(),
+                audience: Arc::new(|_| Audience::default()),
+            },
             Arc::clone(&lifecycle),
             Arc::clone(&metrics),
             Traces::off(),

@@ -195,6 +195,7 @@ async fn every_metric_of_the_rules_and_runbooks_is_one_that_forebay_exposes() {
         [routes.away]
         sink = "away"
         topic = "away"
+        backlog_bytes_max = "1MiB"
         "#
     );
     let setup = setup.with(&away);

@@ -6,7 +6,8 @@ use bytes::Bytes;
 
 use super::{Active, Log};
 use crate::spool::{
-    AppendError, Class, Record,
+    AppendError, Audience, Class, Record,
+    audience::Appended,
     file_system::{File, is_exhausted, is_passing},
     segment::{BATCH_HEADER_LEN, BatchHeader, Seal, encode_frame, encode_header, encode_seal, frame_len, log_seed},
     shared::Segment,
@@ -21,6 +22,8 @@ const BUFFER_BYTES_KEPT: usize = 1 << 20;
 pub(in crate::spool) struct Request<'a> {
     pub record: &'a Bytes,
     pub class: Class,
+    /// `None`: nobody counts what pins the log.
+    pub audience: Option<Audience>,
 }
 
 impl Log {
@@ -63,12 +66,13 @@ impl Log {
         self.buffer.clear();
         let before = results.len();
         let mut records = Vec::with_capacity(requests.len());
+        let mut appended = Vec::with_capacity(requests.len());
         let mut after = self.segments.last().copied();
         const HEADER: u64 = BATCH_HEADER_LEN as u64;
         let mut bulk_bytes = self.segments.iter().map(|segment| segment.bulk_bytes).sum::<u64>();
         for request in requests {
             let len = frame_len(request.record.len());
-            if let Err(refused) = self.admit(request.class, len, bulk_bytes) {
+            if let Err(refused) = self.admit(request, len, bulk_bytes) {
                 results.push(Err(refused));
                 continue;
             }
@@ -111,6 +115,14 @@ impl Log {
                 active.bulk_bytes += len;
                 bulk_bytes += len;
             }
+            if let Some(audience) = request.audience {
+                self.followers.reserve(audience, len);
+            }
+            appended.push(Appended {
+                number: sequence,
+                bytes: len,
+                audience: request.audience,
+            });
             records.push(Record {
                 sequence,
                 bytes: request.record.clone(),
@@ -121,7 +133,8 @@ impl Log {
             self.publish();
             return Ok(());
         };
-        if let Some(refused) = self.write(after, records)? {
+        if let Some(refused) = self.write(after, records, &appended)? {
+            self.followers.release_reserved();
             for result in results[before..].iter_mut().filter(|result| result.is_ok()) {
                 *result = Err(refused);
             }
@@ -130,19 +143,30 @@ impl Log {
     }
 
     /// Whether a record may be appended at all.
-    fn admit(&self, class: Class, len: u64, bulk_bytes: u64) -> Result<(), AppendError> {
+    fn admit(&self, request: &Request<'_>, len: u64, bulk_bytes: u64) -> Result<(), AppendError> {
         if self.limits.segment_bytes_for(len) > self.limits.large_segment_bytes_max {
             return Err(AppendError::TooLarge);
         }
-        if class == Class::Bulk && bulk_bytes + len > self.limits.bulk_bytes_max {
+        if request.class == Class::Bulk && bulk_bytes + len > self.limits.bulk_bytes_max {
             return Err(AppendError::BulkFull);
+        }
+        if request
+            .audience
+            .is_some_and(|audience| self.followers.refuse(audience, len))
+        {
+            return Err(AppendError::RouteFull);
         }
         Ok(())
     }
 
     /// Writes the buffer, syncs it and shows its records. `Some`: what a write takes is used up, of the disk or of the
     /// process, and none of them is in the log.
-    fn write(&mut self, after: Segment, records: Vec<Record>) -> Result<Option<AppendError>, String> {
+    fn write(
+        &mut self,
+        after: Segment,
+        records: Vec<Record>,
+        appended: &[Appended],
+    ) -> Result<Option<AppendError>, String> {
         let active = self.active.as_ref().expect("a batch was encoded for it");
         let segment = self.segments.last_mut().expect("the active segment is the last");
         let header = BatchHeader {
@@ -172,9 +196,15 @@ impl Log {
             .sync_data()
             .map_err(|error| format!("fsync of {}: {error}", active.path.display()))?;
         let took = started.elapsed();
+        // Between the last record of the life before and the first of this one there is none.
+        let first_behind = last_record(&self.segments) + 1;
+        let segment = self.segments.last_mut().expect("the active segment is the last");
         *segment = after;
         self.next_sequence += records.len() as u64;
         self.shared.publish_appended(after, records.len() as u64);
+        if appended.iter().any(|record| record.audience.is_some()) {
+            self.followers.count(first_behind, appended);
+        }
         self.observer.synced(records.len(), took);
         self.shared.publish_records(records.into_iter());
         Ok(None)
@@ -289,6 +319,14 @@ fn refusal(error: &io::Error) -> AppendError {
         true => AppendError::Exhausted,
         false => AppendError::Full,
     }
+}
+
+/// The newest record that there is, 0 if there is none.
+fn last_record(segments: &[Segment]) -> u64 {
+    let with_records = segments
+        .iter()
+        .rfind(|segment| segment.last_sequence >= segment.first_sequence);
+    with_records.map_or(0, |segment| segment.last_sequence)
 }
 
 /// Writes the seal of a segment that is durable up to its end, and cuts the file there.

@@ -7,6 +7,7 @@ mod damage;
 mod disk;
 mod failures;
 mod golden;
+mod pinned;
 mod random;
 mod sim;
 mod unreadable;
@@ -65,7 +66,14 @@ fn payload(number: u64) -> Bytes {
 
 /// Appends through the log itself.
 fn append(log: &mut Log, payloads: &[Bytes], class: Class) -> Vec<Result<u64, AppendError>> {
-    let requests: Vec<_> = payloads.iter().map(|record| log::Request { record, class }).collect();
+    let requests: Vec<_> = payloads
+        .iter()
+        .map(|record| log::Request {
+            record,
+            class,
+            audience: None,
+        })
+        .collect();
     let mut results = Vec::new();
     log.append_batch(&requests, &mut results);
     results

@@ -227,7 +227,14 @@ impl Sim {
                 let mut results = Vec::new();
                 let record = Bytes::new();
                 let class = Class::Ordinary;
-                log.append_batch(&[Request { record: &record, class }], &mut results);
+                log.append_batch(
+                    &[Request {
+                        record: &record,
+                        class,
+                        audience: None,
+                    }],
+                    &mut results,
+                );
                 return match results[..] {
                     [Err(AppendError::Failed)] => Ok(()),
                     _ => Err(format!("a failed log answered {results:?}")),
@@ -309,7 +316,11 @@ impl Sim {
             .collect();
         let requests: Vec<_> = payloads
             .iter()
-            .map(|(record, class)| Request { record, class: *class })
+            .map(|(record, class)| Request {
+                record,
+                class: *class,
+                audience: None,
+            })
             .collect();
         let mut next = log.shared().head() + 1;
         let mut results = Vec::new();

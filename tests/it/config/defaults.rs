@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use forebay::{
-    config::{Match, SinkKind, Template, Tracing, UnknownTopic},
+    config::{BacklogFull, BacklogLimit, Match, SinkKind, Template, Tracing, UnknownTopic},
     event::{Provider, render::Mode},
     provider::Payload,
     spool::Start,
@@ -97,6 +97,43 @@ fn the_defaults_are_what_the_documentation_says() {
         }
     );
     assert_eq!(thumbnails.mode, Mode::Binary);
+    assert_eq!(events.backlog, BacklogLimit::default());
+    assert_eq!(
+        thumbnails.backlog,
+        BacklogLimit {
+            bytes_max: Some(2560 << 20),
+            when_full: BacklogFull::Refuse
+        }
+    );
+}
+
+#[test]
+fn a_route_for_pictures_alone_may_pin_a_quarter_of_the_spool_and_one_that_events_need_has_no_limit() {
+    for (lines, bytes_max, when_full) in [
+        ("kinds = [\"thumbnail\"] }", Some(1 << 30), BacklogFull::Refuse),
+        (
+            "kinds = [\"Thumbnail\"], endpoints = [\"acme\"] }\nwhen_full = \"drop_oldest\"",
+            Some(1 << 30),
+            BacklogFull::DropOldest,
+        ),
+        ("kinds = [\"thumbnail\", \"feeds\"] }", None, BacklogFull::Refuse),
+        ("}", None, BacklogFull::Refuse),
+        (
+            "kinds = [\"feeds\"] }\nbacklog_bytes_max = \"2MiB\"\nwhen_full = \"dead_letter\"",
+            Some(2 << 20),
+            BacklogFull::DeadLetter,
+        ),
+        (
+            "kinds = [\"thumbnail\"] }\nbacklog_bytes_max = \"4GiB\"",
+            Some(4 << 30),
+            BacklogFull::Refuse,
+        ),
+    ] {
+        let text = format!("{LEAST}\n[routes.a]\ntopic = \"t\"\nmatch = {{ {lines}");
+        let spool = [("FOREBAY__SPOOL__BYTES_MAX", "4GiB")];
+        let route = &load(&text, &spool).unwrap().routes[0];
+        assert_eq!(route.backlog, BacklogLimit { bytes_max, when_full }, "{lines}");
+    }
 }
 
 #[test]

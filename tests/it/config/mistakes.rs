@@ -284,6 +284,18 @@ fn each_mistake_is_reported_with_its_file_and_key() {
             "forebay.toml: routes.a.reorder_records_max: expected a whole number between 1 and 1000000",
         ),
         (
+            "[routes.a]\ntopic = \"t\"\nbacklog_bytes_max = \"1KiB\"",
+            "forebay.toml: routes.a.backlog_bytes_max: 1KiB is not between 1.0 MiB and 1.0 TiB",
+        ),
+        (
+            "[routes.a]\ntopic = \"t\"\nbacklog_bytes_max = \"1GiB\"\nwhen_full = \"drop\"",
+            r#"forebay.toml: routes.a.when_full: expected "refuse" or "dead_letter" or "drop_oldest", found "drop"; did you mean "drop_oldest""#,
+        ),
+        (
+            "[routes.a]\ntopic = \"t\"\nwhen_full = \"drop_oldest\"",
+            "forebay.toml: routes.a.when_full: says what happens at backlog_bytes_max, which this route does not have: set it",
+        ),
+        (
             "[routes.a]\ntopic = \"t\"\nmatch = { endpoints = [\"amce\"] }",
             r#"forebay.toml: routes.a.match.endpoints: there is no endpoint "amce"; did you mean "acme""#,
         ),

@@ -88,9 +88,10 @@ fn a_hurried_rule_differs_in_its_durations_only() {
 }
 
 /// Alerts that are not made to fire here, but in the rules' cases.
-const BY_CASES_ALONE: [&str; 4] = [
+const BY_CASES_ALONE: [&str; 5] = [
     "ForebayDiskHangs",
     "ForebayLimitNear",
+    "ForebayRouteFull",
     "ForebaySecretUnreadable",
     "ForebayUnrouted",
 ];

@@ -1,0 +1,224 @@
+//! Routes that publish the same events to the same place.
+//!
+//! Which events two routes both want is found by trying: every endpoint, every kind that is known or that a route names, and one that none does.
+//! Of each of these the topics are compared, where what only the event itself says (its account, its name, an unknown kind) stands for
+//! anything. Where they are equal whatever that is, each such event is there twice; where they are equal for some, they may be.
+
+use std::collections::{BTreeSet, HashSet};
+
+use super::{
+    Endpoint, Part, Route, Sink, SinkKind, Template, UNROUTED,
+    load::Named,
+    routes::{NEW_KIND, kinds_to_try},
+};
+
+/// What stands for anything: no topic has these.
+const ANY_ACCOUNT: u8 = 1;
+const ANY_EVENT: u8 = 2;
+const ANY_KIND: u8 = 3;
+
+/// Two routes, and what both publish to one place.
+#[derive(Debug)]
+pub(super) struct Overlap {
+    pub one: String,
+    pub other: String,
+    /// The kinds, `""` for all others.
+    pub kinds: BTreeSet<String>,
+    pub endpoints: BTreeSet<String>,
+    /// Whatever account and name an event has.
+    pub is_certain: bool,
+}
+
+/// The pairs of routes that overlap, and do not say that it is meant.
+pub(super) fn overlaps(routes: &[Route], sinks: &[Sink], endpoints: &[Named<Endpoint>]) -> Vec<Overlap> {
+    let kinds = kinds_to_try(routes.iter().map(|route| &route.matches));
+    let mut overlaps = Vec::new();
+    let routes: Vec<&Route> = routes.iter().filter(|route| route.name != UNROUTED).collect();
+    for (at, other) in routes.iter().enumerate() {
+        for one in &routes[..at] {
+            if one.overlap || other.overlap || !is_same_broker(one, other, sinks) {
+                continue;
+            }
+            overlaps.extend(overlap(one, other, &kinds, endpoints));
+        }
+    }
+    overlaps
+}
+
+fn overlap(one: &Route, other: &Route, kinds: &[String], endpoints: &[Named<Endpoint>]) -> Option<Overlap> {
+    let mut certain = Overlap {
+        one: one.name.clone(),
+        other: other.name.clone(),
+        kinds: BTreeSet::new(),
+        endpoints: BTreeSet::new(),
+        is_certain: true,
+    };
+    let mut possible = Overlap {
+        one: one.name.clone(),
+        other: other.name.clone(),
+        kinds: BTreeSet::new(),
+        endpoints: BTreeSet::new(),
+        is_certain: false,
+    };
+    for endpoint in endpoints {
+        for kind in kinds {
+            if !one.matches.accepts(kind, &endpoint.name) || !other.matches.accepts(kind, &endpoint.name) {
+                continue;
+            }
+            let (is_same, may_be_same) = compare(one, other, kind, endpoint);
+            for found in [(is_same, &mut certain), (may_be_same, &mut possible)] {
+                if let (true, overlap) = found {
+                    overlap.kinds.insert(kind.clone());
+                    overlap.endpoints.insert(endpoint.name.clone());
+                }
+            }
+        }
+    }
+    [certain, possible]
+        .into_iter()
+        .find(|overlap| !overlap.kinds.is_empty())
+}
+
+/// Whether an event goes to the same topic by both routes: whatever else it says, and at all.
+fn compare(one: &Route, other: &Route, kind: &str, endpoint: &Named<Endpoint>) -> (bool, bool) {
+    let (Some(one), Some(other)) = (&one.topic, &other.topic) else {
+        // RabbitMQ's routing key is made from the event alone.
+        return (true, true);
+    };
+    let known: &[String] = endpoint.value.as_ref().map_or(&[], |endpoint| &endpoint.accounts);
+    let accounts = known.iter().map(|account| Some(account.as_str())).chain([None]);
+    let mut is_same = false;
+    let mut may_be_same = false;
+    for account in accounts {
+        let topic = |template: &Template| expand(template, kind, &endpoint.name, account);
+        let (one, other) = (topic(one), topic(other));
+        is_same |= one == other;
+        may_be_same |= can_be_equal(&one, &other);
+    }
+    (is_same, may_be_same)
+}
+
+fn expand(template: &Template, kind: &str, endpoint: &str, account: Option<&str>) -> Vec<u8> {
+    let mut topic = Vec::new();
+    for part in &template.parts {
+        match part {
+            Part::Literal(text) => topic.extend(text.as_bytes()),
+            Part::Provider => topic.extend(b"millicast"),
+            Part::Endpoint => topic.extend(Template::word(endpoint).bytes()),
+            Part::Account => match account {
+                Some(account) => topic.extend(Template::word(account).bytes()),
+                None => topic.push(ANY_ACCOUNT),
+            },
+            Part::Kind if kind == NEW_KIND => topic.push(ANY_KIND),
+            Part::Kind => topic.extend(Template::word(kind).bytes()),
+            Part::Event => topic.push(ANY_EVENT),
+        }
+    }
+    topic
+}
+
+/// Whether two topics can be the same for one event. What both begin or end with is the same in both; of the rest each thing that stands for
+/// anything is taken for something of its own.
+fn can_be_equal(one: &[u8], other: &[u8]) -> bool {
+    let same = one.iter().zip(other).take_while(|(a, b)| a == b).count();
+    let (one, other) = (&one[same..], &other[same..]);
+    let same = one.iter().rev().zip(other.iter().rev()).take_while(|(a, b)| a == b);
+    let same = same.count();
+    let (one, other) = (&one[..one.len() - same], &other[..other.len() - same]);
+    let is_any = |byte: u8| [ANY_ACCOUNT, ANY_EVENT, ANY_KIND].contains(&byte);
+    let mut seen = HashSet::new();
+    let mut open = vec![(0, 0)];
+    while let Some((a, b)) = open.pop() {
+        if (a, b) == (one.len(), other.len()) {
+            return true;
+        }
+        if a == one.len() || b == other.len() || !seen.insert((a, b)) {
+            continue;
+        }
+        if is_any(one[a]) {
+            open.push((a, b + 1));
+        }
+        if is_any(other[b]) {
+            open.push((a + 1, b));
+        }
+        if one[a] == other[b] || is_any(one[a]) || is_any(other[b]) {
+            open.push((a + 1, b + 1));
+        }
+    }
+    false
+}
+
+/// Whether two routes publish to the same broker, and there to the same exchange.
+fn is_same_broker(one: &Route, other: &Route, sinks: &[Sink]) -> bool {
+    if one.sink == other.sink {
+        return true;
+    }
+    let kind = |route: &Route| Some(&sinks.iter().find(|sink| sink.name == route.sink)?.kind);
+    match (kind(one), kind(other)) {
+        (Some(SinkKind::Kafka(one)), Some(SinkKind::Kafka(other))) => {
+            one.brokers.iter().any(|broker| other.brokers.contains(broker))
+        }
+        (Some(SinkKind::RabbitMq(one)), Some(SinkKind::RabbitMq(other))) => {
+            one.exchange == other.exchange && one.uris.iter().any(|uri| other.uris.contains(uri))
+        }
+        _ => false,
+    }
+}
+
+impl Overlap {
+    fn what(&self) -> String {
+        let kinds = self.kinds.iter().map(|kind| match kind.as_str() {
+            NEW_KIND => "kinds that are not known",
+            kind => kind,
+        });
+        let endpoints: Vec<&str> = self.endpoints.iter().map(String::as_str).collect();
+        format!("{} of {}", kinds.collect::<Vec<_>>().join(", "), endpoints.join(", "))
+    }
+
+    pub(super) fn text(&self) -> String {
+        let Self { one, is_certain, .. } = self;
+        let what = self.what();
+        match is_certain {
+            true => format!(
+                "publishes to the same place as routes.{one} what both match ({what}): each of these events would be there twice. Narrow the match of \
+                 one of them, or say on one that it is meant: `overlap = true`"
+            ),
+            false => format!(
+                "can publish to the same topic as routes.{one} what both match ({what}): for some accounts or names of events, each of these is there \
+                 twice"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_can_be_equal_where_what_stands_for_anything_can_be_what_the_other_has() {
+        let topic = |text: &str| expand(&Template::parse(text).unwrap(), "feeds", "acme", None);
+        for (one, other, expected) in [
+            ("a", "a", true),
+            ("a", "b", false),
+            ("a", "aa", false),
+            ("events.{kind}", "events.feeds", true),
+            ("events.{kind}", "events.media", false),
+            ("{endpoint}.{kind}", "acme.feeds", true),
+            ("{account}", "feeds", true),
+            ("{account}", "{account}.feeds", false),
+            ("{account}", "{account}", true),
+            ("a.{account}", "b.{account}", false),
+            ("{account}.a", "{account}.b", false),
+            ("a.{account}", "{event}.b", true),
+            ("a.{event}", "a", false),
+            ("{account}.x.{event}", "{event}.x.{account}", true),
+            ("{account}-{event}", "plain", false),
+            ("{account}-{event}", "with-hyphen", true),
+        ] {
+            let (one_topic, other_topic) = (topic(one), topic(other));
+            assert_eq!(can_be_equal(&one_topic, &other_topic), expected, "{one} {other}");
+            assert_eq!(can_be_equal(&other_topic, &one_topic), expected, "{other} {one}");
+        }
+    }
+}

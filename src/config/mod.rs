@@ -7,6 +7,7 @@
 mod exposure;
 mod load;
 mod near_keys;
+mod overlap;
 mod problems;
 mod routes;
 mod secret;
@@ -305,6 +306,8 @@ pub struct Route {
     pub reorder_bytes_max: usize,
     pub dead_letters: KeepDeadLetters,
     pub backlog: BacklogLimit,
+    /// Other routes may publish the same events to the same place.
+    pub overlap: bool,
 }
 
 impl Route {
@@ -333,6 +336,7 @@ impl Route {
                 ..KeepDeadLetters::default()
             },
             backlog: BacklogLimit::default(),
+            overlap: false,
         }
     }
 }
@@ -436,6 +440,19 @@ impl Template {
             [Part::Literal(topic)] => Some(topic),
             _ => None,
         }
+    }
+
+    /// What a placeholder's value is in a topic: characters that a topic cannot hold become `_` and two hexadecimal digits for each byte.
+    pub fn word(value: &str) -> String {
+        let mut word = String::new();
+        for &byte in value.as_bytes() {
+            if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
+                word.push(byte as char);
+            } else {
+                word.push_str(&format!("_{byte:02X}"));
+            }
+        }
+        word
     }
 }
 

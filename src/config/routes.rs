@@ -5,9 +5,10 @@ use std::{collections::BTreeSet, time::Duration};
 use config::Value;
 
 use super::{
-    BacklogFull, BacklogLimit, Endpoint, KeepDeadLetters, Match, Part, Route, Shown, Template, UNROUTED, UnknownTopic,
-    WhenFull,
+    BacklogFull, BacklogLimit, Endpoint, KeepDeadLetters, Match, Part, Route, Shown, Sink, Template, UNROUTED,
+    UnknownTopic, WhenFull,
     load::{Loader, Named},
+    overlap::overlaps,
     sinks::{Broker, Declared},
     table::{Table, closest},
     values,
@@ -22,7 +23,7 @@ const MIB: u64 = 1024 * 1024;
 const IN_FLIGHT_RECORDS_MAX: u64 = 10_000;
 const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 /// What a route that discards has no use for.
-const OF_PUBLISHING: [&str; 16] = [
+const OF_PUBLISHING: [&str; 17] = [
     "sink",
     "topic",
     "unknown_topic",
@@ -39,6 +40,7 @@ const OF_PUBLISHING: [&str; 16] = [
     "dead_letters_full",
     "backlog_bytes_max",
     "when_full",
+    "overlap",
 ];
 /// What only takes pictures may keep so much of the spool, where nothing is said: one in so many of its bytes.
 const PICTURES_BACKLOG_ONE_IN: u64 = 4;
@@ -104,6 +106,7 @@ impl Loader<'_> {
             let reorder_bytes_max = table.take_or("reorder_bytes_max", REORDER_BYTES_MAX, bytes);
             let dead_letters = dead_letters(&mut table);
             let backlog = backlog(&mut table, &matches, spool_bytes_max);
+            let overlap = table.take_or("overlap", false, values::flag);
             table.finish();
             Some(Route {
                 name: name.to_owned(),
@@ -121,6 +124,7 @@ impl Loader<'_> {
                 reorder_bytes_max: reorder_bytes_max as usize,
                 dead_letters,
                 backlog,
+                overlap,
             })
         });
         self.warnings.extend(warnings);
@@ -134,6 +138,7 @@ impl Loader<'_> {
             }
             _ => routes.into_iter().filter_map(|named| named.value).collect(),
         };
+        self.overlaps(&routes, endpoints, sinks);
         let others: Vec<Match> = (routes.iter().filter(|route| route.name != UNROUTED))
             .map(|route| route.matches.clone())
             .chain(discarded)
@@ -155,22 +160,44 @@ impl Loader<'_> {
     }
 }
 
+impl Loader<'_> {
+    /// Routes that publish the same events to the same place.
+    fn overlaps(&mut self, routes: &[Route], endpoints: &[Named<Endpoint>], sinks: &[Named<Declared>]) {
+        let sinks = sinks.iter().filter_map(|named| named.value.as_ref()?.sink.clone());
+        let sinks: Vec<Sink> = sinks.collect();
+        for overlap in overlaps(routes, &sinks, endpoints) {
+            let key = format!("routes.{}", overlap.other);
+            match overlap.is_certain {
+                true => self.found.add_to(self.file, &key, overlap.text()),
+                false => self.warnings.push(format!("{key}: {}", overlap.text())),
+            }
+        }
+    }
+}
+
+/// A kind that no provider has yet, and no route names.
+pub(super) const NEW_KIND: &str = "";
+
+/// The kinds that `routes` can tell apart.
+pub(super) fn kinds_to_try<'m>(routes: impl Iterator<Item = &'m Match>) -> Vec<String> {
+    let named = routes.flat_map(|route| route.kinds.iter().chain(&route.not_kinds));
+    let known: BTreeSet<&str> = named.map(String::as_str).chain(KINDS).collect();
+    known.into_iter().chain([NEW_KIND]).map(str::to_owned).collect()
+}
+
 /// Which kinds of which endpoints none of `routes` wants.
 fn gaps<'e>(routes: &[Match], endpoints: &'e [Named<Endpoint>]) -> Vec<(&'e str, Vec<String>)> {
-    // A kind that no provider has yet.
-    const NEW: &str = "";
-    let named = routes
-        .iter()
-        .flat_map(|route| route.kinds.iter().chain(&route.not_kinds));
-    let known: BTreeSet<&str> = named.map(String::as_str).chain(KINDS).collect();
-    let kinds: Vec<&str> = known.into_iter().chain([NEW]).collect();
+    let kinds = kinds_to_try(routes.iter());
     let mut gaps = Vec::new();
     for endpoint in endpoints {
-        let is_wanted = |kind: &&str| routes.iter().any(|route| route.accepts(kind, &endpoint.name));
-        let unwanted = kinds.iter().filter(|kind| !is_wanted(kind)).map(|kind| match *kind {
-            NEW => "kinds that are not known".to_owned(),
-            kind => kind.to_owned(),
-        });
+        let is_wanted = |kind: &&String| routes.iter().any(|route| route.accepts(kind, &endpoint.name));
+        let unwanted = kinds
+            .iter()
+            .filter(|kind| !is_wanted(kind))
+            .map(|kind| match kind.as_str() {
+                NEW_KIND => "kinds that are not known".to_owned(),
+                kind => kind.to_owned(),
+            });
         let unwanted: Vec<String> = unwanted.collect();
         if !unwanted.is_empty() {
             gaps.push((endpoint.name.as_str(), unwanted));
@@ -387,6 +414,7 @@ fn defaults(sink: &str, broker: Option<Broker>, spool_bytes_max: u64) -> Vec<Rou
         reorder_records_max: REORDER_RECORDS_MAX as usize,
         reorder_bytes_max: REORDER_BYTES_MAX as usize,
         dead_letters: KeepDeadLetters::default(),
+        overlap: false,
     };
     let events = Match {
         not_kinds: thumbnail(),

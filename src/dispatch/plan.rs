@@ -112,13 +112,7 @@ fn expand(template: &Template, event: &Event) -> String {
             Part::Kind => &event.kind,
             Part::Event => event.name.as_deref().unwrap_or("none"),
         };
-        for &byte in word.as_bytes() {
-            if byte.is_ascii_alphanumeric() || b"._-".contains(&byte) {
-                topic.push(byte as char);
-            } else {
-                topic.push_str(&format!("_{byte:02X}"));
-            }
-        }
+        topic.push_str(&Template::word(word));
     }
     topic.truncate(TOPIC_BYTES_MAX);
     topic

@@ -238,6 +238,7 @@ fn route() -> Route {
         reorder_bytes_max: 1 << 20,
         dead_letters: crate::config::KeepDeadLetters::default(),
         backlog: crate::config::BacklogLimit::default(),
+        overlap: false,
     }
 }
 

@@ -4,6 +4,7 @@ mod defaults;
 mod environment;
 mod misplaced;
 mod mistakes;
+mod overlaps;
 mod rabbitmq;
 mod secrets;
 

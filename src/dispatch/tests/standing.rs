@@ -153,6 +153,34 @@ async fn a_record_without_room_among_the_dead_letters_waits_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_whose_dead_letters_find_no_room_holds_back_no_other() {
+    const COUNT: u64 = 30_000;
+    let bench = Bench::with_dead_letters(256 << 10);
+    bench.append(COUNT).await;
+    let refused: HashSet<u64> = wanted(COUNT).filter(|sequence| is_standing(*sequence)).collect();
+    assert!(refused.len() > 4096, "{} are more than may wait", refused.len());
+    let others = wanted(COUNT).count() - refused.len();
+    bench.broker.lock().unroutable = refused.clone();
+    bench
+        .run(&route(), async |status| {
+            wait_until("all others are published", || bench.published().len() == others).await;
+            let reason = status.snapshot().blocked.map(|blocked| blocked.reason);
+            assert_eq!(reason, Some("dead_letters_full"));
+        })
+        .await;
+    let kept = bench.dead_letters().await.len();
+    assert!(kept > 0 && kept < refused.len(), "{kept} kept");
+    // Where they can go is there again.
+    bench.broker.lock().unroutable.clear();
+    bench
+        .run(&route(), async |status| {
+            wait_until("all is settled", || status.snapshot().backlog_records == 0).await;
+        })
+        .await;
+    assert_eq!(bench.published().len() + kept, wanted(COUNT).count(), "nothing twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_breaks_beside_as_many_as_may_wait_so_reads_them_again() {
     const WAITING: u64 = 1400;
     let bench = Bench::with_dead_letters(256 << 10);

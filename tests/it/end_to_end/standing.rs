@@ -73,7 +73,7 @@ impl Standing {
             self.early_bytes / MIB
         );
         assert!(gone + 5 * RATE + behind >= taken, "{gone} and {behind} of {taken}");
-        assert!(behind < taken / 2 + 5 * RATE && behind > 0);
+        assert!(behind < taken / 2 && behind > 0);
         // The newest records, which are kept in memory while somebody wants them, are most of it.
         assert!(self.peak_bytes < RESIDENT_BYTES_MAX);
     }
@@ -189,12 +189,9 @@ async fn a_topic_that_is_not_there_for_long_holds_back_its_own_events_and_costs_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_without_room_for_long_hold_back_nothing_else_and_cost_no_repeats() {
-    const UNBOUND: usize = PARTITIONS / 2;
     let vhost = rabbitmq::shared().vhost("standing-dead");
     let (routes, queues, other_queues) = two_exchanges(&vhost);
-    for queue in &queues[..UNBOUND] {
-        vhost.delete_queue(queue);
-    }
+    vhost.delete_queue(&queues[0]);
     let setup = Setup::publishing(&format!("{routes}dead_letters_bytes_max = \"1MiB\"\n"));
     let mut forebay = setup.start();
     let sender = Sender::start(setup.public, 8, RATE, STREAMS);
@@ -204,7 +201,7 @@ async fn dead_letters_without_room_for_long_hold_back_nothing_else_and_cost_no_r
     });
     let standing = Standing::watch(&forebay).await;
     let outcome = sender.stop();
-    let mut records = read_all(&vhost.uri(), &queues[UNBOUND..]).await;
+    let mut records = read_all(&vhost.uri(), &queues[1..]).await;
     let dead = dead_letters(&forebay);
     standing.assert(outcome.acknowledged.len(), records.len() + dead);
     assert_eq!(assert_in_order(&records).repeats, 0);

@@ -6,12 +6,28 @@ const DELAY_MIN: Duration = Duration::from_millis(100);
 const DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// Doubles from 100 ms to 10 s, with jitter, until something went well.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Backoff {
     failures: u32,
+    jitter: fn() -> f64,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { failures: 0, jitter }
+    }
 }
 
 impl Backoff {
+    /// With the longest delays.
+    #[cfg(test)]
+    pub(super) fn without_jitter() -> Self {
+        Self {
+            failures: 0,
+            jitter: || 1.0,
+        }
+    }
+
     pub(super) fn reset(&mut self) {
         self.failures = 0;
     }
@@ -20,7 +36,7 @@ impl Backoff {
     pub(super) fn delay(&mut self) -> Duration {
         let full = DELAY_MIN.saturating_mul(1 << self.failures.min(16)).min(DELAY_MAX);
         self.failures = self.failures.saturating_add(1);
-        full.mul_f64(0.5 + 0.5 * jitter())
+        full.mul_f64(0.5 + 0.5 * (self.jitter)())
     }
 }
 

@@ -106,6 +106,22 @@ impl DeadLetters {
         usize::from(Spool::exists(dir)) + routes(dir).len()
     }
 
+    /// Those in logs that are open.
+    #[cfg(test)]
+    pub(super) fn of_logs(options: spool::Options, logs: BTreeMap<String, Spool>, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            shared: Arc::new(DeadLetterLogs {
+                options,
+                keep: BTreeMap::new(),
+                observer,
+                logs: Mutex::new(logs),
+                earlier: None,
+                making: tokio::sync::Mutex::default(),
+                made: watch::Sender::new(()),
+            }),
+        }
+    }
+
     /// Makes a dead letter durable in its route's log; returns how many older ones went for it.
     pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<u64, AppendError> {
         let log = self.log_for(&letter.route).await?;

@@ -5,7 +5,7 @@
 //! slow. So looking ahead takes credit, which what it finds earns.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     mem,
     ops::Range,
     time::Duration,
@@ -13,18 +13,13 @@ use std::{
 
 use tokio::time::Instant;
 
+use super::sizes::RouteSizes;
 use crate::{
     sink::Place,
     spool::{Cursor, ReadError, Reader, Record, Spool},
 };
 
-/// Records of all lanes that are deferred, before nothing more is read: some 6 MiB with what the window knows of them.
-const RECORDS_MAX: usize = 1 << 16;
-/// Read again at a time.
-const READ_RECORDS_MAX: usize = 512;
-const READ_BYTES_MAX: usize = 1 << 20;
-/// Credit for looking ahead: what a deferred record costs is 1.
-const CREDIT_MAX: usize = 4096;
+/// Credit for looking ahead that each of these gives.
 const CREDIT_FOUND: usize = 32;
 const CREDIT_PER_LOOK: usize = 32;
 /// Each such time gives credit, too.
@@ -33,7 +28,7 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The deferred records of a session.
 #[derive(Default)]
 pub(super) struct Deferred {
-    lanes: HashMap<u64, Queue>,
+    lanes: BTreeMap<u64, Queue>,
     /// How many of each stream there are, and in which lane's queue.
     streams: HashMap<u64, (u64, usize)>,
     records: usize,
@@ -79,7 +74,7 @@ impl Deferred {
                 .saturating_sub(CREDIT_PER_LOOK.saturating_mul(looks as usize));
             self.spent_at = Some(now);
         }
-        if self.spent >= CREDIT_MAX {
+        if self.spent >= RouteSizes::now().credit_max {
             return false;
         }
         self.spent += 1;
@@ -106,7 +101,7 @@ impl Deferred {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.records >= RECORDS_MAX
+        self.records >= RouteSizes::now().deferred_records_max
     }
 
     pub(super) fn clear(&mut self) {
@@ -140,10 +135,12 @@ impl Deferred {
                 reader
             }
         };
+        let sizes = RouteSizes::now();
+        let (records_max, bytes_max) = (sizes.deferred_read_records_max, sizes.deferred_read_bytes_max);
         loop {
             queue.read.clear();
             queue.covered = 0..0;
-            let through = reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut queue.read).await?;
+            let through = reader.next(records_max, bytes_max, &mut queue.read).await?;
             let from = mem::replace(&mut queue.next, through + 1);
             if through >= first {
                 queue.covered = from..through + 1;

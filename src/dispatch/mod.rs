@@ -47,6 +47,7 @@ mod plan;
 mod refused;
 mod reordering;
 mod shedding;
+mod sizes;
 mod spans;
 mod status;
 #[cfg(test)]
@@ -82,13 +83,11 @@ use plan::Plan;
 use refused::{Refused, Stuck};
 use reordering::Reordering;
 use shedding::Shedding;
+use sizes::RouteSizes;
 use spans::Spans;
 use status::now_ms;
 use window::Window;
 
-/// Records taken from the spool at a time.
-const READ_RECORDS_MAX: usize = 512;
-const READ_BYTES_MAX: usize = 4 << 20;
 /// A read that brought as many shows that they come fast: then they gather before the next read, which saves wake-ups here and
 /// requests to the broker. A read that brought all it may is a backlog and is followed at once.
 const GATHER_RECORDS_MIN: usize = 32;
@@ -126,6 +125,7 @@ pub struct Dispatcher<S> {
     spans: Spans,
     metrics: RouteMetrics,
     limits: Limits,
+    sizes: RouteSizes,
     backoff: Backoff,
     /// Read, in order, and not yet looked at.
     ahead: VecDeque<Record>,
@@ -206,6 +206,7 @@ impl<S: Sink> Dispatcher<S> {
                 records: route.in_flight_records_max,
                 search_until: 0,
             },
+            sizes: RouteSizes::now(),
             backoff: Backoff::default(),
             ahead: VecDeque::new(),
             ahead_through: position,
@@ -241,8 +242,9 @@ impl<S: Sink> Dispatcher<S> {
             }
             let until = Instant::now() + self.backoff.delay();
             tokio::select! {
-                () = self.rest(until) => {}
+                biased;
                 _ = stop.wait_for(Option::is_some) => return,
+                () = self.rest(until) => {}
             }
         }
     }
@@ -262,12 +264,14 @@ impl<S: Sink> Dispatcher<S> {
         self.rewind();
         self.shed_all().await?;
         tokio::select! {
-            peeked = self.peek() => peeked?,
+            biased;
             _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
+            peeked = self.peek() => peeked?,
         }
         tokio::select! {
-            opened = self.sink.reopen() => opened?,
+            biased;
             _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
+            opened = self.sink.reopen() => opened?,
         }
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -296,9 +300,9 @@ impl<S: Sink> Dispatcher<S> {
                     gathering = None;
                     continue;
                 }
-                more = self.reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read), if wants_more && gathering.is_none() => {
+                more = self.reader.next(self.sizes.read_records_max, self.sizes.read_bytes_max, &mut read), if wants_more && gathering.is_none() => {
                     self.ahead_through = more?;
-                    let fast = (GATHER_RECORDS_MIN..READ_RECORDS_MAX).contains(&read.len());
+                    let fast = (GATHER_RECORDS_MIN..self.sizes.read_records_max).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);
                     self.ahead.extend(read.drain(..));
                     continue;
@@ -342,8 +346,12 @@ impl<S: Sink> Dispatcher<S> {
                 break;
             }
             tokio::select! {
+                biased;
                 over = self.sink.settle(&mut self.settled) => self.settle(over).await?,
                 () = sleep_until(deadline) => break,
+            }
+            if Instant::now() >= deadline {
+                break;
             }
         }
         Ok(())
@@ -373,7 +381,7 @@ impl<S: Sink> Dispatcher<S> {
             return Ok(());
         }
         let mut read = Vec::new();
-        self.ahead_through = self.reader.next(1, READ_BYTES_MAX, &mut read).await?;
+        self.ahead_through = self.reader.next(1, self.sizes.read_bytes_max, &mut read).await?;
         let oldest = read.first().and_then(|record| Event::decode(&record.bytes).ok());
         if let Some(event) = oldest {
             self.status.waiting_since(event.recorded.0);

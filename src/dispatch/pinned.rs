@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Dispatcher, READ_BYTES_MAX, READ_RECORDS_MAX};
+use super::{Dispatcher, sizes::RouteSizes};
 use crate::{
     config::Match,
     event::Event,
@@ -38,7 +38,7 @@ impl Routing {
 
     /// Counts what the log held for each route when it was opened, from front to back, beside the routes that publish it; then never ends.
     pub async fn count_found(self, spool: Spool) {
-        let through = spool.state().head;
+        let (through, sizes) = (spool.state().head, RouteSizes::now());
         let mut reader = spool.reader(self.lowest() + 1);
         let mut next = self.lowest() + 1;
         while next <= through && !self.routes.is_empty() {
@@ -49,7 +49,10 @@ impl Routing {
                 continue;
             }
             let mut read = Vec::new();
-            match reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read).await {
+            match reader
+                .next(sizes.read_records_max, sizes.read_bytes_max, &mut read)
+                .await
+            {
                 Ok(read_through) => {
                     read.retain(|record| record.sequence <= through);
                     self.count(next, &read, read_through.min(through));

@@ -8,20 +8,13 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{DeadLetter, Dispatcher, End, READ_BYTES_MAX, status::now_ms};
+use super::{DeadLetter, Dispatcher, End, sizes::RouteSizes, status::now_ms};
 use crate::{
     config::UNROUTED,
     event::Event,
     sink::{Failure, Place, Remedy, Sink},
-    spool::{ReadError, Record},
+    spool::{RECORD_OVERHEAD_BYTES, ReadError, Record},
 };
-
-/// With so many records that are to be dead letters and cannot be, a route reads no further.
-const STUCK_MAX: usize = 4096;
-/// With so many of one lane, such as that of a partition without a queue, the lane has no room for more.
-const STUCK_OF_LANE_MAX: usize = 64;
-/// Tried again at a time.
-const AGAIN_MAX: usize = 256;
 
 /// A record that is to be a dead letter.
 pub(super) struct Refused {
@@ -54,11 +47,13 @@ impl Stuck {
     }
 
     pub(super) fn is_full(&self) -> bool {
-        self.records.len() >= STUCK_MAX
+        self.records.len() >= RouteSizes::now().stuck_max
     }
 
     pub(super) fn lane_is_full(&self, lane: u64) -> bool {
-        self.lanes.get(&lane).is_some_and(|count| *count >= STUCK_OF_LANE_MAX)
+        self.lanes
+            .get(&lane)
+            .is_some_and(|count| *count >= RouteSizes::now().stuck_of_lane_max)
     }
 
     fn insert(&mut self, sequence: u64, why: Why) {
@@ -89,7 +84,7 @@ impl Stuck {
             self.records.clear();
             self.lanes.clear();
         }
-        let full = |count: &usize| *count >= STUCK_OF_LANE_MAX;
+        let full = |count: &usize| *count >= RouteSizes::now().stuck_of_lane_max;
         let lanes = &self.lanes;
         self.records
             .retain(|_, why| !why.lane.is_some_and(|lane| lanes.get(&lane).is_some_and(full)));
@@ -146,7 +141,7 @@ impl<S: Sink> Dispatcher<S> {
         if !self.dead_letters.has_room(&self.route) {
             return Ok(());
         }
-        let again = self.stuck.records.iter().take(AGAIN_MAX);
+        let again = self.stuck.records.iter().take(self.sizes.stuck_again_max);
         let again: Vec<_> = again
             // Others come again with the replay.
             .filter(|(sequence, _)| self.window.is_held(**sequence))
@@ -163,12 +158,21 @@ impl<S: Sink> Dispatcher<S> {
             return Ok(());
         };
         let mut reader = self.spool.reader(*first);
+        let mut bytes = 0;
         for (sequence, why) in refused {
+            if bytes >= self.sizes.refused_bytes_max {
+                // They count against what the reader may hold: it would wait for itself.
+                self.keep_refused().await;
+                bytes = 0;
+            }
             let mut read = Vec::new();
             reader.seek(sequence);
-            reader.next(1, READ_BYTES_MAX, &mut read).await?;
+            reader.next(1, self.sizes.read_bytes_max, &mut read).await?;
             match read.pop().filter(|record| record.sequence == sequence) {
-                Some(record) => self.refused.push(Refused { record, why }),
+                Some(record) => {
+                    bytes += record.bytes.len() + RECORD_OVERHEAD_BYTES;
+                    self.refused.push(Refused { record, why });
+                }
                 // Its segment is kept as long as it is not settled: it was damaged, and is reported by the spool.
                 None => self.is_dead_letter(sequence),
             }

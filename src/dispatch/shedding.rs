@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{Dispatcher, End, READ_BYTES_MAX, READ_RECORDS_MAX};
+use super::{Dispatcher, End};
 use crate::{
     config::{BacklogFull, BacklogLimit, Route},
     event::Event,
@@ -103,7 +103,9 @@ impl<S: Sink> Dispatcher<S> {
         let mut shed = Vec::new();
         let (mut read, mut bytes) = (Vec::new(), 0);
         while shed.is_empty() && !reader.is_at_head() {
-            reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read).await?;
+            reader
+                .next(self.sizes.read_records_max, self.sizes.read_bytes_max, &mut read)
+                .await?;
             for record in read.drain(..) {
                 if bytes <= excess && self.may_go(&record) {
                     bytes += record.bytes.len() as u64;

@@ -8,12 +8,10 @@ use std::sync::{
 use bytes::Bytes;
 use tokio::sync::Notify;
 
-use super::Record;
+use super::{Record, sizes::ReadSizes};
 
 /// A record's cost in memory beyond its bytes.
 pub const RECORD_OVERHEAD_BYTES: usize = 64;
-/// A reader may always hold this much, so that one that holds much, and does not move, stops no other.
-pub(super) const READER_BYTES_MIN: usize = 1 << 20;
 
 /// The memory that all readers of a spool share.
 pub(super) struct ReadBudget {
@@ -26,6 +24,7 @@ pub(super) struct ReadBudget {
 pub(super) struct ReadShare {
     budget: Arc<ReadBudget>,
     held: AtomicUsize,
+    bytes_min: usize,
 }
 
 impl ReadBudget {
@@ -47,6 +46,7 @@ impl ReadShare {
         Arc::new(Self {
             budget,
             held: AtomicUsize::new(0),
+            bytes_min: ReadSizes::now().reader_bytes_min,
         })
     }
 
@@ -57,7 +57,7 @@ impl ReadShare {
             tokio::pin!(freed);
             // From here on nothing that is freed is missed.
             freed.as_mut().enable();
-            let own = READER_BYTES_MIN.saturating_sub(self.held.load(Ordering::Relaxed));
+            let own = self.bytes_min.saturating_sub(self.held.load(Ordering::Relaxed));
             let room = own.max(self.budget.bytes_max.saturating_sub(self.budget.held()));
             if room > 0 {
                 return room;
@@ -110,6 +110,8 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    const READER_BYTES_MIN: usize = 1 << 20;
 
     fn record(bytes: usize) -> Record {
         Record {

@@ -284,6 +284,12 @@ impl Cursors {
         !self.page.lock().written.is_empty()
     }
 
+    /// Whether the page has what the cursors are at.
+    #[cfg(test)]
+    pub(super) fn is_written(&self, shared: &Shared) -> bool {
+        self.page.lock().written == self.snapshot(shared).1
+    }
+
     #[cfg(test)]
     pub(super) fn is_on_page(&self, name: &str) -> bool {
         self.entries.lock().get(name).is_some_and(|entry| entry.is_on_page)

@@ -128,6 +128,7 @@ mod scan;
 mod segment;
 mod settled;
 mod shared;
+pub(crate) mod sizes;
 mod superblock;
 mod writer;
 
@@ -467,4 +468,4 @@ fn holder() -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

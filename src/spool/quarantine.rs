@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc};
 use super::{
     damage::Damage,
     file_system::{FileSystem, read_around},
-    scan::CHUNK_BYTES,
+    sizes::ReadSizes,
 };
 
 /// All that is set aside stays below this.
@@ -53,7 +53,7 @@ impl Quarantine {
         let to = self.fs.create(path, len)?;
         self.files += 1;
         self.bytes += len;
-        let mut buffer = vec![0; CHUNK_BYTES.min(len as usize)];
+        let mut buffer = vec![0; ReadSizes::now().chunk_bytes.min(len as usize)];
         let mut done = 0;
         while done < len {
             let part = buffer.len().min((len - done) as usize);

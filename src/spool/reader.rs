@@ -13,17 +13,19 @@ use std::{
 use tokio::{
     sync::watch,
     task::{JoinHandle, spawn_blocking},
+    time::sleep,
 };
 
 use super::{
     Record,
-    budget::{READER_BYTES_MIN, ReadShare},
+    budget::ReadShare,
     cursors::PathError,
     damage::{Damage, DamageKind},
     file_system::is_unreadable,
-    scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
+    scan::{Found, Hole, Payload, Scan},
     segment::{DATA_START, FrameHeader},
     shared::{Segment, Shared},
+    sizes::ReadSizes,
 };
 
 /// Places that the disk does not give back that one read looks for its way behind: each may take the disk seconds.
@@ -31,10 +33,6 @@ const UNREADABLE_HOLES_MAX: usize = 4;
 
 /// Before a segment is looked at again that is being compacted.
 const COMPACTION_WAIT: Duration = Duration::from_millis(2);
-
-/// Small records are read from disk so many at a time, also for an owner who takes them one by one.
-const READ_AHEAD_RECORDS: usize = 128;
-const READ_AHEAD_BYTES: usize = 64 << 10;
 
 /// Why a reader cannot go on.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +64,7 @@ pub struct Reader {
     reading: Option<Reading>,
     /// What is being read is no longer wanted.
     stale: bool,
+    sizes: ReadSizes,
 }
 
 impl Reader {
@@ -81,6 +80,7 @@ impl Reader {
             disk: None,
             reading: None,
             stale: false,
+            sizes: ReadSizes::now(),
             shared,
         }
     }
@@ -114,18 +114,11 @@ impl Reader {
                 self.wait().await?;
                 continue;
             }
-            let bytes_max = bytes_max.min(self.share.room().await).min(READER_BYTES_MIN);
+            let bytes_max = bytes_max.min(self.share.room().await).min(self.sizes.reader_bytes_min);
             if self.read_hot(records_max, bytes_max, out) {
                 return Ok(self.next - 1);
             }
-            let mut disk = self.disk.take().unwrap_or_else(|| DiskReader::new(self.shared.clone()));
-            let from = self.next;
-            self.stale = false;
-            let (records_max, bytes_max) = (records_max.max(READ_AHEAD_RECORDS), bytes_max.max(READ_AHEAD_BYTES));
-            self.reading = Some(spawn_blocking(move || {
-                let result = disk.read(from, records_max, bytes_max);
-                (disk, result)
-            }));
+            self.read_disk(records_max, bytes_max);
         }
     }
 
@@ -195,6 +188,26 @@ impl Reader {
         true
     }
 
+    /// Begins to read from disk, elsewhere.
+    fn read_disk(&mut self, records_max: usize, bytes_max: usize) {
+        let mut disk = self.disk.take().unwrap_or_else(|| DiskReader::new(self.shared.clone()));
+        let from = self.next;
+        self.stale = false;
+        let records_max = records_max.max(self.sizes.ahead_records);
+        let bytes_max = bytes_max.max(self.sizes.ahead_bytes);
+        let read = move || {
+            let result = disk.read(from, records_max, bytes_max);
+            (disk, result)
+        };
+        self.reading = Some(match self.sizes.simulated_read {
+            None => spawn_blocking(read),
+            Some(after) => tokio::spawn(async move {
+                sleep(after).await;
+                read()
+            }),
+        });
+    }
+
     fn take_buffered(&mut self, records_max: usize, bytes_max: usize, out: &mut Vec<Record>) -> Option<u64> {
         if self.buffered_through < self.next {
             return None;
@@ -246,6 +259,7 @@ impl Reader {
             return Err(ReadError::Closed);
         }
         tokio::select! {
+            biased;
             changed = self.head.changed() => changed.map_err(|_| ReadError::Closed),
             changed = self.closed.changed() => changed.map_err(|_| ReadError::Closed),
         }
@@ -402,7 +416,10 @@ impl DiskReader {
                         scan.restart(offset);
                         return Ok(Stop::Enough);
                     }
-                    let marked = self.marks.last().map_or(0, |(_, marked)| marked + CHUNK_BYTES as u64);
+                    let marked = self
+                        .marks
+                        .last()
+                        .map_or(0, |(_, marked)| marked + ReadSizes::now().chunk_bytes as u64);
                     if offset >= marked {
                         self.marks.push((header.sequence, offset));
                     }

@@ -7,12 +7,13 @@ use super::{
     damage::{Damage, DamageKind},
     file_system::{File, FileSystem, is_passing, read_around},
     log::{Active, io_error, seal_file},
-    scan::{CHUNK_BYTES, Found, Hole, Payload, Scan},
+    scan::{Found, Hole, Payload, Scan},
     segment::{
         DATA_START, HEADER_LEN, Header, LogIdentity, SegmentSeed, VERSION, encode_filler, log_seed, parse_file_name,
         parse_header, parse_seal,
     },
     shared::Segment,
+    sizes::ReadSizes,
 };
 
 /// What is known of the log before its segments are looked at.
@@ -449,7 +450,7 @@ fn rewrite(file: &dyn File, header: Option<&[u8]>, start: u64, end: u64) -> io::
     if let Some(header) = header {
         file.pwrite(0, header)?;
     }
-    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut buffer = vec![0; ReadSizes::now().chunk_bytes];
     let mut at = start;
     while at < end {
         let part = buffer.len().min((end - at) as usize);

@@ -10,10 +10,8 @@ use super::{
         BATCH_HEADER_LEN, BatchHeader, FRAME_HEADER_LEN, FrameHeader, SegmentSeed, is_blank, parse_filler,
         parse_frame_header,
     },
+    sizes::ReadSizes,
 };
-
-/// Bytes read at a time, and kept by a scan.
-pub(super) const CHUNK_BYTES: usize = 256 << 10;
 
 /// What is done with the payload of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +65,7 @@ pub(super) struct Scan {
     seed: SegmentSeed,
     offset: u64,
     end: u64,
+    chunk_bytes: usize,
     chunk: Vec<u8>,
     chunk_start: u64,
     /// Places of the chunk that the disk did not give back.
@@ -81,6 +80,7 @@ impl Scan {
             seed,
             offset,
             end,
+            chunk_bytes: ReadSizes::now().chunk_bytes,
             chunk: Vec::new(),
             chunk_start: offset,
             unreadable: Vec::new(),
@@ -152,7 +152,7 @@ impl Scan {
         let (mut at, end) = (offset + FRAME_HEADER_LEN as u64, offset + header.frame_len());
         let mut crc = 0;
         while at < end {
-            let piece = self.load(at, (end - at).min(CHUNK_BYTES as u64) as usize)?;
+            let piece = self.load(at, (end - at).min(self.chunk_bytes as u64) as usize)?;
             if piece.is_empty() {
                 return Ok(false);
             }
@@ -172,7 +172,7 @@ impl Scan {
         let len = (header.frame_len() - FRAME_HEADER_LEN as u64) as usize;
         let mut body;
         let mut unreadable = Vec::new();
-        if len <= CHUNK_BYTES {
+        if len <= self.chunk_bytes {
             let piece = self.load(start, len)?;
             if piece.len() < len || crc32c::crc32c(piece) != header.payload_crc {
                 return Ok(None);
@@ -267,11 +267,11 @@ impl Scan {
 
     /// `len` bytes at `at`, at most a chunk; fewer where the file or the segment ends.
     fn load(&mut self, at: u64, len: usize) -> io::Result<&[u8]> {
-        debug_assert!(len <= CHUNK_BYTES);
+        debug_assert!(len <= self.chunk_bytes);
         let len = len.min(self.end.saturating_sub(at) as usize);
         let inside = at >= self.chunk_start && at + len as u64 <= self.chunk_start + self.chunk.len() as u64;
         if !inside {
-            let want = CHUNK_BYTES.min((self.end - at) as usize);
+            let want = self.chunk_bytes.min((self.end - at) as usize);
             self.unreadable.clear();
             self.chunk_start = at;
             self.chunk.clear();

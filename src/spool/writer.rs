@@ -29,7 +29,7 @@ const YIELDS_MAX: u32 = 8;
 /// own.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
-struct Request {
+pub(super) struct Request {
     record: Bytes,
     class: Class,
     audience: Option<Audience>,
@@ -73,6 +73,13 @@ pub(super) struct Inlet {
 }
 
 impl Inlet {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+        })
+    }
+
     /// Queues a record; its answer goes to `asker`, which is only made when it is taken.
     pub(super) fn push(
         &self,
@@ -156,10 +163,7 @@ fn ended<T>() -> Result<T, OpenError> {
 
 /// Starts the writer's thread. `lock` is held until it ends.
 pub(super) fn start(log: Log, lock: Box<dyn Send>, thread_name: &str) -> io::Result<Arc<Inlet>> {
-    let inlet = Arc::new(Inlet {
-        queue: Mutex::default(),
-        wake: Condvar::new(),
-    });
+    let inlet = Inlet::new();
     let ending = Ending {
         inlet: inlet.clone(),
         shared: log.shared().clone(),
@@ -239,17 +243,7 @@ fn run(mut log: Log, inlet: &Inlet) {
     let mut requests = Vec::new();
     let mut results = Vec::new();
     loop {
-        let (commands, closing) = wait(inlet, next_tick, &mut requests);
-        let (records, bytes) = append(&mut log, &mut requests, &mut results);
-        if records > 0 {
-            let mut queue = inlet.queue.lock();
-            queue.records -= records;
-            queue.bytes -= bytes;
-            queue.writing_since = None;
-        }
-        for command in commands {
-            command(&mut log);
-        }
+        let closing = work(&mut log, inlet, next_tick, &mut requests, &mut results);
         if log.shared().is_failed() {
             return;
         }
@@ -261,6 +255,28 @@ fn run(mut log: Log, inlet: &Inlet) {
             next_tick = Instant::now() + TICK_INTERVAL;
         }
     }
+}
+
+/// Waits until there is something to do, or the time comes, and does it; returns whether the log is to be closed.
+pub(super) fn work(
+    log: &mut Log,
+    inlet: &Inlet,
+    until: Instant,
+    requests: &mut Vec<Request>,
+    results: &mut Vec<Answer>,
+) -> bool {
+    let (commands, closing) = wait(inlet, until, requests);
+    let (records, bytes) = append(log, requests, results);
+    if records > 0 {
+        let mut queue = inlet.queue.lock();
+        queue.records -= records;
+        queue.bytes -= bytes;
+        queue.writing_since = None;
+    }
+    for command in commands {
+        command(log);
+    }
+    closing
 }
 
 /// Waits until there is something to do, or the time comes, and takes all that waits.

@@ -181,6 +181,33 @@ async fn a_lane_whose_dead_letters_find_no_room_holds_back_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_refused_together_may_be_more_than_readers_may_hold() {
+    const COUNT: u64 = 60;
+    let bench = Bench::with_dead_letters(64 << 20);
+    for index in 1..=COUNT {
+        let picture = Event {
+            body: Bytes::from(vec![b'1'; 400_000]),
+            ..event(index, "feeds")
+        };
+        bench.spool.append(picture.encode(), Class::Ordinary).await.unwrap();
+    }
+    bench.broker.lock().unroutable = (1..=COUNT).collect();
+    let route = Route {
+        in_flight_bytes_max: 64 << 20,
+        ..route()
+    };
+    bench.broker.lock().standing = (0..LANES).collect();
+    bench
+        .run(&route, async |status| {
+            wait_until("many are in flight", || status.snapshot().in_flight_records > 30).await;
+            bench.broker.lock().standing.clear();
+            wait_until("all is settled", || status.snapshot().backlog_records == 0).await;
+        })
+        .await;
+    assert_eq!(bench.dead_letters.kept().records, COUNT);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_session_that_breaks_beside_as_many_as_may_wait_so_reads_them_again() {
     const WAITING: u64 = 1400;
     let bench = Bench::with_dead_letters(256 << 10);

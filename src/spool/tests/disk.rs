@@ -19,11 +19,11 @@ use crate::spool::file_system::{File, FileSystem, Lock};
 const SECTOR: usize = 512;
 
 /// What happened, by name, so that a run can be asked whether it was worth anything.
-pub(super) type Fired = BTreeMap<&'static str, u64>;
+pub(crate) type Fired = BTreeMap<&'static str, u64>;
 
 /// Which syncs do nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Lies {
+pub(crate) enum Lies {
     #[default]
     None,
     AboutFiles,
@@ -32,7 +32,7 @@ pub(super) enum Lies {
 
 /// How the disk behaves.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Behaviour {
+pub(crate) struct Behaviour {
     /// Each call fails with this chance, one in so many; 0: never.
     pub fault_one_in: u64,
     /// Power goes at this call, counted from now.
@@ -80,7 +80,7 @@ struct State {
 
 /// The disk. Clones are the same disk.
 #[derive(Clone)]
-pub(super) struct FakeDisk {
+pub(crate) struct FakeDisk {
     state: Arc<Mutex<State>>,
 }
 
@@ -222,7 +222,7 @@ fn apply(content: &mut Vec<u8>, write: &Write) {
 }
 
 impl FakeDisk {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let state = State {
             random: Random::new(seed),
             behaviour: Behaviour::default(),
@@ -240,31 +240,31 @@ impl FakeDisk {
         }
     }
 
-    pub(super) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+    pub(crate) fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
         change(&mut self.state.lock().behaviour);
     }
 
-    pub(super) fn is_powered(&self) -> bool {
+    pub(crate) fn is_powered(&self) -> bool {
         self.state.lock().powered
     }
 
-    pub(super) fn fired(&self) -> Fired {
+    pub(crate) fn fired(&self) -> Fired {
         self.state.lock().fired.clone()
     }
 
-    pub(super) fn read_bytes(&self) -> usize {
+    pub(crate) fn read_bytes(&self) -> usize {
         self.state.lock().read_bytes
     }
 
     /// The process is gone, the machine is not.
-    pub(super) fn kill_process(&self) {
+    pub(crate) fn kill_process(&self) {
         let mut state = self.state.lock();
         state.boot += 1;
         state.fire("process killed");
     }
 
     /// The machine comes up again with whatever the disk had by then.
-    pub(super) fn lose_power(&self) {
+    pub(crate) fn lose_power(&self) {
         let state = &mut *self.state.lock();
         state.fire("power lost");
         state.boot += 1;
@@ -296,20 +296,20 @@ impl FakeDisk {
     }
 
     /// Another disk that is now as this one.
-    pub(super) fn fork(&self) -> Self {
+    pub(crate) fn fork(&self) -> Self {
         let state = self.state.lock().clone();
         Self {
             state: Arc::new(Mutex::new(state)),
         }
     }
 
-    pub(super) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
+    pub(crate) fn bytes(&self, path: &Path) -> Option<Vec<u8>> {
         let state = self.state.lock();
         state.live.get(path).map(|file| state.contents[*file].live.clone())
     }
 
     /// Puts a file there, durably.
-    pub(super) fn put(&self, path: &Path, bytes: Vec<u8>) {
+    pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state.lock();
         let file = state.contents.len();
         state.contents.push(Content {
@@ -324,21 +324,21 @@ impl FakeDisk {
     }
 
     /// Has the disk not give back a place of a file any more.
-    pub(super) fn spoil(&self, path: &Path, place: Range<usize>) {
+    pub(crate) fn spoil(&self, path: &Path, place: Range<usize>) {
         let mut state = self.state.lock();
         let file = state.live[path];
         state.contents[file].bad.push(place);
     }
 
     /// Changes what is on the disk, behind everybody's back.
-    pub(super) fn corrupt(&self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
+    pub(crate) fn corrupt(&self, path: &Path, change: impl Fn(&mut Vec<u8>)) {
         let mut state = self.state.lock();
         let file = state.live[path];
         change(&mut state.contents[file].live);
         change(&mut state.contents[file].durable);
     }
 
-    pub(super) fn paths(&self) -> Vec<PathBuf> {
+    pub(crate) fn paths(&self) -> Vec<PathBuf> {
         self.state.lock().live.keys().cloned().collect()
     }
 

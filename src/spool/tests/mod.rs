@@ -4,12 +4,13 @@ mod api;
 mod compaction;
 mod cursors;
 mod damage;
-mod disk;
+pub(crate) mod disk;
 mod failures;
 mod golden;
 mod pinned;
 mod random;
 mod sim;
+pub(crate) mod stepped;
 mod unreadable;
 
 use std::{
@@ -24,7 +25,7 @@ use std::{
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-pub(super) use self::random::Random;
+pub(crate) use self::random::Random;
 use super::{reader::DiskReader, *};
 
 /// Counts what it is told.

@@ -22,6 +22,7 @@ use crate::{
 
 mod pinned;
 mod reorder;
+mod sim;
 mod standing;
 
 /// Partitions of the scripted broker.

@@ -1,0 +1,395 @@
+//! One life of the process: logs, routes and a sender on one thread, in one task, in an order that the seed decides.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::{
+    sync::watch,
+    time::{Instant, Sleep, sleep},
+};
+
+use super::{
+    super::Quiet,
+    sink::SimulatedSink,
+    weather::Sky,
+    world::{Settlement, World},
+};
+use crate::{
+    dispatch::{DeadLetters, Dispatcher, RouteStatus, backoff::Backoff},
+    spool::{
+        AppendError, Class, Cursor, OpenError, Options, Spool, Start,
+        tests::{
+            disk::FakeDisk,
+            stepped::{Place, SteppedLog},
+        },
+    },
+    telemetry::Metrics,
+};
+
+/// Events that are sent in one life.
+const EVENTS_MAX: usize = 200;
+/// After an append that was refused.
+const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+const TICK: Duration = Duration::from_millis(500);
+/// Beyond the deadline of a stop: what is on its way to the dead letters is finished.
+const STOP_SLACK: Duration = Duration::from_secs(1);
+
+/// How a life is to go.
+pub(super) struct Plan {
+    pub lasts: Duration,
+    pub ending: Ending,
+    /// Something new every so often; none: all is well from the start.
+    pub weather_ms: Option<u64>,
+    /// Bursts come so far apart; none: nobody sends.
+    pub sends_ms: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The process is killed, or the power goes: the caller's.
+    Cut,
+    /// It stops in order, with so much time for what is in flight.
+    Stop(Duration),
+    /// As `Stop`, once all is settled.
+    Settled,
+}
+
+/// What the futures of a life share.
+pub(super) struct Logs {
+    pub log: SteppedLog,
+    pub dead: SteppedLog,
+    next_dead: u64,
+    /// Of each route.
+    pub cursors: Vec<Cursor>,
+}
+
+impl Logs {
+    fn settlements(&self) -> Vec<Settlement> {
+        let of = |cursor: &Cursor| (cursor.position(), cursor.settled());
+        self.cursors.iter().map(of).collect()
+    }
+
+    /// What waits for the disk is written.
+    fn append(&mut self, world: &mut World) {
+        if self.log.has_work() {
+            self.log.append();
+        }
+        if self.dead.has_work() {
+            self.dead.append();
+            for letter in self.dead.newest_from(self.next_dead) {
+                self.next_dead = letter.sequence + 1;
+                world.bury(&letter.bytes, false);
+            }
+        }
+    }
+
+    fn tick(&mut self, world: &mut World) {
+        let (head, settlements) = (self.log.head(), self.settlements());
+        let compacted = self.log.keep_cursors();
+        if !self.log.is_failed() && self.log.is_written() {
+            world.page_knows = world.page_knows.max(head);
+            world.made_durable(settlements);
+        }
+        if compacted > 0 {
+            world.note("compacted", 0, compacted as u64);
+        }
+        self.log.tick();
+        self.dead.keep_cursors();
+        self.dead.tick();
+    }
+
+    /// Where the records of the log stand.
+    pub(super) fn places(&self, disk: &FakeDisk) -> Vec<Place> {
+        let mut before = None;
+        disk.behave(|behaviour| {
+            before = Some(*behaviour);
+            (behaviour.fault_one_in, behaviour.power_loss_in) = (0, None);
+        });
+        let places = self.log.places();
+        disk.behave(|behaviour| *behaviour = before.expect("it was just set"));
+        places
+    }
+
+    fn has_failed(&self) -> bool {
+        self.log.is_failed() || self.dead.is_failed()
+    }
+}
+
+/// Begins a life; `None` when the disk does not let it.
+fn begin(disk: &FakeDisk, world: &Arc<Mutex<World>>) -> Result<Option<(Spool, Spool, Logs)>, String> {
+    let options = |of: fn(&World) -> &Options| of(&world.lock()).clone();
+    let (log_options, dead_options) = (
+        options(|world| &world.shape.log),
+        options(|world| &world.shape.dead_letters),
+    );
+    // Where there is no room, or the disk has just failed.
+    let refused = |error: &OpenError| match error {
+        OpenError::Io { .. } => Ok(None),
+        error => Err(error.to_string()),
+    };
+    let (spool, mut log) = match SteppedLog::open(disk, &log_options, Arc::new(Quiet)) {
+        Ok(opened) => opened,
+        Err(error) => return refused(&error),
+    };
+    let (dead_spool, dead) = match SteppedLog::open(disk, &dead_options, Arc::new(Quiet)) {
+        Ok(opened) => opened,
+        Err(error) => return refused(&error),
+    };
+    let names: Vec<String> = world
+        .lock()
+        .shape
+        .routes
+        .iter()
+        .map(|route| route.name.clone())
+        .collect();
+    let mut cursors = Vec::new();
+    for name in names {
+        match log.cursor(&name, Start::Oldest) {
+            Ok(cursor) => cursors.push(cursor),
+            Err(error) => return refused(&error),
+        }
+    }
+    let logs = Logs {
+        next_dead: dead.head() + 1,
+        log,
+        dead,
+        cursors,
+    };
+    let world = &mut *world.lock();
+    world.begin(logs.settlements());
+    if let Ok(letters) = logs.dead.read_from(1) {
+        letters.iter().for_each(|letter| world.bury(&letter.bytes, true));
+    }
+    Ok(Some((spool, dead_spool, logs)))
+}
+
+type Part = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Lives once, and returns where the records of the log are then. `Err`: what must not be.
+pub(super) async fn live(
+    disk: &FakeDisk,
+    world: &Arc<Mutex<World>>,
+    metrics: &Arc<Metrics>,
+    plan: Plan,
+) -> Result<Vec<Place>, String> {
+    let Some((spool, dead_spool, logs)) = begin(disk, world)? else {
+        world.lock().note("not opened", 0, 0);
+        return Ok(Vec::new());
+    };
+    let dead_options = world.lock().shape.dead_letters.clone();
+    let routes = world.lock().shape.routes.clone();
+    let by_route = routes.iter().map(|route| (route.name.clone(), dead_spool.clone()));
+    let dead_letters = DeadLetters::of_logs(dead_options, by_route.collect::<BTreeMap<_, _>>(), Arc::new(Quiet));
+    let (stop, signal) = watch::channel(None);
+    let logs = Rc::new(RefCell::new(logs));
+    let (mut parts, mut statuses): (Vec<Option<Part>>, Vec<RouteStatus>) = (Vec::new(), Vec::new());
+    for (at, route) in routes.iter().enumerate() {
+        let cursor = logs.borrow_mut().log.cursor(&route.name, Start::Oldest);
+        let cursor = cursor.map_err(|error| error.to_string())?;
+        let world = world.clone();
+        let sink = SimulatedSink { world, route: at };
+        let (spool, dead_letters, metrics) = (spool.clone(), dead_letters.clone(), metrics.clone());
+        let mut dispatcher = Dispatcher::new(route, "replica-0".into(), sink, cursor, spool, dead_letters, metrics);
+        statuses.push(dispatcher.status());
+        dispatcher.backoff = Backoff::without_jitter();
+        parts.push(Some(Box::pin(dispatcher.run(signal.clone()))));
+    }
+    if let Some(every_ms) = plan.sends_ms {
+        parts.push(Some(Box::pin(send(spool.clone(), world.clone(), every_ms))));
+    }
+    let sky = Sky {
+        disk: disk.clone(),
+        world: world.clone(),
+        logs: logs.clone(),
+    };
+    if let Some(every_ms) = plan.weather_ms {
+        parts.push(Some(Box::pin(sky.change(every_ms))));
+    } else {
+        parts.push(Some(Box::pin(sky.clear())));
+    }
+    let mut life = Life {
+        disk,
+        world,
+        logs,
+        statuses,
+        parts,
+        stop,
+        stops_at: None,
+        append_at: None,
+        tick: Box::pin(sleep(TICK)),
+        ends: Box::pin(sleep(plan.lasts)),
+        plan,
+    };
+    poll_fn(|context| life.poll(context)).await?;
+    world.lock().end();
+    let places = life.logs.borrow().places(disk);
+    world.lock().violation.take().map_or(Ok(places), Err)
+}
+
+struct Life<'a> {
+    disk: &'a FakeDisk,
+    world: &'a Arc<Mutex<World>>,
+    logs: Rc<RefCell<Logs>>,
+    /// Of each route.
+    statuses: Vec<RouteStatus>,
+    /// The routes, and whatever else there is.
+    parts: Vec<Option<Part>>,
+    stop: watch::Sender<Option<Instant>>,
+    /// It was to stop by then.
+    stops_at: Option<Instant>,
+    append_at: Option<Pin<Box<Sleep>>>,
+    tick: Pin<Box<Sleep>>,
+    ends: Pin<Box<Sleep>>,
+    plan: Plan,
+}
+
+impl Life<'_> {
+    /// Everything that can go on does, in the same order each time.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(), String>> {
+        for part in &mut self.parts {
+            if part.as_mut().is_some_and(|part| part.as_mut().poll(context).is_ready()) {
+                *part = None;
+            }
+        }
+        let (logs, world) = (self.logs.clone(), self.world.clone());
+        let (logs, world) = (&mut *logs.borrow_mut(), &mut *world.lock());
+        while logs.log.has_work() || logs.dead.has_work() {
+            let delay_ms = world.random.below(4);
+            let at = self
+                .append_at
+                .get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(delay_ms))));
+            if at.as_mut().poll(context).is_pending() {
+                break;
+            }
+            self.append_at = None;
+            logs.append(world);
+        }
+        if self.tick.as_mut().poll(context).is_ready() {
+            logs.tick(world);
+            self.tick.as_mut().reset(Instant::now() + TICK);
+            context.waker().wake_by_ref();
+        }
+        for (at, settlement) in logs.settlements().into_iter().enumerate() {
+            world.settles(at, settlement);
+        }
+        let (held, max) = (logs.log.held_bytes(), world.shape.held_bytes_max());
+        world.require(held <= max, || format!("readers hold {held} bytes of {max}"));
+        if let Some(violation) = world.violation.take() {
+            return Poll::Ready(Err(violation));
+        }
+        if !self.disk.is_powered() || logs.has_failed() {
+            world.note("cut short", 0, 0);
+            return Poll::Ready(Ok(()));
+        }
+        if self.stops_at.is_some() {
+            return self.stopping(context, logs, world);
+        }
+        let is_settled = world.routes.iter().all(|route| route.unsettled.is_empty())
+            && logs.cursors.iter().all(|cursor| cursor.backlog().records == 0);
+        let ends = self.ends.as_mut().poll(context).is_ready();
+        match self.plan.ending {
+            Ending::Cut if ends => return Poll::Ready(Ok(())),
+            Ending::Stop(time) if ends => self.stop_within(time, world),
+            Ending::Settled if is_settled => self.stop_within(Duration::from_secs(5), world),
+            Ending::Settled if ends => return Poll::Ready(Err(self.stands(logs, world))),
+            _ => return Poll::Pending,
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn stands(&self, logs: &Logs, world: &World) -> String {
+        let routes = logs.cursors.iter().enumerate().map(|(at, cursor)| {
+            let mut waits = world.waits(at, Duration::ZERO);
+            waits.truncate(10);
+            let (backlog, position) = (cursor.backlog().records, cursor.position());
+            let blocked = self.statuses[at].snapshot().blocked.map(|blocked| blocked.text);
+            format!("route {at} at {position}, {backlog} left, of those acknowledged {waits:?}, blocked: {blocked:?}")
+        });
+        let routes: Vec<_> = routes.collect();
+        let dead = logs.dead.segments();
+        format!(
+            "all is well and not all is settled: {}; dead letters: {dead}",
+            routes.join("; ")
+        )
+    }
+
+    fn stop_within(&mut self, time: Duration, world: &mut World) {
+        world.note("stop", 0, time.as_millis() as u64);
+        let deadline = Instant::now() + time;
+        self.stop.send_replace(Some(deadline));
+        // Nobody sends any more, and the weather stays.
+        self.parts.truncate(self.statuses.len());
+        self.stops_at = Some(deadline + STOP_SLACK);
+        self.ends.as_mut().reset(deadline + STOP_SLACK);
+    }
+
+    fn stopping(&mut self, context: &mut Context<'_>, logs: &mut Logs, world: &mut World) -> Poll<Result<(), String>> {
+        if self.parts.iter().all(Option::is_none) {
+            logs.append(world);
+            logs.log.close();
+            logs.dead.close();
+            if !logs.has_failed() {
+                world.page_knows = logs.log.head();
+                world.made_durable(logs.settlements());
+                world.note("closed", 0, 0);
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match self.ends.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err("a stop takes longer than it may".into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+/// Sends events in bursts, and waits for the answers.
+async fn send(spool: Spool, world: Arc<Mutex<World>>, every_ms: u64) {
+    let most = world.lock().submitted.len() + EVENTS_MAX;
+    while world.lock().submitted.len() < most {
+        let (delay_ms, burst) = {
+            let random = &mut world.lock().random;
+            (random.below(every_ms), 1 + random.below(12))
+        };
+        sleep(Duration::from_millis(delay_ms)).await;
+        let appends: Vec<_> = (0..burst)
+            .map(|_| {
+                let world = &mut *world.lock();
+                let index = world.submitted.len() as u64;
+                let record = world.shape.record(index, world.now_ms());
+                world.submitted.push(record.clone());
+                let class = match world.shape.is_picture(index) {
+                    true => Class::Bulk,
+                    false => Class::Ordinary,
+                };
+                let append = spool.append(record, class);
+                async move { (index, append.await) }
+            })
+            .collect();
+        let answers = join_all(appends).await;
+        let is_refused = answers.iter().any(|(_, answer)| answer.is_err());
+        for (index, answer) in answers {
+            let world = &mut *world.lock();
+            match answer {
+                Ok(sequence) => world.acknowledge(sequence, index),
+                Err(AppendError::Full | AppendError::BulkFull) => world.note("full", 0, index),
+                Err(AppendError::TooLarge) => world.note("larger than a segment", 0, index),
+                Err(AppendError::Failed) => world.note("failed", 0, index),
+                Err(error) => world.require(false, || format!("an append is answered: {error}")),
+            }
+        }
+        if is_refused {
+            sleep(REFUSED_PAUSE).await;
+        }
+    }
+}

@@ -1,6 +1,6 @@
-//! Files of certificates and keys that are replaced while a session lasts.
+//! Files of certificates, keys and secrets that are replaced while a session lasts.
 //!
-//! librdkafka reads them once, when a client is made. So a session that was made with other files than there are now is ended in
+//! They are read once, when a client is made. So a session that was made with other files than there are now is ended in
 //! order, once the new ones have stood for a while and a client can be made with them.
 
 use std::{
@@ -13,7 +13,8 @@ use std::{
 use rdkafka::{ClientConfig, producer::BaseProducer};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{properties::with_secrets, session::Shared};
+use super::{SECRETS, properties::with_secrets, session::Shared};
+use crate::config::TextSource;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const PROPERTIES: [&str; 5] = [
@@ -32,10 +33,19 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
-    /// Reads the files that `client` names. Not for an async task.
+    /// Reads the files that `client` names, whose secrets are sources still. Not for an async task.
     pub fn read(client: &ClientConfig) -> Self {
         let named = PROPERTIES.iter().filter_map(|property| client.get(property));
-        let files: Vec<PathBuf> = named.map(PathBuf::from).filter(|path| path.is_file()).collect();
+        let secrets = SECRETS.iter().filter_map(|property| client.get(property));
+        let sources = secrets.filter_map(|secret| match TextSource::parse(secret) {
+            TextSource::File(path) => Some(path),
+            _ => None,
+        });
+        let files = named
+            .map(PathBuf::from)
+            .chain(sources)
+            .filter(|path| path.is_file())
+            .collect::<Vec<_>>();
         let content = files
             .iter()
             .map(|path| Some(hash(&std::fs::read(path).ok()?)))
@@ -74,7 +84,7 @@ pub(super) async fn watch(client: ClientConfig, at_first: Certificates, shared: 
             Ok(Ok(())) => return shared.certificates_changed(),
             Ok(Err(reason)) => tracing::warn!(
                 route = %shared.names.route,
-                "the new certificates of sink '{}' cannot be used, the old ones stay: {reason}",
+                "the new certificates or secrets of sink '{}' cannot be used, the old ones stay: {reason}",
                 shared.names.sink
             ),
             Err(_) => return,

@@ -190,12 +190,14 @@ fn not_authorised(reason: &str, sink: &str) -> Failure {
     )
 }
 
-/// The files of certificates were replaced.
+/// The files of certificates or secrets were replaced.
 pub(super) fn certificates_changed(sink: &str) -> Failure {
     failure(
         Remedy::Retry,
         CERTIFICATES_CHANGED,
-        format!("sink '{sink}': a file of certificates or keys was replaced: the next session is made with it"),
+        format!(
+            "sink '{sink}': a file of certificates, keys or secrets was replaced: the next session is made with it"
+        ),
     )
 }
 

@@ -314,9 +314,8 @@ impl Session {
             pinned: Pinned::default(),
         };
         let certificates = Certificates::read(config);
-        let config =
-            &properties::with_secrets(config).map_err(|reason| failure::unread(&shared.names.sink, &reason))?;
-        let producer: SessionProducer = config
+        let producer: SessionProducer = properties::with_secrets(config)
+            .map_err(|reason| failure::unread(&shared.names.sink, &reason))?
             .create_with_context(context)
             .map_err(|error| failure::of_creation(&error, &shared.names.sink))?;
         if let Some(lease) = &lease {

@@ -108,6 +108,39 @@ async fn a_password_from_a_file_is_read_again_for_each_session() {
 }
 
 #[tokio::test]
+async fn a_secret_that_changes_ends_the_session_in_order_and_the_next_one_has_it() {
+    let options = Options::default().listener(Listener::Scram);
+    let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
+        .await
+        .unwrap();
+    let topic = server::create_topic(&cluster.bootstrap(), "changed", 1, &[]).await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), server::PASSWORD).unwrap();
+    let source = format!("file:{}", file.path().display());
+    let properties = [
+        ("security.protocol", "sasl_plaintext"),
+        ("sasl.mechanisms", "SCRAM-SHA-512"),
+        ("sasl.username", server::USER),
+        ("sasl.password", source.as_str()),
+    ];
+    let mut sink = sink_with(&cluster.brokers(Listener::Scram), &properties);
+    sink.reopen().await.unwrap();
+    sink.enqueue(message(&topic, 1)).unwrap();
+    assert_goes_on(&mut sink).await;
+
+    // The connection that there is goes on with the old one; the next would not.
+    cluster.set_scram_password("a-new-one");
+    std::fs::write(file.path(), "a-new-one\n").unwrap();
+    let mut settled = Vec::new();
+    let over = timeout(DEADLINE, sink.settle(&mut settled)).await.unwrap().unwrap_err();
+    assert_eq!((over.label, over.remedy), ("kafka_certificates_changed", Remedy::Retry));
+    let mut publisher = Publisher::new(sink, [message(&topic, 2)]);
+    publisher.drain(DEADLINE).await;
+    assert_eq!(publisher.failures, []);
+    assert_in_order(&server::read_all(&cluster.bootstrap(), &topic), 1..=2);
+}
+
+#[tokio::test]
 async fn a_renewed_certificate_ends_the_session_in_order_and_the_next_one_has_it() {
     let options = Options::default().listener(Listener::MutualTls);
     let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))

@@ -159,7 +159,7 @@ mod tests {
         for (allowed, wanted, need, public) in [
             (u64::MAX, 10_000, &many as &dyn Fn(u64) -> u64, 10_000),
             (65_536, 10_000, &many, 10_000),
-            (1024, 10_000, &two, 704),
+            (1024, 10_000, &two, 712),
             (1024, 100, &two, 100),
             // With room for what is listed, and no more.
             (600, 10_000, &many, 128),

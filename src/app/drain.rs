@@ -38,6 +38,8 @@ pub struct DrainEnd {
     pub published: u64,
     /// Records among the dead letters, also from before.
     pub dead_letters: u64,
+    /// The disk has no room for what was published, or is read-only: it is published again by whoever opens the spool next.
+    pub forgets: bool,
 }
 
 impl Drain {
@@ -104,18 +106,23 @@ impl Drain {
             let deadline = Instant::now() + self.shutdown_deadline;
             stop.send_replace(Some(deadline));
             publishing.all_ended().await;
+            let kept = spool.clone();
+            let kept = tokio::task::spawn_blocking(move || kept.keep_cursors()).await;
             tokio::join!(close(&spool, &dead_letters), flush(exporting, deadline));
+            // A runtime that ends asks nobody.
+            kept.unwrap_or(false)
         };
-        tokio::select! {
-            () = orderly => {}
+        let kept = tokio::select! {
+            kept = orderly => kept,
             reason = spool.failed() => return Err(RunError::Disk(reason)),
             _ = self.signals.next() => return Err(RunError::StoppedAtOnce),
-        }
+        };
         let published = |route: &Snapshot| self.metrics.published.with_label_values(&[&route.name]).get();
         let routes = snapshots();
         Ok(DrainEnd {
             published: routes.iter().map(published).sum(),
             dead_letters: dead_letters.kept().records,
+            forgets: !kept,
             routes,
         })
     }

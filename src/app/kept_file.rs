@@ -7,6 +7,23 @@ use std::{
     path::Path,
 };
 
+/// The same as [`write`], where something is only lost that can do without: on a disk without room, or that is read-only, it warns.
+pub(super) fn write_if_there_is_room(path: &Path, content: &[u8]) -> io::Result<()> {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match write(path, content) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem
+            ) =>
+        {
+            tracing::warn!(path = %path.display(), %error, "no room to write what is only looked at when the spool starts");
+            Ok(())
+        }
+        result => result,
+    }
+}
+
 /// Replaces the file at `path`, durably: a crash leaves the old content or the new one. Only the user of the process can read it.
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");

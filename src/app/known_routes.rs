@@ -53,7 +53,7 @@ impl KnownRoutes {
             return Ok(());
         }
         let text = serde_json::to_vec_pretty(&names).expect("names always serialize");
-        super::kept_file::write(&self.path, &text)?;
+        super::kept_file::write_if_there_is_room(&self.path, &text)?;
         self.kept = Some(names);
         Ok(())
     }

@@ -17,7 +17,7 @@ pub(super) fn name(dir: &Path, configured: Option<&str>) -> io::Result<String> {
         if let Some(kept) = kept {
             tracing::warn!(kept, name, "the replica has a new name; its sequence numbers go on");
         }
-        super::kept_file::write(&path, name.as_bytes())?;
+        super::kept_file::write_if_there_is_room(&path, name.as_bytes())?;
     }
     Ok(name)
 }

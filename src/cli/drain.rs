@@ -46,6 +46,10 @@ fn said(end: &DrainEnd, config: &Config) -> String {
         text += &format!("route {}: {left}\n", route.name);
     }
     text += &format!("{} messages published\n", end.published);
+    if end.forgets {
+        let dir = config.spool.dir.display();
+        text += &format!("what was published cannot be kept in {dir}: a later run on it publishes it again\n");
+    }
     if end.dead_letters > 0 {
         let dir = config.spool.dir.join("dead-letters");
         text += &format!("{} dead letters stay in {}\n", end.dead_letters, dir.display());

@@ -103,7 +103,8 @@ Examples:
   forebay drain --config forebay.toml && rm -r /var/lib/forebay
 
 It needs the spool to itself: no `forebay serve` may run on it. A route that is blocked is waited for; SIGTERM and Ctrl-C stop
-in order, with exit code 1, and leave what is not published in the spool. Dead letters stay where they are, and are counted.")]
+in order, with exit code 1, and leave what is not published in the spool. Dead letters stay where they are, and are counted.
+A spool that is read-only, or on a full disk, is published too; then the output says that a later run publishes it again.")]
 pub struct DrainArgs {
     #[command(flatten)]
     pub config: ConfigArg,

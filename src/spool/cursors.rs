@@ -285,7 +285,6 @@ impl Cursors {
     }
 
     /// Whether the page has what the cursors are at.
-    #[cfg(test)]
     pub(super) fn is_written(&self, shared: &Shared) -> bool {
         self.page.lock().written == self.snapshot(shared).1
     }

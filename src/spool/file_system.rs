@@ -73,12 +73,19 @@ pub(super) enum Lock {
     Held(String),
 }
 
-/// Whether an error says that there is no space, which passes when somebody makes some.
+/// Whether an error says that there is no space, or none that may be written, which passes when somebody makes some.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::ReadOnlyFilesystem
     )
+}
+
+fn is_read_only(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ReadOnlyFilesystem
 }
 
 fn is_one_of(error: &io::Error, errors: &[Errno]) -> bool {
@@ -224,7 +231,13 @@ impl FileSystem for RealFileSystem {
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut options = fs::OpenOptions::new();
         options.read(true).write(true);
-        Ok(Arc::new(self.open_with_spare(|| options.open(path))?))
+        match self.open_with_spare(|| options.open(path)) {
+            Err(error) if is_read_only(&error) => {
+                let file = self.open_with_spare(|| fs::File::open(path))?;
+                Ok(Arc::new(ReadOnlyFile(file)))
+            }
+            opened => Ok(Arc::new(opened?)),
+        }
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
@@ -250,13 +263,21 @@ impl FileSystem for RealFileSystem {
     }
 
     fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
-        let mut file = fs::OpenOptions::new()
+        let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
             .create(true)
             .truncate(false)
             .mode(FILE_MODE)
-            .open(path)?;
+            .open(path);
+        let mut file = match file {
+            // The lock is not in what the file holds. Where there is no file, nobody else can write either.
+            Err(error) if is_read_only(&error) => match fs::File::open(path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Taken(Box::new(()))),
+                opened => opened?,
+            },
+            opened => opened?,
+        };
         match file.try_lock() {
             Ok(()) => {
                 // The name is for people: a full disk must not keep the spool from draining. One that is shorter than
@@ -385,5 +406,52 @@ impl File for fs::File {
             Err(rustix::io::Errno::INVAL | rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Ok(false),
             result => Ok(result.map(|()| true)?),
         }
+    }
+}
+
+/// A file of a file system that is mounted read-only.
+struct ReadOnlyFile(fs::File);
+
+fn read_only<T>() -> io::Result<T> {
+    Err(Errno::ROFS.into())
+}
+
+impl File for ReadOnlyFile {
+    fn len(&self) -> io::Result<u64> {
+        File::len(&self.0)
+    }
+
+    fn pread(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.pread(offset, buffer)
+    }
+
+    fn pwrite(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        read_only()
+    }
+
+    /// Nothing was written.
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn truncate(&self, _: u64) -> io::Result<()> {
+        read_only()
+    }
+
+    fn punch(&self, _: u64, _: u64) -> io::Result<()> {
+        read_only()
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.0.allocated()
+    }
+
+    fn born(&self) -> io::Result<Option<u64>> {
+        self.0.born()
+    }
+
+    /// What is in memory came from the disk.
+    fn forget_cached(&self) -> io::Result<bool> {
+        Ok(true)
     }
 }

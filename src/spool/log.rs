@@ -185,7 +185,8 @@ impl Log {
             followers: Followers::default(),
             superblock,
             superblock_file,
-            no_room: None,
+            // Without it nothing is appended.
+            no_room: (!has_superblock).then_some(AppendError::Full),
             buffer: Vec::new(),
         };
         for damage in recovered.damage {

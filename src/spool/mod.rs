@@ -415,6 +415,12 @@ impl Spool {
         })
     }
 
+    /// Makes durable where the cursors are. `false`: there is no room for that, or the file system is read-only, and a process that opens the
+    /// spool next begins where they were. Waits for the disk.
+    pub fn keep_cursors(&self) -> bool {
+        self.handle.inlet.keep_cursors()
+    }
+
     /// Forgets the cursor `name` and what only it kept. Waits for the disk.
     pub fn remove_cursor(&self, name: &str) -> Result<(), OpenError> {
         self.handle.inlet.remove_cursor(name)

@@ -140,6 +140,10 @@ impl Inlet {
         self.command(|log| log.cursor_names()).unwrap_or_default()
     }
 
+    pub(super) fn keep_cursors(&self) -> bool {
+        self.command(Log::keep_cursors).unwrap_or(false)
+    }
+
     pub(super) fn cursor(&self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
         let name = name.to_owned();
         self.command(move |log| log.cursor(&name, start)).unwrap_or_else(ended)

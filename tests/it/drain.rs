@@ -12,8 +12,9 @@ use std::{
 
 use crate::support::{
     census::assert_in_order,
+    disk::{Mount, can_mount, run, scratch},
     forebay::{Setup, send_command, wait_until},
-    kafka::{self, create_topic_named},
+    kafka::{self, create_topic, create_topic_named},
     program::{self, Program},
     topic::read_to_end,
 };
@@ -118,6 +119,52 @@ async fn what_a_spool_holds_is_published_and_nothing_is_taken_in() {
         (code, stdout.as_str()),
         (Some(0), "route events: empty\n0 messages published\n")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_read_only_volume_holds_is_published_and_is_there_again_next_time() {
+    if !can_mount("what_a_read_only_volume_holds_is_published_and_is_there_again_next_time") {
+        return;
+    }
+    let scratch = scratch();
+    let disk = Mount::tmpfs(&scratch.path().join("disk"), "160M");
+    let topic = create_topic(&kafka::shared(), "read-only", 3, &[]).await;
+    let away = Setup::new("127.0.0.1:1", &topic).spool_at(&disk.path().join("spool"));
+    let mut forebay = away.start();
+    let status = send_command(&away.url(), &["feeds", "media"])
+        .args(["--count", &COUNT.to_string(), "--streams", "20"])
+        .status();
+    assert!(status.unwrap().success());
+    forebay.kill();
+    run("mount", &["-o", "remount,ro", disk.path().to_str().unwrap()]);
+
+    let setup = Setup::new(&kafka::shared(), &topic).spool_at(away.spool());
+    let config = setup.config();
+    for round in 1..=2 {
+        let (code, stdout, stderr) = drain(&config);
+        assert_eq!(code, Some(0), "{stdout}{stderr}");
+        let said = format!(
+            "route events: empty\n{COUNT} messages published\nwhat was published cannot be kept in {}: a later run on it publishes it \
+             again\n",
+            setup.spool().display()
+        );
+        assert_eq!(stdout, said, "round {round}");
+    }
+    // It takes nothing in, and publishes.
+    let mut forebay = setup.launch();
+    wait_until("it is alive", DRAINED, || {
+        matches!(forebay.get("/livez"), Some((200, _)))
+    });
+    forebay.wait_until_drained(DRAINED);
+    assert_eq!(forebay.get("/readyz").unwrap().0, 503);
+    assert_eq!(forebay.terminate(DRAINED).code(), Some(0), "{}", forebay.log());
+    let census = assert_in_order(&read_to_end(&kafka::shared(), &topic));
+    assert_eq!((census.messages, census.repeats), (3 * COUNT, 2 * COUNT));
+
+    run("mount", &["-o", "remount,rw", disk.path().to_str().unwrap()]);
+    let (code, stdout, stderr) = drain(&config);
+    assert_eq!(code, Some(0), "{stdout}{stderr}");
+    assert_eq!(stdout, format!("route events: empty\n{COUNT} messages published\n"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

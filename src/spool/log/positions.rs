@@ -9,6 +9,12 @@ use crate::spool::{
 };
 
 impl Log {
+    /// Makes durable where the cursors are; whether there was room for it.
+    pub(in crate::spool) fn keep_cursors(&mut self) -> bool {
+        self.sync_cursors();
+        self.cursors.is_written(&self.shared)
+    }
+
     /// Makes durable where the cursors are. The thread of the cursors does it while the log appends.
     pub(in crate::spool) fn sync_cursors(&mut self) {
         if let Err((path, error)) = self.cursors.sync(&self.shared) {

@@ -228,6 +228,7 @@ pub(super) async fn live(
         append_at: None,
         tick: Box::pin(sleep(TICK)),
         ends: Box::pin(sleep(plan.lasts)),
+        is_failing: false,
         plan,
     };
     poll_fn(|context| life.poll(context)).await?;
@@ -250,6 +251,8 @@ struct Life<'a> {
     append_at: Option<Pin<Box<Sleep>>>,
     tick: Pin<Box<Sleep>>,
     ends: Pin<Box<Sleep>>,
+    /// The disk failed.
+    is_failing: bool,
     plan: Plan,
 }
 
@@ -287,7 +290,18 @@ impl Life<'_> {
         if let Some(violation) = world.violation.take() {
             return Poll::Ready(Err(violation));
         }
-        if !self.disk.is_powered() || logs.has_failed() {
+        if logs.has_failed() && self.disk.is_powered() && !self.is_failing {
+            // The process is some time about to end.
+            self.is_failing = true;
+            self.plan.ending = Ending::Cut;
+            self.stops_at = None;
+            let delay_ms = world.random.below(30);
+            self.ends
+                .as_mut()
+                .reset(Instant::now() + Duration::from_millis(delay_ms));
+            world.note("failed", 0, delay_ms);
+        }
+        if !self.disk.is_powered() {
             world.note("cut short", 0, 0);
             return Poll::Ready(Ok(()));
         }

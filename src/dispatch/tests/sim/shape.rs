@@ -85,7 +85,7 @@ impl Shape {
             faulty_one_in: [0, 0, 60, 15][random.below(4) as usize],
             record_bytes_max: [100, 900, 2500][random.below(3) as usize],
             read: ReadSizes {
-                chunk_bytes: among(random, &[64, 200, 1000, 5000, 256 << 10]),
+                chunk_bytes: among(random, &[64, 207, 1007, 5000, 256 << 10]),
                 ahead_records: among(random, &[1, 3, 128]),
                 ahead_bytes: among(random, &[1, 2000, 64 << 10]),
                 reader_bytes_min: among(random, &[1000, 4000, 1 << 20]),

@@ -64,6 +64,10 @@
 //! and syncs the directory, oldest first and one by one, so that a gap is never ordinary. The newest segment stays, and
 //! without any cursor everything stays.
 //!
+//! A record may be appended for an [`Audience`]: it is settled at once for the cursors that do not want it, and *pinned* by those that
+//! do, until they settle it. What a cursor may pin can be limited: then what it wants is refused, or its owner settles what is
+//! oldest. So one that stands fills no log for the others.
+//!
 //! # Recovery
 //!
 //! Sealed segments are opened by their first block. A newest segment without a seal is read: it ends after its last

@@ -161,6 +161,45 @@ async fn a_sound_topic_passes_and_each_kind_of_mistake_is_named() {
     }
 }
 
+/// Everything by one route, and feeds by another as well.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_routes_that_overlap_publish_twice_is_named() {
+    let brokers = kafka::shared();
+    let topic = create_topic(&brokers, "overlapped", 3, &[]).await;
+    let more = |overlap: &str| {
+        format!("[routes.feeds]\nsink = \"main\"\ntopic = {topic:?}\nmatch = {{ kinds = [\"feeds\"] }}\n{overlap}\n")
+    };
+    let setup = Setup::new(&brokers, &topic).with(&more("overlap = true"));
+    send(&setup);
+    let config = setup.config();
+    for arguments in [
+        ["--brokers", &brokers, "--topic", &topic].as_slice(),
+        &["--config", config.to_str().unwrap()],
+    ] {
+        // One of the routes may be ahead of the other, which is out of order as well.
+        let (_, report) = verify(arguments);
+        let types = report["routes"][0]["repeated_types"].as_array().unwrap();
+        assert!(!types.is_empty(), "{report:#}");
+        for of_type in types {
+            let name = of_type["type"].as_str().unwrap();
+            assert!(name.starts_with("com.millicast.feeds."), "{name}");
+            assert_eq!(of_type["records"], of_type["repeats"], "{report:#}");
+        }
+    }
+    let unmeant = Setup::new(&brokers, &topic).with(&more(""));
+    let config = unmeant.config();
+    let output = program::forebay()
+        .args(["check", "--config", config.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{said}");
+    assert!(
+        said.contains("routes.feeds: publishes to the same place as routes.events"),
+        "{said}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn repeats_and_what_was_before_the_time_are_no_mistakes() {
     let brokers = kafka::shared();
@@ -171,6 +210,7 @@ async fn repeats_and_what_was_before_the_time_are_no_mistakes() {
     let (code, report) = verify(&["--brokers", &brokers, "--topic", &topic]);
     assert_eq!(code, Some(0), "{report:#}");
     assert_eq!(report["routes"][0]["repeats"], 10);
+    assert_eq!(report["routes"][0]["repeated_types"], json!([]));
     assert_eq!(report["routes"][0]["events"], COUNT + 10);
     let (code, report) = verify(&[
         "--brokers",

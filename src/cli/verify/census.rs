@@ -13,6 +13,10 @@ use crate::{cli::tail::Message, event::Time};
 
 /// How many of a kind of mistake are shown.
 const SHOWN_MAX: usize = 5;
+/// Types of events that are told apart.
+const TYPES_MAX: usize = 100;
+/// Fewer records of a type say nothing of why they stand twice.
+const REPEATED_RECORDS_MIN: u64 = 10;
 
 /// The attribute that has an event's number.
 const SEQUENCE: &str = "replicasequence";
@@ -61,6 +65,21 @@ pub struct Census {
     ids: HashSet<Uuid>,
     replicas: BTreeMap<String, Replica>,
     places: HashMap<String, u32>,
+    types: BTreeMap<String, OfType>,
+}
+
+/// How many records there are of a type, and how many were there again.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct OfType {
+    pub records: u64,
+    pub repeats: u64,
+}
+
+impl OfType {
+    /// Too many for a stretch that was published again after a failure.
+    fn stands_twice(&self) -> bool {
+        self.records >= REPEATED_RECORDS_MIN && self.repeats * 2 >= self.records
+    }
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +122,25 @@ impl Census {
             is_reordered: part.is_reordered,
             ..Self::default()
         }
+    }
+
+    fn count_type(&mut self, name: &str, is_repeat: bool) {
+        if !self.types.contains_key(name) && self.types.len() < TYPES_MAX {
+            self.types.insert(name.to_owned(), OfType::default());
+        }
+        if let Some(of_type) = self.types.get_mut(name) {
+            *(if is_repeat {
+                &mut of_type.repeats
+            } else {
+                &mut of_type.records
+            }) += 1;
+        }
+    }
+
+    /// The types of which half of the records or more were there again, as routes that overlap make it.
+    pub fn repeated_types(&self) -> impl Iterator<Item = (&str, OfType)> {
+        let types = self.types.iter().filter(|(_, of_type)| of_type.stands_twice());
+        types.map(|(name, of_type)| (name.as_str(), *of_type))
     }
 
     pub fn streams(&self) -> usize {
@@ -182,6 +220,7 @@ impl Census {
             (false, true) => {}
         }
         let replica_number = of_replica.number;
+        self.count_type(text("type").unwrap_or_default(), is_repeat && !is_new_id);
         let stream = self.streams.entry(key.to_owned()).or_insert_with(|| Stream {
             place: place_number,
             is_in_several: false,

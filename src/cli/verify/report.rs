@@ -107,11 +107,15 @@ fn route(census: &Census) -> Value {
         .into_iter()
         .map(|(name, _, found)| (name.to_owned(), json!({ "count": found.count, "first": found.shown })))
         .collect();
+    let repeated = census
+        .repeated_types()
+        .map(|(name, of_type)| json!({ "type": name, "records": of_type.records, "repeats": of_type.repeats }));
     json!({
         "route": census.name,
         "events": census.events,
         "streams": census.streams(),
         "repeats": census.repeats,
+        "repeated_types": repeated.collect::<Vec<_>>(),
         "duplicates": census.duplicates,
         "reordered": census.reordered,
         "late": { "count": census.late, "ms_max": census.late_ms_max },
@@ -164,6 +168,15 @@ impl fmt::Display for Report {
             writeln!(f, "{}", census.name)?;
             writeln!(f, "  {} events of {} streams", census.events, census.streams())?;
             writeln!(f, "  {} repeats, {} duplicates", census.repeats, census.duplicates)?;
+            for (name, of_type) in census.repeated_types() {
+                writeln!(
+                    f,
+                    "  {}: {} records, {} of them again: do two routes that publish here match the same events (`overlap`)?",
+                    printable(name),
+                    of_type.records,
+                    of_type.repeats
+                )?;
+            }
             if census.late > 0 {
                 writeln!(f, "  {} late, by up to {} ms", census.late, census.late_ms_max)?;
             }

@@ -88,6 +88,27 @@ fn a_cursor_at_its_limit_refuses_what_it_wants_and_nothing_else() {
     assert_eq!(results, [Ok(8), refused]);
 }
 
+#[test]
+fn what_was_refused_by_the_disk_is_not_pinned() {
+    let disk = FakeDisk::new(1);
+    let mut log = open(&disk);
+    let limited = cursor(&mut log, "limited");
+    limited.limit(2 * frame_len(1000));
+    limited.refuse_above_limit(true);
+    let record = (Bytes::from(vec![1; 1000]), Audience::of([&limited]));
+    assert_eq!(append_for(&mut log, std::slice::from_ref(&record)), [Ok(1)]);
+    for _ in 0..3 {
+        disk.behave(|behaviour| behaviour.short_of = Some(rustix::io::Errno::NOSPC.raw_os_error()));
+        assert_eq!(
+            append_for(&mut log, std::slice::from_ref(&record)),
+            [Err(AppendError::Full)]
+        );
+        assert_eq!(limited.pinned_bytes(), frame_len(1000));
+    }
+    disk.behave(|behaviour| behaviour.short_of = None);
+    assert_eq!(append_for(&mut log, &[record]), [Ok(2)]);
+}
+
 /// What the cursor should pin, from what it says it has settled.
 fn expected(cursor: &Cursor, records: &[(u64, usize)]) -> u64 {
     let settled = cursor.settled();

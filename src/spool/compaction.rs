@@ -146,7 +146,12 @@ fn compact(
         file.pread(run.start, &mut before)?;
         match file.pwrite(run.start, &filler) {
             Err(error) if is_passing(&error) => {
-                file.pwrite(run.start, &before)?;
+                let mut now = [0; FRAME_HEADER_LEN];
+                file.pread(run.start, &mut now)?;
+                // Where nothing was written, there is no room to write what is there once more either: file systems that copy on write.
+                if now != before {
+                    file.pwrite(run.start, &before)?;
+                }
                 return Ok(None);
             }
             result => result?,

@@ -454,7 +454,9 @@ impl<S: Sink> Dispatcher<S> {
     }
 
     fn publish_progress(&mut self) {
-        if self.window.read() >= self.limits.search_until {
+        let until = self.limits.search_until;
+        let holds_back = |held: &Reordering| held.holds_up_to(until);
+        if self.window.read() >= until && !self.reordering.as_ref().is_some_and(holds_back) {
             self.limits.records = self.limits.records_max;
         }
         let in_flight = self.window.in_flight().records;

@@ -4,7 +4,7 @@
 //! is published hours later, or a replay after a crash, is put in order as it would have been at once; and no wall clock that is set back
 //! or forward holds anything for longer than the window.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use prometheus::{IntCounter, IntGauge};
 use tokio::time::Instant;
@@ -31,6 +31,8 @@ pub(super) struct Waiting {
 /// The events that a route holds back.
 pub(super) struct Reordering {
     buffer: Reorder<Waiting>,
+    /// The numbers of what is in it.
+    sequences: BTreeSet<u64>,
     clock: LogClock,
     /// The route stops: everything is due.
     is_over: bool,
@@ -46,6 +48,7 @@ impl Reordering {
         let labels = [route.name.as_str()];
         Some(Self {
             buffer: Reorder::new(window).with_limits(route.reorder_records_max, route.reorder_bytes_max),
+            sequences: BTreeSet::new(),
             clock: LogClock::default(),
             is_over: false,
             held: metrics.reorder_records.with_label_values(&labels),
@@ -63,6 +66,7 @@ impl Reordering {
     pub(super) fn hold(&mut self, waiting: Waiting) {
         let (time, bytes, now) = (waiting.event.time, waiting.bytes, self.clock.now);
         let key = waiting.event.key.clone();
+        self.sequences.insert(waiting.sequence);
         self.buffer.push(&key, time, bytes, waiting, now);
         self.held.set(self.buffer.len() as i64);
     }
@@ -71,10 +75,16 @@ impl Reordering {
     pub(super) fn release(&mut self) -> Option<Waiting> {
         let now = if self.is_over { Time(i64::MAX) } else { self.clock.now };
         let out = self.buffer.release(now)?;
+        self.sequences.remove(&out.item.sequence);
         self.held.set(self.buffer.len() as i64);
         self.overtaking.inc_by(u64::from(out.overtakes));
         self.cut_short.inc_by(u64::from(out.is_cut_short));
         Some(out.item)
+    }
+
+    /// Whether it holds a record of up to this number.
+    pub(super) fn holds_up_to(&self, sequence: u64) -> bool {
+        self.sequences.first().is_some_and(|first| *first <= sequence)
     }
 
     /// When the next event's turn comes, if nothing more is read until then.
@@ -97,6 +107,7 @@ impl Reordering {
     /// Forgets what it holds: it will be read again.
     pub(super) fn rewind(&mut self) {
         self.buffer.clear();
+        self.sequences.clear();
         self.clock = LogClock::default();
         self.held.set(0);
     }

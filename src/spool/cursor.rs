@@ -21,7 +21,7 @@ impl Cursor {
         self.state.position.load(Ordering::Acquire)
     }
 
-    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at [`Spool::close`];
+    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at [`super::Spool::close`];
     /// records behind every cursor are deleted, a segment at a time.
     pub fn advance(&self, sequence: u64) {
         self.settle(0..=sequence);
@@ -60,7 +60,7 @@ impl Cursor {
         self.state.limit(pinned_bytes_max);
     }
 
-    /// Whether records that it wants are refused ([`AppendError::RouteFull`]) rather than that it pins more than it may.
+    /// Whether records that it wants are refused ([`super::AppendError::RouteFull`]) rather than that it pins more than it may.
     pub fn refuse_above_limit(&self, refuses: bool) {
         self.state.refuse_above_limit(refuses);
     }
@@ -75,7 +75,7 @@ impl Cursor {
         self.shared.backlog(self.position(), &self.settled())
     }
 
-    /// What is settled above the position, in rising order: for [`Reader::skip_settled`].
+    /// What is settled above the position, in rising order: for [`super::Reader::skip_settled`].
     pub fn settled(&self) -> Vec<RangeInclusive<u64>> {
         self.state.settled()
     }

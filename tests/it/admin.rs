@@ -49,7 +49,7 @@ impl Server {
             status: Arc::new(|| json!({"routes": {"events": "ok"}})),
         };
         let listen = "127.0.0.1:0".parse().unwrap();
-        let bound = admin::bind(None, &config::Admin { listen }, 16, sources).unwrap();
+        let bound = admin::bind(None, &config::Admin { listen }, 256, sources).unwrap();
         let address = bound.addresses()[0];
         drop(inside);
         runtime.spawn(bound.run());

@@ -194,7 +194,7 @@ fn with_binary_routes(events: String, sink: &str, topic: &str) -> String {
     };
     let route = |name: &str| {
         format!(
-            "\n[routes.{name}]\nsink = \"{sink}\"\nmatch = {{ kinds = [\"{name}\"] }}\nmode = \"binary\"\n{topic}\n"
+            "\n[routes.{name}]\nsink = \"{sink}\"\nmatch = {{ kinds = [\"{name}\"] }}\nmode = \"binary\"\noverlap = true\n{topic}\n"
         )
     };
     events + &route("thumbnail") + &route("media")

@@ -73,8 +73,14 @@ async fn a_limit_on_the_size_of_files_is_a_full_disk_and_does_not_keep_it_from_d
 
     let limited = ["sh", "-c", "ulimit -f \"$0\"; exec \"$@\"", "0"].map(str::to_owned);
     setup.wrapper = limited.to_vec();
-    let mut forebay = setup.start();
+    let mut forebay = setup.launch();
+    wait_until("the operator is answered", DEADLINE, || forebay.get("/livez").is_some());
     forebay.wait_until_drained(DEADLINE);
+    assert_eq!(
+        forebay.get("/readyz").map(|(code, _)| code),
+        Some(503),
+        "it takes nothing in"
+    );
     let refused = Sender::start(setup.public, 2, 500, 20);
     wait_until("new ones are refused", DEADLINE, || refused.so_far().count(503) > 50);
     let refused = refused.stop();

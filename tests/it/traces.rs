@@ -213,7 +213,7 @@ async fn a_webhook_and_what_became_of_it_on_both_brokers_are_one_tree_of_spans()
     let event = &from_topic.event;
     let text = |name: &str| event[name].as_str().unwrap();
     let size = webhook(1, "traced").len().to_string();
-    let sequence = text("sequence").trim_start_matches('0');
+    let sequence = text("replicasequence").trim_start_matches('0');
     let cloudevent = [
         ("cloudevents.event_id", text("id")),
         ("cloudevents.event_source", text("source")),

@@ -40,6 +40,8 @@ use crate::{
 const EVENTS_MAX: usize = 200;
 /// After an append that was refused.
 const REFUSED_PAUSE: Duration = Duration::from_millis(200);
+/// No life has more.
+const NUMBERS_PER_MS: u64 = 1000;
 const TICK: Duration = Duration::from_millis(500);
 /// Beyond the deadline of a stop: what is on its way to the dead letters is finished.
 const STOP_SLACK: Duration = Duration::from_secs(1);
@@ -128,10 +130,12 @@ impl Logs {
 /// Begins a life; `None` when the disk does not let it.
 fn begin(disk: &FakeDisk, world: &Arc<Mutex<World>>) -> Result<Option<(Spool, Spool, Logs)>, String> {
     let options = |of: fn(&World) -> &Options| of(&world.lock()).clone();
-    let (log_options, dead_options) = (
+    let (mut log_options, dead_options) = (
         options(|world| &world.shape.log),
         options(|world| &world.shape.dead_letters),
     );
+    // A life begins its numbers at the clock: the last ones of the life before may be damaged beyond being known.
+    log_options.numbers_from = world.lock().now_ms() * NUMBERS_PER_MS + 1;
     // Where there is no room, or the disk has just failed.
     let refused = |error: &OpenError| match error {
         OpenError::Io { .. } => Ok(None),

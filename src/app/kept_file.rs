@@ -7,16 +7,12 @@ use std::{
     path::Path,
 };
 
+use crate::spool::is_full;
+
 /// The same as [`write`], where something is only lost that can do without: on a disk without room, or that is read-only, it warns.
 pub(super) fn write_if_there_is_room(path: &Path, content: &[u8]) -> io::Result<()> {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     match write(path, content) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                StorageFull | QuotaExceeded | FileTooLarge | ReadOnlyFilesystem
-            ) =>
-        {
+        Err(error) if is_full(&error) => {
             tracing::warn!(path = %path.display(), %error, "no room to write what is only looked at when the spool starts");
             Ok(())
         }

@@ -74,7 +74,7 @@ pub(super) enum Lock {
 }
 
 /// Whether an error says that there is no space, or none that may be written, which passes when somebody makes some.
-pub(super) fn is_full(error: &io::Error) -> bool {
+pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         io::ErrorKind::StorageFull

@@ -147,6 +147,7 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+pub(crate) use self::file_system::is_full;
 pub use self::{
     audience::Audience,
     budget::RECORD_OVERHEAD_BYTES,

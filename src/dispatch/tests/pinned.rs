@@ -57,6 +57,37 @@ impl Bench {
     }
 }
 
+/// A route that runs.
+struct Started {
+    status: RouteStatus,
+    routing: Routing,
+    stop: Stop,
+}
+
+struct Stop {
+    signal: watch::Sender<Option<Instant>>,
+    running: tokio::task::JoinHandle<()>,
+}
+
+impl Bench {
+    fn start(&self, route: &Route) -> Started {
+        let dispatcher = self.dispatcher(route);
+        let routing = Routing::of(std::slice::from_ref(&dispatcher));
+        let status = dispatcher.status();
+        let (signal, stopped) = watch::channel(None);
+        let running = tokio::spawn(dispatcher.run(stopped));
+        let stop = Stop { signal, running };
+        Started { status, routing, stop }
+    }
+}
+
+impl Stop {
+    async fn now(self) {
+        self.signal.send(Some(Instant::now())).unwrap();
+        self.running.await.unwrap();
+    }
+}
+
 fn pinned(status: &RouteStatus) -> u64 {
     status.snapshot().pinned_bytes
 }
@@ -77,11 +108,7 @@ async fn the_oldest_that_are_not_in_flight_are_given_up_and_all_others_go_out_in
     for (route, waits) in [(route(), false), (reordering(Duration::from_millis(50)), true)] {
         let bench = Bench::new();
         bench.stand(true);
-        let dispatcher = bench.dispatcher(&limited(route, BacklogFull::DropOldest));
-        let routing = Routing::of(std::slice::from_ref(&dispatcher));
-        let status = dispatcher.status();
-        let (stop, signal) = watch::channel(None);
-        let running = tokio::spawn(dispatcher.run(signal));
+        let Started { status, routing, stop } = bench.start(&limited(route, BacklogFull::DropOldest));
         bench.take_in_all(&routing, COUNT).await;
         wait_until("it pins no more than it may", || pinned(&status) <= LIMIT).await;
         assert!(pinned(&status) > LIMIT / 2, "and not much less");
@@ -94,8 +121,7 @@ async fn the_oldest_that_are_not_in_flight_are_given_up_and_all_others_go_out_in
         assert!(published.contains(&1) || waits, "it was in flight");
         assert_order(&bench, COUNT, &wanted(COUNT).difference(&published).copied().collect());
         assert_eq!(pinned(&status), 0);
-        stop.send(Some(Instant::now())).unwrap();
-        running.await.unwrap();
+        stop.now().await;
     }
 }
 
@@ -106,11 +132,7 @@ async fn what_goes_to_the_dead_letters_is_there_or_published_and_never_both() {
     // No session is opened for a while.
     bench.broker.lock().script = vec![Verdict::Refuse(Remedy::Hold); 4];
     bench.stand(true);
-    let dispatcher = bench.dispatcher(&limited(route(), BacklogFull::DeadLetter));
-    let routing = Routing::of(std::slice::from_ref(&dispatcher));
-    let status = dispatcher.status();
-    let (stop, signal) = watch::channel(None);
-    let running = tokio::spawn(dispatcher.run(signal));
+    let Started { status, routing, stop } = bench.start(&limited(route(), BacklogFull::DeadLetter));
     bench.take_in_all(&routing, COUNT).await;
     wait_until("it pins no more than it may", || pinned(&status) <= LIMIT).await;
     bench.stand(false);
@@ -132,19 +154,14 @@ async fn what_goes_to_the_dead_letters_is_there_or_published_and_never_both() {
             .get(),
         letters.len() as u64
     );
-    stop.send(Some(Instant::now())).unwrap();
-    running.await.unwrap();
+    stop.now().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn where_the_dead_letters_are_full_too_events_are_refused_until_there_is_room() {
     let bench = Bench::with_dead_letters(256 << 10);
     bench.stand(true);
-    let dispatcher = bench.dispatcher(&limited(route(), BacklogFull::DeadLetter));
-    let routing = Routing::of(std::slice::from_ref(&dispatcher));
-    let status = dispatcher.status();
-    let (stop, signal) = watch::channel(None);
-    let running = tokio::spawn(dispatcher.run(signal));
+    let Started { status, routing, stop } = bench.start(&limited(route(), BacklogFull::DeadLetter));
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut taken = 0;
     loop {
@@ -170,8 +187,7 @@ async fn where_the_dead_letters_are_full_too_events_are_refused_until_there_is_r
         taken as usize
     );
     assert!(bench.take_in(&routing, event(1, "feeds")).await.is_ok());
-    stop.send(Some(Instant::now())).unwrap();
-    running.await.unwrap();
+    stop.now().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,11 +196,8 @@ async fn what_was_there_before_is_counted_while_it_is_published() {
     let bench = Bench::new();
     bench.append(COUNT).await;
     bench.stand(true);
-    let dispatcher = bench.dispatcher(&route());
-    let (status, routing) = (dispatcher.status(), Routing::of(std::slice::from_ref(&dispatcher)));
+    let Started { status, routing, stop } = bench.start(&route());
     assert_eq!(pinned(&status), 0);
-    let (stop, signal) = watch::channel(None);
-    let running = tokio::spawn(dispatcher.run(signal));
     let counting = tokio::spawn(routing.clone().count_found(bench.spool.clone()));
     let len = event(1, "feeds").encode().len() as u64;
     let about = len * wanted(COUNT).len() as u64;
@@ -199,6 +212,5 @@ async fn what_was_there_before_is_counted_while_it_is_published() {
     wait_until("all is published", || status.snapshot().backlog_records == 0).await;
     assert_eq!(pinned(&status), 0);
     counting.abort();
-    stop.send(Some(Instant::now())).unwrap();
-    running.await.unwrap();
+    stop.now().await;
 }

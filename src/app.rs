@@ -453,7 +453,7 @@ fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> R
                 sink: sink.name.as_str().into(),
                 route: route.name.as_str().into(),
             };
-            let sink = RabbitMqSink::new(rabbitmq, names, metrics.rabbitmq.clone());
+            let sink = RabbitMqSink::new(rabbitmq, names, config.server.body_bytes_max, metrics.rabbitmq.clone());
             Ok(AnySink::RabbitMq(Box::new(sink)))
         }
     }

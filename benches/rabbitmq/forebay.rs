@@ -60,7 +60,7 @@ async fn open(uri: &str, exchange: &str, partitions: u32) -> Result<RabbitMqSink
         route: "bench".into(),
     };
     let metrics = RabbitMqMetrics::register(&prometheus::Registry::new())?;
-    let mut sink = RabbitMqSink::new(&config, names, Arc::new(metrics));
+    let mut sink = RabbitMqSink::new(&config, names, 1 << 20, Arc::new(metrics));
     sink.reopen().await?;
     Ok(sink)
 }

@@ -26,6 +26,14 @@ pub use check::{Finding, Level};
 
 use crate::event::TraceContext;
 
+/// Bytes beside the body that a message takes at most: an envelope, attributes, headers.
+const ENVELOPE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The largest message that a body of `body_bytes_max` can become. A body that is no JSON travels in base64.
+pub fn message_bytes_max(body_bytes_max: u64) -> u64 {
+    body_bytes_max.div_ceil(3) * 4 + ENVELOPE_BYTES_MAX
+}
+
 /// What a broker takes: an event rendered for a route.
 #[derive(Debug, Clone)]
 pub struct Message {

@@ -42,7 +42,9 @@ pub async fn open(config: &config::RabbitMq) -> Result<(), Failure> {
         sink: "rabbit".into(),
         route: "events".into(),
     };
-    RabbitMqSink::new(config, names, Arc::new(metrics)).reopen().await
+    RabbitMqSink::new(config, names, 1 << 20, Arc::new(metrics))
+        .reopen()
+        .await
 }
 
 fn ask(vhost: &Vhost, kind: &str, rest: &str) -> Value {

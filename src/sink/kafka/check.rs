@@ -20,6 +20,7 @@ use super::{
     oauth::{Lease, Settings, Tokens},
     properties::client_config,
     session::Session,
+    sizes::too_small,
     topics::{admin, admin_options},
 };
 use crate::{
@@ -258,16 +259,8 @@ fn judge(topic: &str, replicas: usize, settings: &ConfigResource, body_bytes_max
     let value = |key: &str| settings.get(key).and_then(|entry| entry.value.as_deref());
     let number = |key: &str| value(key).and_then(|value| value.parse::<u64>().ok());
 
-    let needed = message_bytes_max(body_bytes_max);
-    if let Some(taken) = number("max.message.bytes").filter(|taken| *taken < needed) {
-        findings.push(Finding::new(
-            Level::Warning,
-            format!(
-                "topic '{topic}' takes messages of {taken} bytes, and a body of server.body_bytes_max ({body_bytes_max}) \
-                 can become {needed}: larger ones become dead letters; raise its max.message.bytes or lower body_bytes_max"
-            ),
-        ));
-    }
+    let too_small = number("max.message.bytes").and_then(|taken| too_small(topic, taken, body_bytes_max));
+    findings.extend(too_small.map(|text| Finding::new(Level::Warning, text)));
     if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
         findings.push(Finding::new(
             Level::Problem,

@@ -51,7 +51,7 @@ use self::{
     oauth::{Lease, Settings, Tokens},
     search::TopicSearch,
     session::{SendError, Session},
-    sizes::Sizes,
+    sizes::{AskedTopics, Sizes},
 };
 use super::{EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, number_of};
 use crate::config::{self, Template, UnknownTopic};
@@ -133,6 +133,9 @@ pub struct KafkaSink {
     /// Messages of the session that are not settled.
     unsettled: usize,
     sizes: Sizes,
+    /// The largest body that is accepted.
+    body_bytes_max: u64,
+    asked: AskedTopics,
     /// What may be too large goes by a producer of its own, once something was.
     aside: Option<Session>,
 }
@@ -179,6 +182,8 @@ impl KafkaSink {
             stalled: None,
             unsettled: 0,
             sizes: Sizes::default(),
+            body_bytes_max: limits.body_bytes_max,
+            asked: AskedTopics::default(),
             aside: None,
         })
     }

@@ -7,17 +7,18 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 use super::oauth;
 use crate::{
     config::{self, TextSource},
-    sink::certificates::{CertificateFile, Holds},
+    sink::{
+        self,
+        certificates::{CertificateFile, Holds},
+    },
 };
 
-/// Bytes beside the body that a message takes at most: an envelope, attributes, headers.
-const ENVELOPE_BYTES_MAX: u64 = 64 * 1024;
 /// librdkafka's own limit on `message.max.bytes`.
 const MESSAGE_BYTES_LIMIT: u64 = 1_000_000_000;
 
-/// The largest message that a body of `body_bytes_max` can become. A body that is no JSON travels in base64.
+/// The largest message that a body of `body_bytes_max` can become, within what librdkafka takes.
 pub fn message_bytes_max(body_bytes_max: u64) -> u64 {
-    (body_bytes_max.div_ceil(3) * 4 + ENVELOPE_BYTES_MAX).min(MESSAGE_BYTES_LIMIT)
+    sink::message_bytes_max(body_bytes_max).min(MESSAGE_BYTES_LIMIT)
 }
 
 /// What users may change.

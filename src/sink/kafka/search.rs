@@ -59,13 +59,15 @@ impl KafkaSink {
     pub(super) fn take_look(&mut self) {
         let Some(answers) = self.search.answers() else { return };
         let now = Instant::now();
+        let mut found = Vec::new();
         for (topic, answer) in answers {
             let again = match answer {
                 Answer::There { partitions } => {
                     for session in self.session.iter().chain(&self.aside) {
                         session.pin(&topic, partitions);
                     }
-                    self.lanes.found(topic, partitions);
+                    self.lanes.found(topic.clone(), partitions);
+                    found.push(topic);
                     continue;
                 }
                 Answer::Unknown => self.lanes.is_sought(&topic),
@@ -86,6 +88,8 @@ impl KafkaSink {
                 self.search.again(topic);
             }
         }
+        let (names, client, lease) = (self.names.clone(), self.client.clone(), self.search.lease.clone());
+        self.asked.ask(found, names, client, lease, self.body_bytes_max);
     }
 
     fn may_give_up(&self, topic: &str) -> bool {

@@ -2,14 +2,21 @@
 //!
 //! A topic's `max.message.bytes` is for a batch as it is sent, compressed. A batch that was too large costs a session; what could be too
 //! large again is sent alone from then on, by a producer of its own, whose refusal costs nothing else.
+//!
+//! A topic that takes less than what a body can become is named when it is found, before anything is refused.
 
-use std::{collections::HashMap, mem, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    mem,
+    sync::Arc,
+};
 
+use parking_lot::Mutex;
 use rdkafka::{ClientConfig, admin::ResourceSpecifier};
 use tokio::task::spawn_blocking;
 
 use super::{
-    BATCH_BYTES,
+    BATCH_BYTES, Names, message_bytes_max,
     oauth::Lease,
     topics::{admin, admin_options},
 };
@@ -21,6 +28,8 @@ const BATCH_BYTES_EXTRA: usize = 128;
 const HEADER_BYTES_EXTRA: usize = 16;
 /// Of the headers that every message has.
 const HEADERS_BYTES: usize = 256;
+/// So many topics of a route are asked for their limits when they are found: a template can have any number of them.
+const TOPICS_ASKED_MAX: usize = 100;
 
 /// The limits of topics that have refused something.
 #[derive(Debug, Clone, Default)]
@@ -84,27 +93,78 @@ impl Sizes {
         if topics.is_empty() {
             return;
         }
-        let (owned, lease) = (client.clone(), lease.cloned());
-        let Ok(Some(admin)) = spawn_blocking(move || admin(&owned, lease.as_ref())).await else {
-            return;
-        };
-        let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
-        let answers = admin.describe_configs(&wanted, &admin_options()).await;
-        for (topic, settings) in topics.iter().zip(answers.into_iter().flatten()) {
-            let taken = settings
-                .ok()
-                .and_then(|settings| settings.get("max.message.bytes")?.value.as_ref()?.parse().ok());
-            if let Some(taken) = taken {
-                let limit = Limit {
-                    message_bytes: taken,
-                    batch_bytes: taken,
-                };
-                self.topics.insert(topic.clone(), limit);
-            }
+        for (topic, taken) in asked(&topics, client, lease).await.unwrap_or_default() {
+            let limit = Limit {
+                message_bytes: taken,
+                batch_bytes: taken,
+            };
+            self.topics.insert(topic, limit);
         }
-        // Its destruction joins threads.
-        spawn_blocking(move || drop(admin));
     }
+}
+
+/// What topics take as a batch (`max.message.bytes`), for those that the brokers say it of. `None`: no answer.
+async fn asked(topics: &[Arc<str>], client: &ClientConfig, lease: Option<&Lease>) -> Option<Vec<(Arc<str>, usize)>> {
+    let (client, lease) = (client.clone(), lease.cloned());
+    let admin = spawn_blocking(move || admin(&client, lease.as_ref())).await.ok()??;
+    let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+    let answers = admin.describe_configs(&wanted, &admin_options()).await;
+    // Its destruction joins threads.
+    spawn_blocking(move || drop(admin));
+    let taken = topics.iter().zip(answers.ok()?).filter_map(|(topic, settings)| {
+        let taken = settings.ok()?.get("max.message.bytes")?.value.as_ref()?.parse().ok()?;
+        Some((topic.clone(), taken))
+    });
+    Some(taken.collect())
+}
+
+/// The topics of a route that were asked what they take. Each is asked once, however many sessions there are.
+#[derive(Clone, Default)]
+pub(super) struct AskedTopics(Arc<Mutex<HashSet<Arc<str>>>>);
+
+impl AskedTopics {
+    /// Asks those of `topics` that were not asked before, beside everything else, and logs which of them take less than a body of
+    /// `body_bytes_max` can become.
+    pub fn ask(
+        &self,
+        topics: Vec<Arc<str>>,
+        names: Names,
+        client: ClientConfig,
+        lease: Option<Lease>,
+        body_bytes_max: u64,
+    ) {
+        let mut known = self.0.lock();
+        let new = |topic: &Arc<str>| known.len() < TOPICS_ASKED_MAX && known.insert(topic.clone());
+        let topics: Vec<Arc<str>> = topics.into_iter().filter(new).collect();
+        drop(known);
+        if topics.is_empty() {
+            return;
+        }
+        let known = self.clone();
+        tokio::spawn(async move {
+            let Some(answers) = asked(&topics, &client, lease.as_ref()).await else {
+                // The next session asks again.
+                known.0.lock().retain(|topic| !topics.contains(topic));
+                return;
+            };
+            for (topic, taken) in answers {
+                if let Some(text) = too_small(&topic, taken as u64, body_bytes_max) {
+                    tracing::warn!(sink = %names.sink, route = %names.route, "{text}");
+                }
+            }
+        });
+    }
+}
+
+/// Why a topic that takes `taken` bytes does not take everything that is accepted.
+pub(super) fn too_small(topic: &str, taken: u64, body_bytes_max: u64) -> Option<String> {
+    let needed = message_bytes_max(body_bytes_max);
+    (taken < needed).then(|| {
+        format!(
+            "topic '{topic}' takes messages of {taken} bytes, and a body of server.body_bytes_max ({body_bytes_max}) can become \
+             {needed}: larger ones become dead letters; raise its max.message.bytes or lower body_bytes_max"
+        )
+    })
 }
 
 /// At most so many bytes is a batch of this message alone, uncompressed.

@@ -14,11 +14,9 @@ use super::{
 };
 use crate::{
     config,
-    sink::{Finding, Level},
+    sink::{Finding, Level, message_bytes_max},
 };
 
-/// What stands beside a body in a rendered message.
-const ENVELOPE_BYTES_MAX: u64 = 64 * 1024;
 const MIB: u64 = 1024 * 1024;
 
 /// Connects to each node of the sink called `sink`, looks at its exchange, and asks the management API for what AMQP does not
@@ -156,22 +154,33 @@ async fn managed(sink: &str, config: &config::RabbitMq, body_bytes_max: u64) -> 
 
 /// The version, and whether the largest message is within its default limit, which no API tells.
 fn size(sink: &str, version: &str, body_bytes_max: u64) -> Finding {
+    match too_small(sink, version, body_bytes_max) {
+        Some(text) => Finding::new(Level::Warning, text),
+        None => Finding::new(Level::Good, format!("sink '{sink}': RabbitMQ {version}")),
+    }
+}
+
+fn too_small(sink: &str, version: &str, body_bytes_max: u64) -> Option<String> {
     let major: u32 = version
         .split('.')
         .next()
         .and_then(|major| major.parse().ok())
         .unwrap_or(0);
     let taken = if major >= 4 { 16 * MIB } else { 128 * MIB };
-    let needed = body_bytes_max.div_ceil(3) * 4 + ENVELOPE_BYTES_MAX;
-    if needed <= taken {
-        return Finding::new(Level::Good, format!("sink '{sink}': RabbitMQ {version}"));
-    }
-    let text = format!(
-        "sink '{sink}': RabbitMQ {version} takes messages of {taken} bytes unless its max_message_size says more, and a body of \
-         server.body_bytes_max ({body_bytes_max}) can become {needed}: larger ones become dead letters; raise max_message_size \
-         or lower body_bytes_max"
-    );
-    Finding::new(Level::Warning, text)
+    let needed = message_bytes_max(body_bytes_max);
+    (needed > taken).then(|| {
+        format!(
+            "sink '{sink}': RabbitMQ {version} takes messages of {taken} bytes unless its max_message_size says more, and a body of \
+             server.body_bytes_max ({body_bytes_max}) can become {needed}: larger ones become dead letters; raise max_message_size \
+             or lower body_bytes_max"
+        )
+    })
+}
+
+/// Why RabbitMQ may not take everything that is accepted. `None` also where the management API does not answer.
+pub(super) async fn takes_less(sink: &str, config: &config::RabbitMq, body_bytes_max: u64) -> Option<String> {
+    let overview = Management::of(config).ok()?.ask(&["api", "overview"]).await.ok()?;
+    too_small(sink, overview["management_version"].as_str()?, body_bytes_max)
 }
 
 async fn of_exchange(management: &Management, config: &config::RabbitMq) -> Result<Vec<Finding>, Unknown> {
@@ -210,4 +219,19 @@ async fn of_exchange(management: &Management, config: &config::RabbitMq) -> Resu
     let all = management.of_vhost("queues", &[]).await?;
     findings.extend(queues::judge(config, &bindings, &all));
     Ok(findings)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_limit_of_a_version_is_compared_with_the_largest_message() {
+        assert!(too_small("rabbit", "3.13.7", 64 * MIB).is_none());
+        assert!(too_small("rabbit", "4.0.5", 11 * MIB).is_none());
+        let text = too_small("rabbit", "4.1.0", 16 * MIB).expect("21 MiB do not fit into 16 MiB");
+        for part in ["sink 'rabbit'", "4.1.0", "16777216", "22435160", "max_message_size"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
 }

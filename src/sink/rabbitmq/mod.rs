@@ -70,6 +70,8 @@ pub struct RabbitMqSink {
     config: config::RabbitMq,
     names: Names,
     metrics: Arc<RabbitMqMetrics>,
+    /// The largest body that is accepted, until it was compared with what RabbitMQ takes.
+    uncompared_bytes: Option<u64>,
     session: Option<Session>,
     /// Messages that came back and ended the session before the next one.
     returned: BTreeSet<u64>,
@@ -82,13 +84,14 @@ pub struct RabbitMqSink {
 }
 
 impl RabbitMqSink {
-    /// A sink without a session yet: [`Sink::reopen`] opens it.
-    pub fn new(config: &config::RabbitMq, names: Names, metrics: Arc<RabbitMqMetrics>) -> Self {
+    /// A sink without a session yet: [`Sink::reopen`] opens it. `body_bytes_max`: the largest body that is accepted.
+    pub fn new(config: &config::RabbitMq, names: Names, body_bytes_max: u64, metrics: Arc<RabbitMqMetrics>) -> Self {
         metrics.born(&names);
         Self {
             config: config.clone(),
             names,
             metrics,
+            uncompared_bytes: Some(body_bytes_max),
             session: None,
             returned: BTreeSet::new(),
             channels_max: None,
@@ -119,6 +122,20 @@ impl RabbitMqSink {
         Ok(partitions.min(channels))
     }
 
+    /// Logs, once, that RabbitMQ may take less than what a body can become. AMQP does not tell what it takes: the management API is asked,
+    /// beside everything else, where the configuration names it.
+    fn compare_sizes(&mut self) {
+        let Some(body_bytes_max) = self.uncompared_bytes.take_if(|_| self.config.management.is_some()) else {
+            return;
+        };
+        let (config, names) = (self.config.clone(), self.names.clone());
+        tokio::spawn(async move {
+            if let Some(text) = check::takes_less(&names.sink, &config, body_bytes_max).await {
+                tracing::warn!(route = %names.route, "{text}");
+            }
+        });
+    }
+
     async fn open(&mut self) -> Result<Session, Failure> {
         let purpose = format!("forebay sink {} route {}", self.names.sink, self.names.route);
         let link = connect(&self.config, &self.names.sink, &purpose, self.node).await?;
@@ -129,6 +146,7 @@ impl RabbitMqSink {
             frame => frame - FRAME_OVERHEAD_BYTES,
         };
         tracing::info!(route = %self.names.route, node = %link.node, "connected to RabbitMQ");
+        self.compare_sizes();
         Ok(Session::new(
             link,
             &self.config,

@@ -37,7 +37,7 @@ pub fn new_sink(config: &config::RabbitMq) -> RabbitMqSink {
         route: "events".into(),
     };
     let metrics = RabbitMqMetrics::register(&prometheus::Registry::new()).unwrap();
-    RabbitMqSink::new(config, names, Arc::new(metrics))
+    RabbitMqSink::new(config, names, 1 << 20, Arc::new(metrics))
 }
 
 pub fn sink(uris: &[String], partitions: u32) -> RabbitMqSink {

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     Dispatcher, End,
     deferred::{LOOK_INTERVAL, Next},
+    plan,
     reordering::Waiting,
     window::Load,
 };
@@ -153,6 +154,13 @@ impl<S: Sink> Dispatcher<S> {
             self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
             return self.refuse(record, failure);
         }
+        let interest = Event::interest(&record.bytes).ok();
+        if let (Some(held), Some(interest)) = (&mut self.reordering, interest) {
+            held.observe(interest.recorded);
+        }
+        if !plan::wants(self.plan.matches(), &record.bytes) {
+            return self.pass(sequence);
+        }
         let event = match Event::decode(&record.bytes) {
             Ok(event) => event,
             Err(error) => {
@@ -165,10 +173,6 @@ impl<S: Sink> Dispatcher<S> {
                 return self.refuse(record, failure);
             }
         };
-        self.reordering.iter_mut().for_each(|held| held.observe(event.recorded));
-        if !self.plan.wants(&event) {
-            return self.pass(sequence);
-        }
         let bytes = record.bytes.len();
         self.window.hold(sequence, bytes, event.recorded.0);
         if self.stuck.contains(sequence) {

@@ -188,10 +188,16 @@ impl<S: Sink> Dispatcher<S> {
         let shedding = Shedding::new(route, &cursor, &metrics);
         let cursor = Arc::new(cursor);
         let reordering = Reordering::new(route, &metrics);
+        let plan = Plan::new(route, replica);
+        let reader = match &reordering {
+            None => spool.reader_of(position + 1, plan.wanted()),
+            // What others want tells it how far the time is.
+            Some(_) => spool.reader(position + 1),
+        };
         Self {
             route: route.name.clone(),
-            plan: Plan::new(route, replica),
-            reader: spool.reader(position + 1),
+            plan,
+            reader,
             spool,
             dead_letters,
             status: RouteStatus::new(&route.name, &route.sink, cursor.clone(), metrics.clone()),
@@ -381,7 +387,12 @@ impl<S: Sink> Dispatcher<S> {
             return Ok(());
         }
         let mut read = Vec::new();
-        self.ahead_through = self.reader.next(1, self.sizes.read_bytes_max, &mut read).await?;
+        while read.is_empty() && !self.reader.is_at_head() {
+            self.ahead_through = self.reader.next(1, self.sizes.read_bytes_max, &mut read).await?;
+            if read.is_empty() {
+                self.pass(self.ahead_through);
+            }
+        }
         let oldest = read.first().and_then(|record| Event::decode(&record.bytes).ok());
         if let Some(event) = oldest {
             self.status.waiting_since(event.recorded.0);

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Dispatcher, sizes::RouteSizes};
+use super::{Dispatcher, plan, sizes::RouteSizes};
 use crate::{
     config::Match,
     event::Event,
@@ -32,7 +32,8 @@ impl Routing {
 
     /// The routes that want an event.
     pub fn audience(&self, event: &Event) -> Audience {
-        let wanting = self.routes.iter().filter(|(matches, _)| accepts(matches, event));
+        let accepts = |matches: &Match| matches.accepts(&event.kind, &event.endpoint);
+        let wanting = self.routes.iter().filter(|(matches, _)| accepts(matches));
         Audience::of(wanting.map(|(_, cursor)| &**cursor))
     }
 
@@ -76,14 +77,9 @@ impl Routing {
 
     /// Counts what is there from `first` through a number.
     fn count(&self, first: u64, records: &[Record], through: u64) {
-        let events: Vec<_> = records
-            .iter()
-            .map(|record| (record, Event::decode(&record.bytes).ok()))
-            .collect();
         for (matches, cursor) in self.routes.iter() {
-            let found = events.iter().map(|(record, event)| {
-                // One that cannot be read becomes a dead letter of every route.
-                let is_wanted = event.as_ref().is_none_or(|event| accepts(matches, event));
+            let found = records.iter().map(|record| {
+                let is_wanted = plan::wants(matches, &record.bytes);
                 (record.sequence, is_wanted.then_some(record.bytes.len()))
             });
             let last = records.last().map_or(first - 1, |record| record.sequence);
@@ -91,8 +87,4 @@ impl Routing {
             cursor.count(first, found.chain(hole));
         }
     }
-}
-
-fn accepts(matches: &Match, event: &Event) -> bool {
-    matches.accepts(&event.kind, &event.endpoint)
 }

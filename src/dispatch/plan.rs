@@ -10,10 +10,16 @@ use crate::{
     },
     provider::{self, Payload},
     sink::{Message, rabbitmq::routing_key},
+    spool::Wanted,
 };
 
 /// A topic's name is at most this long in Kafka.
 const TOPIC_BYTES_MAX: usize = 249;
+
+/// Whether a route wants a record. One that cannot be read becomes a dead letter of every route.
+pub(super) fn wants(matches: &Match, record: &[u8]) -> bool {
+    Event::interest(record).map_or(true, |interest| matches.accepts(interest.kind, interest.endpoint))
+}
 
 /// A route's rules.
 #[derive(Debug)]
@@ -52,13 +58,14 @@ impl Plan {
         }
     }
 
-    pub(super) fn matches(&self) -> &Match {
-        &self.matches
+    /// For a reader of the log.
+    pub(super) fn wanted(&self) -> Wanted {
+        let matches = self.matches.clone();
+        Arc::new(move |record| wants(&matches, record))
     }
 
-    /// Whether the route wants the event.
-    pub(super) fn wants(&self, event: &Event) -> bool {
-        self.matches.accepts(&event.kind, &event.endpoint)
+    pub(super) fn matches(&self) -> &Match {
+        &self.matches
     }
 
     /// Whether what the route wants is to be kept among its dead letters, and nowhere else.

@@ -7,10 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{Dispatcher, End};
+use super::{Dispatcher, End, plan};
 use crate::{
     config::{BacklogFull, BacklogLimit, Route},
-    event::Event,
     sink::{Failure, Remedy, Sink},
     spool::{Cursor, Record},
     telemetry::Metrics,
@@ -147,8 +146,7 @@ impl<S: Sink> Dispatcher<S> {
         if sequence <= self.window.read() {
             return self.window.is_held(sequence);
         }
-        // One that cannot be read would be a dead letter.
-        Event::decode(&record.bytes).map_or(true, |event| self.plan.wants(&event))
+        plan::wants(self.plan.matches(), &record.bytes)
     }
 
     /// Keeps records among the dead letters; returns those that are. Where there is no room, new events are refused until there is.

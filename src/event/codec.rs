@@ -37,11 +37,12 @@ pub enum DecodeError {
     Header,
 }
 
-/// What decides whether a route wants an event, read without a copy.
+/// What a route looks at before it wants an event, read without a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Interest<'a> {
     pub kind: &'a str,
     pub endpoint: &'a str,
+    pub recorded: Time,
 }
 
 /// What all versions have. The order of the fields is the format.
@@ -216,12 +217,13 @@ impl Event {
         })
     }
 
-    /// Reads only what routes match on.
+    /// Reads only what a route looks at before it wants the event.
     pub fn interest(record: &[u8]) -> Result<Interest<'_>, DecodeError> {
         let (header, ..) = header(record)?;
         Ok(Interest {
             kind: header.kind,
             endpoint: header.endpoint,
+            recorded: Time(header.recorded),
         })
     }
 }
@@ -348,7 +350,8 @@ mod tests {
             prop_assert_eq!(&decoded, &event);
             prop_assert_eq!(decoded.body.as_ptr_range().end, record.as_ptr_range().end);
             let interest = Event::interest(&record).unwrap();
-            prop_assert_eq!((interest.kind, interest.endpoint), (event.kind.as_str(), event.endpoint.as_str()));
+            let expected = Interest { kind: &event.kind, endpoint: &event.endpoint, recorded: event.recorded };
+            prop_assert_eq!(interest, expected);
         }
 
         #[test]

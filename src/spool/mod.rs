@@ -153,7 +153,7 @@ pub use self::{
     budget::RECORD_OVERHEAD_BYTES,
     cursor::Cursor,
     desk::{Answer, Desk},
-    reader::{ReadError, Reader},
+    reader::{ReadError, Reader, Wanted},
 };
 use self::{
     desk::{Asker, Ticket},
@@ -433,7 +433,13 @@ impl Spool {
 
     /// Reads from the first record at or after `from`.
     pub fn reader(&self, from: u64) -> Reader {
-        Reader::new(self.handle.shared.clone(), from)
+        self.reader_of(from, Arc::new(|_| true))
+    }
+
+    /// Reads what is `wanted` from the first record at or after `from`: of what is read from disk, nothing else takes memory
+    /// or comes back.
+    pub fn reader_of(&self, from: u64, wanted: Wanted) -> Reader {
+        Reader::new(self.handle.shared.clone(), from, wanted)
     }
 
     /// What the log has behind `position`. Numbers are not always in a row, so this is counted and not subtracted.

@@ -43,6 +43,9 @@ pub enum ReadError {
     Closed,
 }
 
+/// Whether the owner of a reader has use for a record, by what it holds.
+pub type Wanted = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+
 /// A read from disk on its way, which brings the disk reader back.
 type Reading = JoinHandle<(DiskReader, Result<DiskRead, PathError>)>;
 
@@ -54,6 +57,7 @@ pub struct Reader {
     closed: watch::Receiver<bool>,
     /// The sequence number to go on at.
     next: u64,
+    wanted: Wanted,
     /// Settled before, and not handed out: in rising order.
     skipped: VecDeque<RangeInclusive<u64>>,
     /// Read from disk and not yet handed out.
@@ -68,8 +72,9 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, from: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, from: u64, wanted: Wanted) -> Self {
         Self {
+            wanted,
             share: ReadShare::new(shared.read_budget.clone()),
             head: shared.watch_head(),
             closed: shared.watch_closed(),
@@ -87,7 +92,8 @@ impl Reader {
 
     /// Adds the next durable records to `out`, at most `records_max` and (beyond the first) `bytes_max`, and returns
     /// how far it got: every record up to there was handed out, was to be skipped, or is not there. Waits until it gets
-    /// further; that may be without a record, where the log has a hole.
+    /// further; that may be without a record, where the log has a hole or much that is not wanted. What is not wanted may
+    /// be handed out all the same, where it is in memory anyway.
     ///
     /// Cancel-safe, so it can be raced with a stop. Damaged records are passed over (they are counted and set aside).
     /// While what was handed out and is still held, by all readers together, is more than
@@ -190,7 +196,8 @@ impl Reader {
 
     /// Begins to read from disk, elsewhere.
     fn read_disk(&mut self, records_max: usize, bytes_max: usize) {
-        let mut disk = self.disk.take().unwrap_or_else(|| DiskReader::new(self.shared.clone()));
+        let disk = self.disk.take();
+        let mut disk = disk.unwrap_or_else(|| DiskReader::of(self.shared.clone(), self.wanted.clone()));
         let from = self.next;
         self.stale = false;
         let records_max = records_max.max(self.sizes.ahead_records);
@@ -276,6 +283,7 @@ pub(super) struct DiskRead {
 /// Reads the durable part of the segments, in order, no more than is asked for.
 pub(super) struct DiskReader {
     shared: Arc<Shared>,
+    wanted: Wanted,
     scan: Option<Scan>,
     /// The sequence number that comes next.
     next: u64,
@@ -296,9 +304,15 @@ enum Stop {
 }
 
 impl DiskReader {
+    #[cfg(test)]
     pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self::of(shared, Arc::new(|_| true))
+    }
+
+    pub(super) fn of(shared: Arc<Shared>, wanted: Wanted) -> Self {
         Self {
             shared,
+            wanted,
             scan: None,
             next: 0,
             generation: 0,
@@ -311,17 +325,20 @@ impl DiskReader {
         self.scan.iter_mut().for_each(Scan::release);
     }
 
-    /// Reads records at or after `from`: at most `records_max` and, beyond the first, `bytes_max`.
+    /// Reads records at or after `from` that are wanted: at most `records_max` and, beyond the first, `bytes_max`.
     pub(super) fn read(&mut self, from: u64, records_max: usize, bytes_max: usize) -> Result<DiskRead, PathError> {
         if from < self.next {
             self.go_back(from);
         }
         self.next = from;
+        let wanted = self.wanted.clone();
         let mut read = Batch {
             records: Vec::new(),
             bytes: 0,
             records_max,
             bytes_max,
+            is_wanted: &*wanted,
+            passed_bytes: 0,
             unreadable: 0,
         };
         // What is durable now is in a segment that is found below, unless it is lost.
@@ -342,7 +359,7 @@ impl DiskReader {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => self.missing(segment, path),
                 // The file itself cannot be opened.
                 Err(error) if is_unreadable(&error) => self.lost(DamageKind::Record, segment, path, segment.end),
-                Err(_) if !read.records.is_empty() => {
+                Err(_) if read.found_any() => {
                     self.scan = None;
                     break;
                 }
@@ -390,7 +407,7 @@ impl DiskReader {
         self.next = segment.last_sequence + 1;
     }
 
-    fn read_segment(&mut self, segment: Segment, path: &Path, read: &mut Batch) -> io::Result<Stop> {
+    fn read_segment(&mut self, segment: Segment, path: &Path, read: &mut Batch<'_>) -> io::Result<Stop> {
         let generation = self.shared.generation(segment.id);
         let is_other = |scan: &Scan| scan.segment() != segment.id;
         if self.scan.as_ref().is_none_or(is_other) || generation != self.generation {
@@ -425,7 +442,7 @@ impl DiskReader {
                     }
                     if header.sequence >= from {
                         self.next = header.sequence + 1;
-                        read.add(header.sequence, payload);
+                        read.add(&header, payload);
                     }
                 }
                 Some(Found::Hole(Hole {
@@ -453,33 +470,49 @@ impl DiskReader {
 }
 
 /// Records that are being read, and how many may be.
-struct Batch {
+struct Batch<'w> {
     records: Vec<Record>,
     bytes: usize,
     records_max: usize,
     bytes_max: usize,
+    is_wanted: &'w dyn Fn(&[u8]) -> bool,
+    /// Of records that are not wanted.
+    passed_bytes: usize,
     /// Holes that the disk did not give back.
     unreadable: usize,
 }
 
-impl Batch {
+impl<'w> Batch<'w> {
     fn is_enough(&self) -> bool {
-        self.records.len() >= self.records_max || self.unreadable >= UNREADABLE_HOLES_MAX
+        self.records.len() >= self.records_max
+            || self.passed_bytes >= ReadSizes::now().passed_bytes_max
+            || self.unreadable >= UNREADABLE_HOLES_MAX
+    }
+
+    fn found_any(&self) -> bool {
+        !self.records.is_empty() || self.passed_bytes > 0
     }
 
     fn has_room(&self, bytes: usize) -> bool {
         self.records.is_empty() || self.bytes + bytes <= self.bytes_max
     }
 
-    fn wants(&self, header: &FrameHeader, from: u64) -> Payload {
+    fn wants(&self, header: &FrameHeader, from: u64) -> Payload<'w> {
         match header.sequence >= from && self.has_room(header.payload_len as usize) {
-            true => Payload::Copied,
+            true => Payload::Copied(self.is_wanted),
             false => Payload::Skipped,
         }
     }
 
-    fn add(&mut self, sequence: u64, bytes: bytes::Bytes) {
+    fn add(&mut self, header: &FrameHeader, payload: Option<bytes::Bytes>) {
+        let Some(bytes) = payload else {
+            self.passed_bytes += header.frame_len() as usize;
+            return;
+        };
         self.bytes += bytes.len();
-        self.records.push(Record { sequence, bytes });
+        self.records.push(Record {
+            sequence: header.sequence,
+            bytes,
+        });
     }
 }

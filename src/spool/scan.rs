@@ -14,10 +14,10 @@ use super::{
 };
 
 /// What is done with the payload of a frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Payload {
-    /// It is copied out, so that it keeps nothing alive but itself.
-    Copied,
+#[derive(Clone, Copy)]
+pub(super) enum Payload<'w> {
+    /// It is copied out, so that it keeps nothing alive but itself, if it is wanted.
+    Copied(&'w dyn Fn(&[u8]) -> bool),
     /// It is held against its checksum.
     Checked,
     /// It is not looked at.
@@ -30,8 +30,8 @@ pub(super) enum Found {
     Frame {
         offset: u64,
         header: FrameHeader,
-        /// Empty, unless it was to be copied.
-        payload: Bytes,
+        /// What was copied.
+        payload: Option<Bytes>,
     },
     Batch {
         offset: u64,
@@ -109,7 +109,7 @@ impl Scan {
 
     /// The next frame or hole; `None` at the end. `payload` decides, by the header, what is done with what the frame
     /// holds.
-    pub(super) fn next(&mut self, payload: impl FnOnce(&FrameHeader) -> Payload) -> io::Result<Option<Found>> {
+    pub(super) fn next<'w>(&mut self, payload: impl FnOnce(&FrameHeader) -> Payload<'w>) -> io::Result<Option<Found>> {
         let (offset, header) = loop {
             if self.offset >= self.end {
                 return Ok(None);
@@ -127,10 +127,10 @@ impl Scan {
         };
         let next = offset + header.frame_len();
         let read = match payload(&header) {
-            Payload::Skipped => Ok(Some(Bytes::new())),
-            Payload::Checked => Ok(self.check(offset, &header)?.then(Bytes::new)),
-            Payload::Copied => self.copy(offset, &header),
-        }?;
+            Payload::Skipped => Some(None),
+            Payload::Checked => self.check(offset, &header)?.then_some(None),
+            Payload::Copied(is_wanted) => self.copy(offset, &header, is_wanted)?,
+        };
         self.offset = next;
         Ok(Some(match read {
             Some(payload) => Found::Frame {
@@ -166,28 +166,32 @@ impl Scan {
         Ok(crc == header.payload_crc)
     }
 
-    /// Copies the payload of a frame, unless it is not what was written.
-    fn copy(&mut self, offset: u64, header: &FrameHeader) -> io::Result<Option<Bytes>> {
+    /// Copies the payload of a frame, if it is wanted; `None` if it is not what was written.
+    fn copy(
+        &mut self,
+        offset: u64,
+        header: &FrameHeader,
+        is_wanted: &dyn Fn(&[u8]) -> bool,
+    ) -> io::Result<Option<Option<Bytes>>> {
         let start = offset + FRAME_HEADER_LEN as u64;
         let len = (header.frame_len() - FRAME_HEADER_LEN as u64) as usize;
-        let mut body;
         let mut unreadable = Vec::new();
         if len <= self.chunk_bytes {
             let piece = self.load(start, len)?;
             if piece.len() < len || crc32c::crc32c(piece) != header.payload_crc {
                 return Ok(None);
             }
-            body = Vec::with_capacity(header.payload_len as usize);
-            body.extend_from_slice(&piece[..header.payload_len as usize]);
-            return Ok((!self.is_unreadable(start..start + len as u64)).then(|| body.into()));
+            let payload = &piece[..header.payload_len as usize];
+            let copied = is_wanted(payload).then(|| Bytes::copy_from_slice(payload));
+            return Ok((!self.is_unreadable(start..start + len as u64)).then_some(copied));
         }
-        body = vec![0; len];
+        let mut body = vec![0; len];
         let read = read_around(self.file.as_ref(), start, &mut body, &mut unreadable)?;
         let whole = read == len && unreadable.is_empty() && crc32c::crc32c(&body) == header.payload_crc;
         // A hole is looked up there.
         self.unreadable.append(&mut unreadable);
         body.truncate(header.payload_len as usize);
-        Ok(whole.then(|| body.into()))
+        Ok(whole.then(|| is_wanted(&body).then(|| body.into())))
     }
 
     fn header_at(&mut self, offset: u64) -> io::Result<Option<Valid>> {

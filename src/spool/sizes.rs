@@ -10,6 +10,8 @@ pub(crate) struct ReadSizes {
     /// Small records are read from disk so many at a time, also for an owner who takes them one by one.
     pub ahead_records: usize,
     pub ahead_bytes: usize,
+    /// A read that found so much that its owner does not want returns.
+    pub passed_bytes_max: usize,
     /// A reader may always hold this much, so that one that holds much, and does not move, stops no other.
     pub reader_bytes_min: usize,
     /// A read from disk is made by the runtime itself after so long, and not by a thread: only for a simulator.
@@ -20,6 +22,7 @@ const SIZES: ReadSizes = ReadSizes {
     chunk_bytes: 256 << 10,
     ahead_records: 128,
     ahead_bytes: 64 << 10,
+    passed_bytes_max: 4 << 20,
     reader_bytes_min: 1 << 20,
     simulated_read: None,
 };

@@ -99,13 +99,17 @@ fn where_all_of_a_segment_is_lost_the_others_are_read() {
 }
 
 fn on(disk: &FakeDisk) -> Spool {
+    counted(disk, Arc::new(Counts::default()))
+}
+
+fn counted(disk: &FakeDisk, counts: Arc<Counts>) -> Spool {
     Spool::open_on(
         Arc::new(disk.clone()),
         Options {
             hot_bytes_max: 0,
             ..options(Path::new(DIR))
         },
-        Arc::new(Counts::default()),
+        counts,
         "spool-test",
     )
     .unwrap()
@@ -276,4 +280,31 @@ async fn what_was_settled_before_is_not_handed_out_again() {
     let numbers: Vec<u64> = records.iter().map(|record| record.sequence).collect();
     assert_eq!(numbers, [2, 3, 7, 9, 10, 11, 12, 13, 14]);
     spool.close().await;
+}
+
+#[tokio::test]
+async fn what_is_not_wanted_does_not_come_from_disk_and_its_damage_counts_all_the_same() {
+    let disk = FakeDisk::new(1);
+    let counts = Arc::new(Counts::default());
+    let spool = counted(&disk, counts.clone());
+    for number in 1..=40 {
+        spool.append(long(number), Class::Ordinary).await.unwrap();
+    }
+    let path = segments(&disk).remove(0);
+    let bytes = disk.bytes(&path).unwrap();
+    let unwanted = bytes.windows(11).position(|window| window == b"record 0007").unwrap();
+    disk.spoil(&path, unwanted..unwanted + 1);
+    let is_wanted = |record: &[u8]| record.starts_with(b"record 0003") || record.starts_with(b"record 0030");
+    let mut reader = spool.reader_of(1, Arc::new(is_wanted));
+    let (mut records, mut through) = (Vec::new(), Vec::new());
+    while through.last() != Some(&40) {
+        let further = within("it gets further", reader.next(1, 1 << 20, &mut records)).await;
+        through.push(further.unwrap());
+    }
+    let numbers: Vec<u64> = records.iter().map(|record| record.sequence).collect();
+    assert_eq!(numbers, [3, 30]);
+    assert!(through.len() <= 3, "unwanted records come one by one: {through:?}");
+    // What was found is counted at the latest now.
+    spool.close().await;
+    assert!(counts.damage.lock().contains(&"record"));
 }

@@ -88,6 +88,7 @@ impl Shape {
                 chunk_bytes: among(random, &[64, 207, 1007, 5000, 256 << 10]),
                 ahead_records: among(random, &[1, 3, 128]),
                 ahead_bytes: among(random, &[1, 2000, 64 << 10]),
+                passed_bytes_max: among(random, &[1, 3000, 4 << 20]),
                 reader_bytes_min: among(random, &[1000, 4000, 1 << 20]),
                 simulated_read: Some(Duration::from_millis(random.below(4))),
             },

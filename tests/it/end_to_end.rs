@@ -8,6 +8,7 @@ mod pinned;
 mod rabbitmq;
 mod rabbitmq_faults;
 mod reorder;
+mod rights;
 mod rolls;
 mod stalls;
 mod standing;

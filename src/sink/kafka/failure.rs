@@ -2,7 +2,7 @@
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
-use super::lanes::Stalled;
+use super::{Names, lanes::Stalled};
 use crate::{
     config::Template,
     sink::{Failure, Remedy},
@@ -129,12 +129,17 @@ pub(super) fn unknown_topic(topic: &str) -> Failure {
 
 /// A topic is not there, and the brokers do not make it.
 pub(super) fn not_created(topic: &str, code: Code) -> Failure {
+    if matches!(code, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) {
+        let text = format!(
+            "topic '{topic}' does not exist, and not authorised to create it ({code}): grant CREATE on it, or create it"
+        );
+        return failure(Remedy::Hold, AUTHORISATION, text);
+    }
     failure(
         Remedy::Hold,
         UNKNOWN_TOPIC,
         format!(
-            "topic '{topic}' does not exist and cannot be created ({code}): see create_topics of the sink and the right \
-             CREATE, or create it"
+            "topic '{topic}' does not exist and cannot be created ({code}): see create_topics of the sink, or create it"
         ),
     )
 }
@@ -171,21 +176,27 @@ pub(super) fn stalled_partition(sink: &str, stalled: &Stalled<'_>) -> Failure {
 }
 
 /// librdkafka declared the producer dead.
-pub(super) fn fatal(code: Code, reason: &str, sink: &str) -> Failure {
+pub(super) fn fatal(code: Code, reason: &str, names: &Names) -> Failure {
     match code {
         Code::ClusterAuthorizationFailed
         | Code::TopicAuthorizationFailed
-        | Code::TransactionalIdAuthorizationFailed => not_authorised(reason, sink),
+        | Code::TransactionalIdAuthorizationFailed => not_authorised(reason, names),
         _ => given_up(reason),
     }
 }
 
-fn not_authorised(reason: &str, sink: &str) -> Failure {
+fn not_authorised(reason: &str, names: &Names) -> Failure {
+    let sink = &names.sink;
+    let topics = match &names.topic {
+        Some(topic) => format!("topic '{topic}'"),
+        None => "the topics".to_owned(),
+    };
     failure(
         Remedy::Hold,
         AUTHORISATION,
         format!(
-            "sink '{sink}': not authorised: {reason}: grant WRITE on the topics, or IDEMPOTENT_WRITE on the cluster"
+            "sink '{sink}': not authorised: {reason}: grant WRITE on {topics}; brokers before 2.8 want IDEMPOTENT_WRITE on the \
+             cluster, too"
         ),
     )
 }
@@ -230,7 +241,8 @@ pub(super) fn unread(sink: &str, reason: &str) -> Failure {
 }
 
 /// A trouble of the client as a whole, from its error callback. `None`: nothing that anybody could act on.
-pub(super) fn of_client(error: &KafkaError, reason: &str, sink: &str) -> Option<Failure> {
+pub(super) fn of_client(error: &KafkaError, reason: &str, names: &Names) -> Option<Failure> {
+    let sink = &names.sink;
     let code = error.rdkafka_error_code()?;
     let found = match code {
         Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => failure(
@@ -254,7 +266,7 @@ pub(super) fn of_client(error: &KafkaError, reason: &str, sink: &str) -> Option<
             BROKERS_DOWN,
             format!("sink '{sink}': no broker is reachable: {reason}"),
         ),
-        Code::ClusterAuthorizationFailed => not_authorised(reason, sink),
+        Code::ClusterAuthorizationFailed => not_authorised(reason, names),
         _ => return None,
     };
     Some(found)

@@ -238,7 +238,7 @@ impl ClientContext for Context {
             Some(Code::AllBrokersDown) => {
                 let cause = shared.last_reason.lock().clone();
                 let reason = if cause.is_empty() { reason } else { &cause };
-                if let Some(trouble) = failure::of_client(&error, reason, &shared.names.sink) {
+                if let Some(trouble) = failure::of_client(&error, reason, &shared.names) {
                     shared.tell(trouble);
                 }
             }
@@ -248,7 +248,7 @@ impl ClientContext for Context {
                 if reason.contains("in state UP") {
                     shared.was_up.store(true, Ordering::Relaxed);
                 }
-                match failure::of_client(&error, reason, &shared.names.sink) {
+                match failure::of_client(&error, reason, &shared.names) {
                     Some(trouble) => shared.tell(trouble),
                     None => tracing::debug!(route = %shared.names.route, "librdkafka: {error}: {reason}"),
                 }
@@ -380,7 +380,7 @@ impl Session {
     pub fn fatal(&self) -> Option<Failure> {
         match self.producer.client().fatal_error()? {
             (Code::GaplessGuarantee, _) => None,
-            (code, reason) => Some(failure::fatal(code, &reason, &self.shared.names.sink)),
+            (code, reason) => Some(failure::fatal(code, &reason, &self.shared.names)),
         }
     }
 

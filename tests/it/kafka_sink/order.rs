@@ -84,11 +84,7 @@ async fn a_first_batch_that_is_refused_is_not_overtaken() {
         let options = Options::default()
             .version(version)
             .listener(Listener::Plain)
-            .property(
-                "authorizer.class.name",
-                "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            )
-            .property("super.users", "User:ANONYMOUS");
+            .authorized();
         let cluster = tokio::task::spawn_blocking(move || Cluster::start(&options))
             .await
             .unwrap();

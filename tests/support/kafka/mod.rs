@@ -147,6 +147,13 @@ impl Options {
         self
     }
 
+    /// Who says who he is has the rights that he was granted; who does not has all.
+    pub fn authorized(self) -> Self {
+        let authorizer = "org.apache.kafka.metadata.authorizer.StandardAuthorizer";
+        self.property("authorizer.class.name", authorizer)
+            .property("super.users", "User:ANONYMOUS")
+    }
+
     pub fn property(mut self, key: &str, value: &str) -> Self {
         self.properties.push((key.into(), value.into()));
         self

@@ -54,7 +54,7 @@ stage() {
 needs="
 gcc:build-essential g++:build-essential make:make perl:perl pkg-config:pkg-config
 java:default-jre-headless javac:default-jdk-headless mvn:maven kcat:kcat openssl:openssl curl:curl
-strace:strace mkfs.ext4:e2fsprogs mount:mount setpriv:util-linux flock:util-linux faketime:faketime
+strace:strace mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs mount:mount setpriv:util-linux flock:util-linux faketime:faketime
 python3:python3 git:git go:golang-go node:nodejs npm:npm
 rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-linux unshare:util-linux systemd-analyze:systemd
 "

@@ -45,6 +45,19 @@ pub fn can_mount(test: &str) -> bool {
     false
 }
 
+/// Whether the kernel has btrfs. Where it has not, what is left out is named.
+#[allow(clippy::print_stderr, reason = "what is left out is said")]
+pub fn has_btrfs(test: &str) -> bool {
+    // The kernel learns of it with its module, if there is one.
+    let _ = Command::new("modprobe").args(["--quiet", "btrfs"]).output();
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    let has = known.lines().any(|line| line.trim() == "btrfs");
+    if !has {
+        eprintln!("LEFT OUT, for want of btrfs in this kernel: {test}");
+    }
+    has
+}
+
 /// Runs a program and fails when it does.
 pub fn run(program: &str, arguments: &[&str]) {
     let output = Command::new(program).args(arguments).output();
@@ -85,6 +98,14 @@ impl Mount {
     /// An image, through a loop device.
     pub fn image(image: &Path, at: &Path, options: &str) -> Self {
         Self::at(at, &["-t", "ext4", "-o", &format!("loop,{options}"), text(image)])
+    }
+
+    /// A btrfs of this size, whose image is in `dir`.
+    pub fn new_btrfs(dir: &Path, size: &str) -> Self {
+        let image = dir.join("image");
+        run("truncate", &["-s", size, text(&image)]);
+        run("mkfs.btrfs", &["-q", "--mixed", text(&image)]);
+        Self::at(&dir.join("disk"), &["-t", "btrfs", "-o", "loop", text(&image)])
     }
 
     pub fn tmpfs(at: &Path, size: &str) -> Self {

@@ -1,16 +1,18 @@
 //! The disk is full, and then it is not.
 
-use std::{collections::HashSet, fs, time::Duration};
+use std::{collections::HashSet, fs, io::Write as _, path::Path, time::Duration};
 
 use serde_json::Value;
 
 use super::{assert_kept, key, setup};
 use crate::support::{
-    disk::{Mount, can_mount, run, scratch},
+    census::assert_in_order,
+    disk::{Mount, can_mount, has_btrfs, run, scratch},
     forebay::{Setup, wait_until},
     kafka::{self, create_topic},
     program,
     sender::Sender,
+    topic::read_to_end,
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -118,4 +120,43 @@ async fn a_limit_on_the_size_of_files_is_a_full_disk_and_does_not_keep_it_from_d
     sender.stop();
     forebay.wait_until_drained(DEADLINE);
     assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+}
+
+/// A file system that writes nothing in place: when it is full, a file cannot even be made shorter.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_btrfs_does_not_keep_it_from_starting_and_draining() {
+    let test = "a_full_btrfs_does_not_keep_it_from_starting_and_draining";
+    if !can_mount(test) || !has_btrfs(test) {
+        return;
+    }
+    let topic = create_topic(&kafka::shared(), "btrfs", 3, &[]).await;
+    let scratch = scratch();
+    let disk = Mount::new_btrfs(scratch.path(), "120M");
+    let away = setup(&disk.path().join("spool"));
+    let mut forebay = away.start();
+    let sender = Sender::start(away.public, 32, 2_000, 200);
+    wait_until("some are acknowledged", DEADLINE, || sender.acknowledged() > 500);
+    let outcome = sender.stop();
+    assert_eq!(outcome.unanswered, 0, "{:?}", outcome.answers);
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+    fill(&disk.path().join("rest"));
+
+    let mut setup = Setup::new(&kafka::shared(), &topic).spool_at(away.spool());
+    setup.wrapper.clone_from(&away.wrapper);
+    let mut forebay = setup.launch();
+    wait_until("the operator is answered", DEADLINE, || forebay.get("/livez").is_some());
+    forebay.wait_until_drained(Duration::from_secs(120));
+    let census = assert_in_order(&read_to_end(&kafka::shared(), &topic));
+    let lost = outcome.acknowledged.difference(&census.feed_ids).count();
+    assert_eq!((lost, census.repeats), (0, 0), "lost, came twice: {}", forebay.log());
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+}
+
+/// Writes until not a block is left.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).expect("a name of a file still fits");
+    for bytes in [1 << 20, 4096] {
+        let block = vec![0x5a; bytes];
+        while file.write_all(&block).and_then(|()| file.sync_all()).is_ok() {}
+    }
 }

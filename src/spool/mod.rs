@@ -117,6 +117,7 @@
 //! against a model; with the syncs taken out it fails.
 
 mod audience;
+mod batch;
 mod budget;
 mod compaction;
 mod cursor;

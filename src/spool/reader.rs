@@ -18,18 +18,16 @@ use tokio::{
 
 use super::{
     Record,
+    batch::Batch,
     budget::ReadShare,
     cursors::PathError,
     damage::{Damage, DamageKind},
     file_system::is_unreadable,
-    scan::{Found, Hole, Payload, Scan},
-    segment::{DATA_START, FrameHeader},
+    scan::{Found, Hole, Scan},
+    segment::DATA_START,
     shared::{Segment, Shared},
     sizes::ReadSizes,
 };
-
-/// Places that the disk does not give back that one read looks for its way behind: each may take the disk seconds.
-const UNREADABLE_HOLES_MAX: usize = 4;
 
 /// Before a segment is looked at again that is being compacted.
 const COMPACTION_WAIT: Duration = Duration::from_millis(2);
@@ -466,53 +464,5 @@ impl DiskReader {
             }
         }
         Ok(Stop::Enough)
-    }
-}
-
-/// Records that are being read, and how many may be.
-struct Batch<'w> {
-    records: Vec<Record>,
-    bytes: usize,
-    records_max: usize,
-    bytes_max: usize,
-    is_wanted: &'w dyn Fn(&[u8]) -> bool,
-    /// Of records that are not wanted.
-    passed_bytes: usize,
-    /// Holes that the disk did not give back.
-    unreadable: usize,
-}
-
-impl<'w> Batch<'w> {
-    fn is_enough(&self) -> bool {
-        self.records.len() >= self.records_max
-            || self.passed_bytes >= ReadSizes::now().passed_bytes_max
-            || self.unreadable >= UNREADABLE_HOLES_MAX
-    }
-
-    fn found_any(&self) -> bool {
-        !self.records.is_empty() || self.passed_bytes > 0
-    }
-
-    fn has_room(&self, bytes: usize) -> bool {
-        self.records.is_empty() || self.bytes + bytes <= self.bytes_max
-    }
-
-    fn wants(&self, header: &FrameHeader, from: u64) -> Payload<'w> {
-        match header.sequence >= from && self.has_room(header.payload_len as usize) {
-            true => Payload::Copied(self.is_wanted),
-            false => Payload::Skipped,
-        }
-    }
-
-    fn add(&mut self, header: &FrameHeader, payload: Option<bytes::Bytes>) {
-        let Some(bytes) = payload else {
-            self.passed_bytes += header.frame_len() as usize;
-            return;
-        };
-        self.bytes += bytes.len();
-        self.records.push(Record {
-            sequence: header.sequence,
-            bytes,
-        });
     }
 }

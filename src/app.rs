@@ -37,8 +37,8 @@ use tokio::{
 use crate::{
     admin,
     config::{self, Config, SinkKind},
-    dispatch::{Broker, DeadLetters, Dispatcher, Routing},
     ingress,
+    job::{Broker, DeadLetters, Job, Routing},
     lifecycle::{Lifecycle, Phase},
     provider::{KIND_OTHER, KINDS},
     sink::{
@@ -81,7 +81,7 @@ pub struct App {
     /// The listening socket was handed over, and stays open for the next process.
     shares_socket: bool,
     admin: ingress::Bound,
-    routes: Vec<Dispatcher<AnySink>>,
+    routes: Vec<Job<AnySink>>,
     routing: Routing,
     endpoints: Endpoints,
     certificates: Certificates,
@@ -140,7 +140,7 @@ impl App {
             replica,
             spool: spool.clone(),
             dead_letters: dead_letters.clone(),
-            routes: routes.iter().map(Dispatcher::status).collect(),
+            routes: routes.iter().map(Job::status).collect(),
             endpoints: endpoints.shown(),
             metrics: metrics.clone(),
         });
@@ -269,7 +269,7 @@ struct Stored {
     spool: Spool,
     dead_letters: DeadLetters,
     replica: Arc<str>,
-    routes: Vec<Dispatcher<AnySink>>,
+    routes: Vec<Job<AnySink>>,
     traces: Traces,
     exporter: Option<Exporter>,
 }
@@ -289,7 +289,7 @@ impl Stored {
         spools::match_cursors(config, &spool)?;
         let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
         let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
-        let routes = dispatchers(config, &known, &replica, &spool, &dead_letters, metrics, &traces)?;
+        let routes = jobs(config, &known, &replica, &spool, &dead_letters, metrics, &traces)?;
         known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
         Ok(Self {
             spool,
@@ -341,7 +341,7 @@ fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces,
     Ok((traces, Some(exporter)))
 }
 
-fn dispatchers(
+fn jobs(
     config: &Config,
     known: &KnownRoutes,
     replica: &Arc<str>,
@@ -349,9 +349,9 @@ fn dispatchers(
     dead_letters: &DeadLetters,
     metrics: &Arc<Metrics>,
     traces: &Traces,
-) -> Result<Vec<Dispatcher<AnySink>>, BuildError> {
+) -> Result<Vec<Job<AnySink>>, BuildError> {
     let sink_metrics = SinkMetrics::register(metrics);
-    let mut dispatchers = Vec::new();
+    let mut jobs = Vec::new();
     let cursors = spool.cursors();
     for route in &config.routes {
         if known.contains(&route.name) && !cursors.contains(&route.name) {
@@ -363,7 +363,7 @@ fn dispatchers(
         }
         let cursor = spool.cursor(&route.name, known.start(route))?;
         let sink = open_sink(config, route, &sink_metrics)?;
-        let dispatcher = Dispatcher::new(
+        let job = Job::new(
             route,
             replica.clone(),
             sink,
@@ -372,7 +372,7 @@ fn dispatchers(
             dead_letters.clone(),
             metrics.clone(),
         );
-        dispatchers.push(dispatcher.traced(traces.clone(), broker(config, route)));
+        jobs.push(job.traced(traces.clone(), broker(config, route)));
     }
     for endpoint in &config.endpoints {
         for kind in KINDS.into_iter().chain([KIND_OTHER]) {
@@ -383,7 +383,7 @@ fn dispatchers(
         }
     }
     if let Some(unrouted) = &config.unrouted {
-        dispatchers.push(Dispatcher::new(
+        jobs.push(Job::new(
             unrouted,
             replica.clone(),
             AnySink::Unrouted,
@@ -393,7 +393,7 @@ fn dispatchers(
             metrics.clone(),
         ));
     }
-    Ok(dispatchers)
+    Ok(jobs)
 }
 
 /// What the clients of the brokers tell of themselves.

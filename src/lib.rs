@@ -6,7 +6,7 @@
 //! - [`ingress`] reads the request under limits of size and time,
 //! - [`provider`] verifies its signature over the raw bytes and turns it into an [`event`],
 //! - [`spool`] appends it to a durable log; the sender is answered after the fsync,
-//! - [`dispatch`], one per route, follows the log and publishes through a [`sink`],
+//! - [`job`], one per route, follows the log and publishes through a [`sink`],
 //! - [`admin`] tells how all that is going.
 //!
 //! [`order`] is for whoever reads the events from the broker: it makes order of what comes out of order.
@@ -21,8 +21,6 @@ pub mod app;
 pub mod cli;
 #[cfg(feature = "server")]
 pub mod config;
-#[cfg(feature = "server")]
-pub mod dispatch;
 pub mod event;
 #[cfg(feature = "server")]
 mod http;
@@ -30,6 +28,8 @@ mod http;
 mod http_client;
 #[cfg(feature = "server")]
 pub mod ingress;
+#[cfg(feature = "server")]
+pub mod job;
 #[cfg(feature = "server")]
 pub mod lifecycle;
 pub mod order;

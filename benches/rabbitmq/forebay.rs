@@ -1,4 +1,4 @@
-//! Forebay's sink, driven as dispatch drives it: handed over as long as there is room, then settled.
+//! Forebay's sink, driven as a job drives it: handed over as long as there is room, then settled.
 
 use std::{
     sync::Arc,

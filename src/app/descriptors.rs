@@ -10,8 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::BuildError;
 use crate::{
     config::{Config, SinkKind},
-    dispatch::DeadLetters,
     ingress,
+    job::DeadLetters,
 };
 
 /// The log's files, what was inherited, the runtime, and what connections and brokers are woken by.

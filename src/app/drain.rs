@@ -11,12 +11,12 @@ use super::{
 };
 use crate::{
     config::Config,
-    dispatch::{Dispatcher, RouteStatus, Snapshot},
+    job::{Job, RouteStatus, Snapshot, Until},
     spool::Spool,
     telemetry::{Metrics, traces::Exporter},
 };
 
-/// How often it looks whether the routes are empty.
+/// How often it says how far the routes are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A spool that is to be emptied.
@@ -80,25 +80,22 @@ impl Drain {
             ..
         } = self.stored;
         let exporting = exporter.map(Exporter::start);
-        let statuses: Vec<RouteStatus> = routes.iter().map(Dispatcher::status).collect();
+        let statuses: Vec<RouteStatus> = routes.iter().map(Job::status).collect();
         let snapshots = || -> Vec<Snapshot> { statuses.iter().map(RouteStatus::snapshot).collect() };
         let (stop, stop_signal) = watch::channel(None);
         let mut publishing = Tasks::new();
         for (route, status) in routes.into_iter().zip(&statuses) {
-            publishing.spawn(super::task_of_route(status.name()), route.run(stop_signal.clone()));
+            let job = route.until(Until::Head);
+            publishing.spawn(super::task_of_route(status.name()), job.run(stop_signal.clone()));
         }
         loop {
-            let routes = snapshots();
-            progress(&routes);
-            if routes.iter().all(|route| route.backlog_records == 0) {
-                break;
-            }
+            progress(&snapshots());
             tokio::select! {
                 biased;
                 _ = self.signals.next() => break,
                 reason = spool.failed() => return Err(RunError::Disk(reason)),
                 reason = dead_letters.failed() => return Err(RunError::Disk(reason)),
-                name = publishing.ended() => return Err(RunError::Bug(name)),
+                ended = publishing.finished() => break ended.map_err(RunError::Bug)?,
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::secrets::EndpointSecrets;
 use crate::{
-    dispatch::{DeadLetters, DeadLettersKept, RouteStatus, Snapshot},
     ingress::RefusedRequests,
+    job::{DeadLetters, DeadLettersKept, RouteStatus, Snapshot},
     spool::{Observer, Spool, State, damage_kinds},
     telemetry::Metrics,
 };

@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 use super::{BuildError, observe::SpoolMetrics, replica};
 use crate::{
     config::{Config, KeepDeadLetters, UNROUTED},
-    dispatch::DeadLetters,
+    job::DeadLetters,
     spool::{self, OpenError, Spool, Start},
     telemetry::Metrics,
 };

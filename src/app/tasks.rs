@@ -1,5 +1,5 @@
-//! Tasks that must live as long as the process. One that ends, by a panic or by itself, ends the process with its name:
-//! a process that goes on without it would be half dead, and nobody would notice.
+//! Tasks that must live as long as the process, or until what they are for is done. One that ends before, by a panic or by itself,
+//! ends the process with its name: a process that goes on without it would be half dead, and nobody would notice.
 
 use std::{collections::HashMap, future::Future};
 
@@ -34,6 +34,18 @@ impl<T: Send + 'static> Tasks<T> {
         }
     }
 
+    /// Waits until all have ended by themselves, as they should. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The name of one that panicked.
+    pub async fn finished(&mut self) -> Result<(), String> {
+        while let Some(ended) = self.running.join_next_with_id().await {
+            ended.map_err(|error| self.name(error.id()))?;
+        }
+        Ok(())
+    }
+
     /// Waits until all have ended, as they were asked to.
     pub async fn all_ended(&mut self) {
         while self.running.join_next().await.is_some() {}
@@ -58,5 +70,16 @@ mod tests {
         assert_eq!(tasks.ended().await, "ends");
         let more = tokio::time::timeout(std::time::Duration::from_millis(10), tasks.ended());
         assert!(more.await.is_err(), "the other lives");
+    }
+
+    #[tokio::test]
+    async fn those_that_should_end_have_finished_unless_one_panics() {
+        let mut tasks = Tasks::new();
+        tasks.spawn("ends", async {});
+        tasks.spawn("ends too", tokio::task::yield_now());
+        assert_eq!(tasks.finished().await, Ok(()));
+        tasks.spawn("ends", async {});
+        tasks.spawn("panics", async { panic!("on purpose") });
+        assert_eq!(tasks.finished().await, Err("panics".to_owned()));
     }
 }

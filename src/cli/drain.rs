@@ -8,7 +8,7 @@ use super::{ConfigArg, Exit, Failure, out, runtime};
 use crate::{
     app::{Drain, DrainEnd},
     config::{Config, process_env},
-    dispatch::Snapshot,
+    job::Snapshot,
 };
 
 /// Where there is no terminal, a log line says so often how far it is.

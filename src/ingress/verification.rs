@@ -31,7 +31,7 @@ const TURN_DEADLINE: Duration = Duration::from_secs(10);
 /// What the thread for strangers is nicer by than the others: it gets a tenth of a processor that others want.
 const STRANGERS_NICE: i32 = 10;
 
-type Job = Box<dyn FnOnce() + Send>;
+type Task = Box<dyn FnOnce() + Send>;
 
 /// A request that is no event.
 pub(super) struct Rejected {
@@ -50,18 +50,18 @@ impl From<Refusal> for Rejected {
 pub(super) struct Verification {
     of_strangers: Semaphore,
     of_verified: Semaphore,
-    strangers: mpsc::Sender<Job>,
+    strangers: mpsc::Sender<Task>,
 }
 
 impl Verification {
     /// Starts the thread for strangers, which ends with this.
     pub fn start() -> io::Result<Self> {
-        let (strangers, jobs) = mpsc::channel::<Job>();
+        let (strangers, tasks) = mpsc::channel::<Task>();
         let run = move || {
             step_back();
-            for job in jobs {
+            for task in tasks {
                 // Whoever waits for it learns that there is no answer.
-                let _ = catch_unwind(AssertUnwindSafe(job));
+                let _ = catch_unwind(AssertUnwindSafe(task));
             }
         };
         thread::Builder::new().name("forebay-strangers".to_owned()).spawn(run)?;

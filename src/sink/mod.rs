@@ -1,9 +1,9 @@
-//! The contract between dispatch and a broker.
+//! The contract between a job and a broker.
 //!
 //! A [`Sink`] is one route's publishing session. Exactly one task drives it. It promises: the messages of a key are handed
 //! to the broker in the order of [`Sink::enqueue`]; a message is settled with `Ok` only by the broker's own confirmation; and after
 //! the first failure of a session nothing that was enqueued later is retried behind its back. The order after a failure
-//! is dispatch's: it ends the session, opens a new one and replays what is not settled.
+//! is the job's: it ends the session, opens a new one and replays what is not settled.
 
 mod any;
 mod certificates;
@@ -55,7 +55,7 @@ pub struct Message {
     pub trace: Option<TraceContext>,
 }
 
-/// A publishing session with a broker, driven by one dispatcher.
+/// A publishing session with a broker, driven by one job.
 pub trait Sink: Send + 'static {
     /// Ends the session, if there is one, forgetting all that it had in flight, and opens a new one.
     ///
@@ -131,7 +131,7 @@ pub struct Failure {
     pub text: String,
 }
 
-/// What dispatch does about a failure.
+/// What a job does about a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remedy {
     /// It passes by itself: open a new session after a back-off and replay.

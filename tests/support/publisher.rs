@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::census::Delivered;
 
-/// What dispatch does with a sink, in its simplest form: everything in order, from the lowest unsettled after a failure.
+/// What a job does with a sink, in its simplest form: everything in order, from the lowest unsettled after a failure.
 pub struct Publisher<S> {
     sink: S,
     messages: BTreeMap<u64, Message>,

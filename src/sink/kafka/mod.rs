@@ -1,7 +1,7 @@
 //! Kafka, through librdkafka: one idempotent producer per route.
 //!
 //! Order is Forebay's own affair. A session is one life of a producer; at the first message that fails, librdkafka sends
-//! nothing more (`enable.gapless.guarantee`), the producer is thrown away, and dispatch replays what is not
+//! nothing more (`enable.gapless.guarantee`), the producer is thrown away, and the job replays what is not
 //! settled through a new one. A copy that was written all the same has the same id.
 //!
 //! What may not go to the producer yet waits in the sink, by topic and partition (`lanes`): until a topic was found, and until a

@@ -18,10 +18,10 @@
 //! - **Returned** (no queue is bound): by default set aside as a dead letter, exactly that one; its neighbours and the session go on. With
 //!   `unroutable = "hold"` it is treated as nacked. With `declare = true` it ends the session first: a queue was deleted, and the next session
 //!   declares it again.
-//! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and dispatch replays
+//! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and the job replays
 //!   the rest.
 //! - Everything else (exchange gone, not allowed, connection lost, no answer within the deadline) ends the session.
-//!   Dispatch opens the next one and replays what is not settled. lapin's own recovery is off.
+//!   The job opens the next one and replays what is not settled. lapin's own recovery is off.
 //!
 //! # The end of a session
 //!
@@ -224,7 +224,7 @@ impl Sink for RabbitMqSink {
             if settled.len() > before {
                 return Ok(());
             }
-            // The wait ends for what nobody tells: a task that panicked. Shorter than dispatch's own tick, which cancels it.
+            // The wait ends for what nobody tells: a task that panicked. Shorter than the job's own tick, which cancels it.
             if timeout(Duration::from_millis(250), session.shared.changed.notified())
                 .await
                 .is_err()

@@ -29,8 +29,8 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     (
         "modules import downwards",
         "src/sink/kafka/mod.rs",
-        "fn a() { crate::dispatch::b() }",
-        "sink imports dispatch",
+        "fn a() { crate::job::b() }",
+        "sink imports job",
     ),
     (
         "modules import downwards",
@@ -59,7 +59,7 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("modules import downwards", "src/new/mod.rs", "", "new has no place"),
     (
         "foreign crates stay at home",
-        "src/dispatch/a.rs",
+        "src/job/a.rs",
         "use rdkafka::producer::BaseProducer;",
         "rdkafka",
     ),
@@ -83,7 +83,7 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "foreign crates stay at home",
-        "src/dispatch/spans.rs",
+        "src/job/spans.rs",
         "use opentelemetry::trace::Span;",
         "opentelemetry",
     ),
@@ -174,7 +174,7 @@ pub const SOUND: &[(&str, &str)] = &[
         "fn a<'s>(b: &'s str) { std::fs::read_to_string(b) } // \"quote\n",
     ),
     (
-        "src/dispatch/mod.rs",
+        "src/job/mod.rs",
         "use crate::{event, provider, sink::{Message, Sink}, spool, telemetry::Metrics};",
     ),
     (
@@ -204,10 +204,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("sink", &["event", "config", "http_client", "telemetry"]),
     ("http", &["config", "telemetry"]),
     ("ingress", &["http", "event", "provider", "spool", "config", "telemetry", "lifecycle"]),
-    ("dispatch", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
+    ("job", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
     ("admin", &["http", "spool", "config", "telemetry", "lifecycle"]),
-    ("app", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin"]),
-    ("cli", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "dispatch", "admin", "app"]),
+    ("app", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin"]),
+    ("cli", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "app"]),
     ("main", &["cli", "telemetry"]),
 ];
 

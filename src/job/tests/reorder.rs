@@ -100,7 +100,7 @@ async fn a_crash_inside_the_window_loses_nothing_and_a_stop_lets_everything_out(
     let route = reordering(Duration::from_secs(60));
     bench.append_turned(100).await;
     let (_stop, signal) = watch::channel(None);
-    let crashing = tokio::spawn(bench.dispatcher(&route).run(signal));
+    let crashing = tokio::spawn(bench.job(&route).run(signal));
     wait_until("all is held", || bench.held() == 100).await;
     crashing.abort();
     assert!(crashing.await.unwrap_err().is_cancelled());
@@ -109,7 +109,7 @@ async fn a_crash_inside_the_window_loses_nothing_and_a_stop_lets_everything_out(
 
     let (stop, signal) = watch::channel(None);
     bench.metrics.reorder_records.with_label_values(&["events"]).set(0);
-    let running = tokio::spawn(bench.dispatcher(&route).run(signal));
+    let running = tokio::spawn(bench.job(&route).run(signal));
     wait_until("all is held again", || bench.held() == 100).await;
     stop.send(Some(Instant::now() + Duration::from_secs(10))).unwrap();
     running.await.unwrap();
@@ -123,7 +123,7 @@ async fn at_the_head_an_event_waits_for_the_window_and_no_longer() {
     let bench = Bench::new();
     let route = reordering(Duration::from_millis(300));
     let (stop, signal) = watch::channel(None);
-    let running = tokio::spawn(bench.dispatcher(&route).run(signal));
+    let running = tokio::spawn(bench.job(&route).run(signal));
     bench.append_turned(1).await;
     let appended = Instant::now();
     wait_until("it is held", || bench.held() == 1).await;
@@ -157,7 +157,7 @@ async fn what_a_full_window_lets_out_is_counted_and_the_window_stays_bounded() {
         let already = bench.broker.lock().log.len();
         let cut_short = bench.counted(&bench.metrics.reorder_cut_short);
         let (stop, signal) = watch::channel(None);
-        let running = tokio::spawn(bench.dispatcher(&route).run(signal));
+        let running = tokio::spawn(bench.job(&route).run(signal));
         wait_until("what is too much went out", || {
             let out = bench.broker.lock().log.len() - already;
             out as i64 + bench.held() == 200 && out > 100

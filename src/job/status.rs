@@ -26,7 +26,7 @@ struct State {
     last_error: Option<Trouble>,
 }
 
-/// A route's state, written by its dispatcher and read by whoever asks.
+/// A route's state, written by its job and read by whoever asks.
 #[derive(Clone)]
 pub struct RouteStatus {
     route: String,

@@ -25,7 +25,7 @@ use super::{
     world::{Settlement, World},
 };
 use crate::{
-    dispatch::{DeadLetters, Dispatcher, RouteStatus, backoff::Backoff},
+    job::{DeadLetters, Job, RouteStatus, backoff::Backoff},
     spool::{
         AppendError, Class, Cursor, OpenError, Options, Spool, Start,
         tests::{
@@ -203,10 +203,10 @@ pub(super) async fn live(
         let world = world.clone();
         let sink = SimulatedSink { world, route: at };
         let (spool, dead_letters, metrics) = (spool.clone(), dead_letters.clone(), metrics.clone());
-        let mut dispatcher = Dispatcher::new(route, "replica-0".into(), sink, cursor, spool, dead_letters, metrics);
-        statuses.push(dispatcher.status());
-        dispatcher.backoff = Backoff::without_jitter();
-        parts.push(Some(Box::pin(dispatcher.run(signal.clone()))));
+        let mut job = Job::new(route, "replica-0".into(), sink, cursor, spool, dead_letters, metrics);
+        statuses.push(job.status());
+        job.backoff = Backoff::without_jitter();
+        parts.push(Some(Box::pin(job.run(signal.clone()))));
     }
     if let Some(every_ms) = plan.sends_ms {
         parts.push(Some(Box::pin(send(spool.clone(), world.clone(), every_ms))));

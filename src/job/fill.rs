@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{
-    Dispatcher, End,
+    End, Job,
     deferred::{LOOK_INTERVAL, Next},
     plan,
     reordering::Waiting,
@@ -36,7 +36,7 @@ impl Turn {
     }
 }
 
-impl<S: Sink> Dispatcher<S> {
+impl<S: Sink> Job<S> {
     /// Whether anything more may be in flight.
     pub(super) fn has_room(&self) -> bool {
         let in_flight = self.window.in_flight();

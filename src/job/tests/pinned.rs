@@ -71,11 +71,11 @@ struct Stop {
 
 impl Bench {
     fn start(&self, route: &Route) -> Started {
-        let dispatcher = self.dispatcher(route);
-        let routing = Routing::of(std::slice::from_ref(&dispatcher));
-        let status = dispatcher.status();
+        let job = self.job(route);
+        let routing = Routing::of(std::slice::from_ref(&job));
+        let status = job.status();
         let (signal, stopped) = watch::channel(None);
-        let running = tokio::spawn(dispatcher.run(stopped));
+        let running = tokio::spawn(job.run(stopped));
         let stop = Stop { signal, running };
         Started { status, routing, stop }
     }

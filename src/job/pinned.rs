@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Dispatcher, plan, sizes::RouteSizes};
+use super::{Job, plan, sizes::RouteSizes};
 use crate::{
     config::Match,
     event::Event,
@@ -20,10 +20,10 @@ pub struct Routing {
 }
 
 impl Routing {
-    pub fn of<S: Sink>(dispatchers: &[Dispatcher<S>]) -> Self {
-        let routes = dispatchers.iter().map(|dispatcher| {
-            let matches = dispatcher.plan.matches().clone();
-            (matches, dispatcher.cursor.clone())
+    pub fn of<S: Sink>(jobs: &[Job<S>]) -> Self {
+        let routes = jobs.iter().map(|job| {
+            let matches = job.plan.matches().clone();
+            (matches, job.cursor.clone())
         });
         Self {
             routes: Arc::new(routes.collect()),

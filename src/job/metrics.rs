@@ -7,7 +7,7 @@ use prometheus::{Histogram, IntCounter};
 use super::LABELS;
 use crate::{sink::Labels, telemetry::Metrics};
 
-/// Why dispatch itself makes a record a dead letter.
+/// Why a job itself makes a record a dead letter.
 const DEAD_LETTER: &str = "undecodable";
 
 pub(super) struct RouteMetrics {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::shape::{Fate, Shape};
-use crate::{dispatch::DeadLetter, spool::tests::Random};
+use crate::{job::DeadLetter, spool::tests::Random};
 
 /// One thing that happened: when, what, on which route, with which number.
 pub(super) type Step = (u64, &'static str, usize, u64);

@@ -22,10 +22,10 @@ impl Bench {
 
     /// Runs a route while `during` looks on, then stops it; waits no time for what stands.
     async fn run(&self, route: &Route, during: impl AsyncFnOnce(&RouteStatus)) {
-        let dispatcher = self.dispatcher(route);
-        let status = dispatcher.status();
+        let job = self.job(route);
+        let status = job.status();
         let (stop, signal) = watch::channel(None);
-        let running = tokio::spawn(dispatcher.run(signal));
+        let running = tokio::spawn(job.run(signal));
         during(&status).await;
         stop.send(Some(Instant::now())).unwrap();
         running.await.unwrap();
@@ -238,4 +238,19 @@ async fn a_session_that_breaks_beside_as_many_as_may_wait_so_reads_them_again() 
         })
         .await;
     assert_eq!(bench.published().len(), 9);
+}
+
+#[tokio::test]
+async fn a_job_until_the_head_ends_once_all_is_settled() {
+    let bench = Bench::new();
+    bench.append(30).await;
+    bench.broker.lock().standing.insert(standing_lane());
+    let (_never, signal) = watch::channel(None);
+    let mut running = tokio::spawn(bench.job(&route()).until(Until::Head).run(signal));
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut running).await;
+    assert!(early.is_err(), "a lane stands: not all is settled");
+    bench.broker.lock().standing.clear();
+    let ended = tokio::time::timeout(Duration::from_secs(30), running).await;
+    ended.expect("it ends").unwrap();
+    bench.assert_in_order(30, &[]);
 }

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use super::super::{event, place_of, route};
 use crate::{
     config::{Match, Route},
-    dispatch::sizes::RouteSizes,
     event::{Event, Time},
+    job::sizes::RouteSizes,
     spool::{Options, RECORD_OVERHEAD_BYTES, sizes::ReadSizes, tests::Random},
 };
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{Dispatcher, End, plan};
+use super::{End, Job, plan};
 use crate::{
     config::{BacklogFull, BacklogLimit, Route},
     sink::{Failure, Remedy, Sink},
@@ -58,7 +58,7 @@ impl Shedding {
     }
 }
 
-impl<S: Sink> Dispatcher<S> {
+impl<S: Sink> Job<S> {
     /// Whether something is to go now.
     pub(super) fn sheds(&mut self) -> bool {
         let shedding = &mut self.shedding;

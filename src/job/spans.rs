@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, time::SystemTime};
 
-use super::{Dispatcher, status::now_ms};
+use super::{Job, status::now_ms};
 use crate::{
     event::Event,
     sink::{Message, Sink, partition::partition_of, rabbitmq::routing_key},
@@ -27,7 +27,7 @@ pub(super) struct Spans {
     open: HashMap<u64, Span>,
 }
 
-impl<S: Sink> Dispatcher<S> {
+impl<S: Sink> Job<S> {
     /// Makes spans of what it publishes.
     pub fn traced(self, traces: Traces, broker: Broker) -> Self {
         let spans = Spans::new(traces, broker, &self.route);

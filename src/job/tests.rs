@@ -1,4 +1,4 @@
-//! Dispatch against a real spool and a sink that fails by script.
+//! Jobs against a real spool and a sink that fails by script.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -243,7 +243,7 @@ fn route() -> Route {
     }
 }
 
-/// A spool, a dead-letter spool and a broker, and what a run of the dispatcher left in them.
+/// A spool, a dead-letter spool and a broker, and what a run of the job left in them.
 struct Bench {
     dir: tempfile::TempDir,
     spool: Spool,
@@ -290,14 +290,14 @@ impl Bench {
         }
     }
 
-    fn dispatcher(&self, route: &Route) -> Dispatcher<ScriptedSink> {
+    fn job(&self, route: &Route) -> Job<ScriptedSink> {
         let cursor = self.spool.cursor("events", Start::Oldest).unwrap();
         let sink = ScriptedSink {
             broker: self.broker.clone(),
             queue: Vec::new(),
             capacity: 40,
         };
-        Dispatcher::new(
+        Job::new(
             route,
             "replica-0".into(),
             sink,
@@ -308,27 +308,17 @@ impl Bench {
         )
     }
 
-    /// Runs the dispatcher until its cursor has reached the head.
+    /// Runs the job until its cursor has reached the head.
     async fn publish_all(&self) {
         self.publish_all_of(&route()).await;
     }
 
     async fn publish_all_of(&self, route: &Route) {
-        let dispatcher = self.dispatcher(route);
-        let status = dispatcher.status();
-        let (stop, signal) = watch::channel(None);
-        let running = tokio::spawn(dispatcher.run(signal));
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while status.snapshot().backlog_records > 0 {
-            assert!(
-                Instant::now() < deadline,
-                "not published in time: {:?}",
-                status.snapshot()
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        stop.send(Some(Instant::now() + Duration::from_secs(5))).unwrap();
-        running.await.unwrap();
+        let job = self.job(route).until(Until::Head);
+        let status = job.status();
+        let (_never, signal) = watch::channel(None);
+        let running = tokio::time::timeout(Duration::from_secs(60), job.run(signal));
+        assert!(running.await.is_ok(), "not published in time: {:?}", status.snapshot());
     }
 
     async fn dead_letters(&self) -> Vec<DeadLetter> {

@@ -1,6 +1,7 @@
-//! From the spool to a sink: one dispatcher and one cursor per route.
+//! From a log to a sink: what publishes a log from a cursor on, until it is told to stop or has published all ([`Until`]). Each route is
+//! a job, with a cursor of its own.
 //!
-//! A dispatcher reads the spool in order, renders what its route wants and hands it to the route's [`Sink`]. Nothing of one
+//! A job reads the spool in order, renders what its route wants and hands it to the route's [`Sink`]. Nothing of one
 //! route is shared with another, so a route that is blocked holds back no other.
 //!
 //! # Order, and what a failure does to it
@@ -98,7 +99,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 const SEARCH_QUIET_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
 
-/// The labels of failures that dispatch finds itself.
+/// The labels of failures that a job finds itself.
 pub const LABELS: &[&str] = &[
     "no_confirmation",
     "not_taken",
@@ -108,11 +109,21 @@ pub const LABELS: &[&str] = &[
     "spool_read",
 ];
 
-/// Tells every dispatcher to stop: nothing more is read, what is in flight may settle until the instant given.
+/// Tells every job to stop: nothing more is read, what is in flight may settle until the instant given.
 pub type StopSignal = watch::Receiver<Option<Instant>>;
 
+/// When a job ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// When it is told to.
+    Stopped,
+    /// Once all that the log has is settled too.
+    Head,
+}
+
 /// One route's way from the spool to its sink.
-pub struct Dispatcher<S> {
+pub struct Job<S> {
+    until: Until,
     route: String,
     plan: Plan,
     sink: S,
@@ -163,7 +174,8 @@ struct Limits {
 
 /// Why a session ended.
 enum End {
-    Stopped,
+    /// The job is over with it.
+    Over,
     Failed(Failure),
 }
 
@@ -173,8 +185,8 @@ impl From<Failure> for End {
     }
 }
 
-impl<S: Sink> Dispatcher<S> {
-    /// A dispatcher for `route`, which goes on behind `cursor`.
+impl<S: Sink> Job<S> {
+    /// A job for `route`, which goes on behind `cursor`.
     pub fn new(
         route: &config::Route,
         replica: Arc<str>,
@@ -195,6 +207,7 @@ impl<S: Sink> Dispatcher<S> {
             Some(_) => spool.reader(position + 1),
         };
         Self {
+            until: Until::Stopped,
             route: route.name.clone(),
             plan,
             reader,
@@ -230,16 +243,28 @@ impl<S: Sink> Dispatcher<S> {
         }
     }
 
+    /// With another end than to be told to.
+    #[must_use]
+    pub fn until(mut self, until: Until) -> Self {
+        self.until = until;
+        self
+    }
+
+    /// Whether it has nothing more to do.
+    fn is_done(&self) -> bool {
+        self.until == Until::Head && self.cursor.position() >= self.spool.state().head
+    }
+
     /// What the route tells of itself.
     pub fn status(&self) -> RouteStatus {
         self.status.clone()
     }
 
-    /// Publishes until told to stop, session after session.
+    /// Publishes until its end, session after session.
     pub async fn run(mut self, mut stop: StopSignal) {
         loop {
             match self.session(&mut stop).await {
-                Err(End::Stopped) => {
+                Err(End::Over) => {
                     self.spans.unsettled("stopped");
                     return;
                 }
@@ -271,12 +296,15 @@ impl<S: Sink> Dispatcher<S> {
         self.shed_all().await?;
         tokio::select! {
             biased;
-            _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
+            _ = stop.wait_for(Option::is_some) => return Err(End::Over),
             peeked = self.peek() => peeked?,
+        }
+        if self.is_done() {
+            return Err(End::Over);
         }
         tokio::select! {
             biased;
-            _ = stop.wait_for(Option::is_some) => return Err(End::Stopped),
+            _ = stop.wait_for(Option::is_some) => return Err(End::Over),
             opened = self.sink.reopen() => opened?,
         }
         let mut tick = interval(TICK);
@@ -289,6 +317,9 @@ impl<S: Sink> Dispatcher<S> {
                 self.shed().await?;
             }
             self.fill().await?;
+            if self.is_done() {
+                return Err(End::Over);
+            }
             let wants_more = self.wants_more();
             let release_at = if wants_more { self.release_at() } else { None };
             let lane_with_room = self.lane_with_room();
@@ -337,7 +368,7 @@ impl<S: Sink> Dispatcher<S> {
             self.settle(over).await?;
         }
         self.finish(stop).await?;
-        Err(End::Stopped)
+        Err(End::Over)
     }
 
     /// Waits for what is in flight, and was held back, until the deadline of the stop.

@@ -2,10 +2,10 @@
 
 use tokio::time::Instant;
 
-use super::{Dispatcher, SEARCH_QUIET_MAX, SILENCE_MAX};
+use super::{Job, SEARCH_QUIET_MAX, SILENCE_MAX};
 use crate::sink::{Failure, Remedy, Sink};
 
-impl<S: Sink> Dispatcher<S> {
+impl<S: Sink> Job<S> {
     /// What keeps something from going out.
     pub(super) fn trouble(&self) -> Option<Failure> {
         self.sink.trouble().or_else(|| self.stuck.trouble())

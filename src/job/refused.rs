@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{DeadLetter, Dispatcher, End, sizes::RouteSizes, status::now_ms};
+use super::{DeadLetter, End, Job, sizes::RouteSizes, status::now_ms};
 use crate::{
     config::UNROUTED,
     event::Event,
@@ -103,7 +103,7 @@ fn trace_id(record: &Bytes) -> Option<String> {
     Some(trace.trace_id_text())
 }
 
-impl<S: Sink> Dispatcher<S> {
+impl<S: Sink> Job<S> {
     /// A record that is held is to be a dead letter: with the next [`Self::keep_refused`].
     pub(super) fn refuse(&mut self, record: Record, failure: Failure) {
         let why = Why { failure, lane: None };
@@ -255,7 +255,7 @@ impl<S: Sink> Dispatcher<S> {
 impl From<ReadError> for End {
     fn from(error: ReadError) -> Self {
         match error {
-            ReadError::Closed => Self::Stopped,
+            ReadError::Closed => Self::Over,
             ReadError::Io { .. } => Self::Failed(Failure {
                 remedy: Remedy::Retry,
                 label: "spool_read",

@@ -41,8 +41,8 @@
 //!
 //! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader
 //! near the head copies references. One that is far behind reads the files on a blocking thread, up to what is durable,
-//! no more than it was asked for; each record is copied out of what was read, so that it keeps nothing alive but
-//! itself. What readers have handed out counts until the last part of it is dropped, all readers together against one
+//! no more than it was asked for; each record that its owner wants ([`Wanted`]) is copied out of what was read, so that it
+//! keeps nothing alive but itself. What readers have handed out counts until the last part of it is dropped, all readers together against one
 //! limit ([`Options::readers_bytes_max`]), beyond which they wait.
 //!
 //! Where a frame is wrong, or the disk does not give a page back, the reader goes on at the next valid header; the
@@ -52,8 +52,8 @@
 //! passed over: only what every cursor has passed is deleted.
 //!
 //! A reader's owner counts on this: numbers rise and may have gaps; a call returns a number that is higher than that of
-//! the call before; what lies between two calls' numbers and was not handed out is not there, and is settled together
-//! with what was. So a cursor is moved by [`Cursor::settle`] with ranges that begin behind the record read before, and
+//! the call before; what lies between two calls' numbers and was not handed out is not there or not wanted, and is settled
+//! together with what was. So a cursor is moved by [`Cursor::settle`] with ranges that begin behind the record read before, and
 //! reaches the head when all was settled.
 //!
 //! # Delete path

@@ -41,6 +41,7 @@ mod backoff;
 mod dead_letter;
 mod dead_letters;
 mod deferred;
+mod end;
 mod fill;
 mod metrics;
 mod pinned;
@@ -58,13 +59,11 @@ mod window;
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 pub use dead_letter::{DeadLetter, DecodeError};
 pub use dead_letters::{DeadLetters, DeadLettersKept, RouteDeadLetters};
+pub use end::{StopSignal, Until};
 pub use pinned::Routing;
 pub use spans::Broker;
 pub use status::{RouteStatus, Snapshot, Trouble};
@@ -78,6 +77,7 @@ use crate::{
 };
 use backoff::Backoff;
 use deferred::{Deferred, LOOK_INTERVAL};
+use end::End;
 use fill::Turn;
 use metrics::RouteMetrics;
 use plan::Plan;
@@ -108,18 +108,6 @@ pub const LABELS: &[&str] = &[
     "undecodable",
     "spool_read",
 ];
-
-/// Tells every job to stop: nothing more is read, what is in flight may settle until the instant given.
-pub type StopSignal = watch::Receiver<Option<Instant>>;
-
-/// When a job ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
-    /// When it is told to.
-    Stopped,
-    /// Once all that the log has is settled too.
-    Head,
-}
 
 /// One route's way from the spool to its sink.
 pub struct Job<S> {
@@ -170,19 +158,6 @@ struct Limits {
     records: usize,
     /// The search ends behind this record.
     search_until: u64,
-}
-
-/// Why a session ended.
-enum End {
-    /// The job is over with it.
-    Over,
-    Failed(Failure),
-}
-
-impl From<Failure> for End {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
-    }
 }
 
 impl<S: Sink> Job<S> {

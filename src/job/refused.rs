@@ -13,7 +13,7 @@ use crate::{
     config::UNROUTED,
     event::Event,
     sink::{Failure, Place, Remedy, Sink},
-    spool::{RECORD_OVERHEAD_BYTES, ReadError, Record},
+    spool::{RECORD_OVERHEAD_BYTES, Record},
 };
 
 /// A record that is to be a dead letter.
@@ -249,18 +249,5 @@ impl<S: Sink> Job<S> {
         }
         self.limits.records = (in_flight / 4).max(1);
         self.limits.search_until = self.window.read();
-    }
-}
-
-impl From<ReadError> for End {
-    fn from(error: ReadError) -> Self {
-        match error {
-            ReadError::Closed => Self::Over,
-            ReadError::Io { .. } => Self::Failed(Failure {
-                remedy: Remedy::Retry,
-                label: "spool_read",
-                text: error.to_string(),
-            }),
-        }
     }
 }

@@ -358,8 +358,11 @@ impl Life<'_> {
             logs.log.close();
             logs.dead.close();
             if !logs.has_failed() {
-                world.page_knows = logs.log.head();
-                world.made_durable(logs.settlements());
+                // Where the disk has no room for the page, the next process begins where the cursors were.
+                if logs.log.is_written() {
+                    world.page_knows = logs.log.head();
+                    world.made_durable(logs.settlements());
+                }
                 world.note("closed", 0, 0);
             }
             return Poll::Ready(Ok(()));

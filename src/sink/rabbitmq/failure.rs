@@ -267,7 +267,7 @@ pub(super) fn unconfirmed(sink: &str, partition: u32, records: usize, seconds: u
         UNCONFIRMED,
         format!(
             "sink '{sink}': {records} messages of partition {partition:02} and no word of all of them for {seconds} s: \
-             see whether the queue has a majority of its nodes; the connection is made anew"
+             see whether the queue has a majority of its nodes; they are waited for"
         ),
     )
 }

@@ -4,10 +4,15 @@
 //! What a queue refuses (nacks) may have been taken by others that are bound to the same key, so each try of it is a copy there. While
 //! something was refused, one message of all those is tried at a time, in turn, and once it is taken two, four, and so on. What came back
 //! unroutable is in no queue at all: of that, everything is tried again.
+//!
+//! A queue that answers nothing (a quorum queue without a majority) is waited for as long as other lanes are confirmed by the same connection,
+//! for [`SILENT_MAX`] at most. Then, or where nothing at all is confirmed, the session ends, so that the next one can be with another node. In
+//! that, the lane begins with a single message.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
     future::Future as _,
+    mem,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, Waker},
@@ -37,6 +42,8 @@ const BATCH_BYTES_MAX: usize = 1 << 20;
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND_MIN: usize = 256 << 10;
 const CHANNEL_DEADLINE: Duration = Duration::from_secs(10);
+/// A lane without an answer for so long ends the session, though others go on: another node may be nearer to its queue.
+const SILENT_MAX: Duration = Duration::from_secs(300);
 /// A lane that was refused so long gets a new channel. RabbitMQ's channels keep a view of the queues that they publish to: one that was
 /// opened while a quorum queue had lost its leader goes on refusing after there is a new one.
 const CHANNEL_REFUSED_MAX: Duration = Duration::from_secs(5);
@@ -52,6 +59,8 @@ pub(super) struct Lane {
     feed: mpsc::UnboundedReceiver<Message>,
     waiting: Waiting,
     refused: Option<Refused>,
+    /// There was no answer to anything, in this session or the one before.
+    silent: bool,
 }
 
 /// Taken from the feed, by stream: at most one message of a key is on its way, so none can overtake another.
@@ -99,6 +108,7 @@ impl Lane {
         let ended = async {
             let channel = open_channel(&shared).await?;
             shared.channel_opened();
+            let silent = shared.was_silent(number);
             let mut lane = Self {
                 number,
                 shared: shared.clone(),
@@ -106,6 +116,7 @@ impl Lane {
                 feed,
                 waiting: Waiting::default(),
                 refused: None,
+                silent,
             };
             while lane.fill().await? {
                 lane.publish().await?;
@@ -146,8 +157,11 @@ impl Lane {
 
     /// Publishes one batch and settles it.
     async fn publish(&mut self) -> Result<(), Failure> {
-        let batch = self.waiting.batch();
+        let batch = self.waiting.batch(if self.silent { 1 } else { BATCH_RECORDS_MAX });
         let (answers, returned) = self.exchange(&batch).await?;
+        if mem::take(&mut self.silent) {
+            self.shared.lane_is_well(self.number);
+        }
         self.shared.count_returned(returned.len());
         let sequences: Vec<u64> = batch.iter().map(|message| message.sequence).collect();
         let fates = fates(&sequences, &answers, &returned).map_err(|contradiction| {
@@ -192,6 +206,9 @@ impl Lane {
             });
             self.waiting.settled(message.key);
         }
+        if settled.iter().any(|settled| settled.result.is_ok()) {
+            self.shared.confirmed();
+        }
         self.shared.settle(settled.into_iter());
         if let Some(missing) = missing {
             return Err(missing);
@@ -201,22 +218,35 @@ impl Lane {
     }
 
     /// Publishes a batch and waits until the broker has answered for every message of it.
-    async fn exchange(&self, batch: &[Message]) -> Result<(Vec<Answer>, BTreeSet<u64>), Failure> {
+    async fn exchange(&mut self, batch: &[Message]) -> Result<(Vec<Answer>, BTreeSet<u64>), Failure> {
         let bytes: usize = batch.iter().map(|message| message.body.len()).sum();
         let deadline = CONFIRM_DEADLINE + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64);
-        let mut answered = std::pin::pin!(self.answers(batch));
-        loop {
-            match timeout(deadline, &mut answered).await {
-                Ok(answered) => return answered.map_err(|error| self.of_error(&error, batch)),
-                // A blocked connection is named as such, and its silence is no sign of anything.
-                Err(_) if self.shared.was_blocked_within(deadline) => {}
-                Err(_) => {
-                    let (sink, seconds) = (&self.shared.names.sink, deadline.as_secs());
-                    let partition = self.shared.partition(&batch[0]);
-                    return Err(failure::unconfirmed(sink, partition, batch.len(), seconds));
+        let began = Instant::now();
+        let mut silent = false;
+        let answered = {
+            let mut answered = std::pin::pin!(self.answers(batch));
+            loop {
+                match timeout(deadline, &mut answered).await {
+                    Ok(answered) => break answered,
+                    // A blocked connection is named as such, and its silence is no sign of anything.
+                    Err(_) if self.shared.was_blocked_within(deadline) => {}
+                    Err(_) => {
+                        let (sink, seconds) = (&self.shared.names.sink, deadline.as_secs());
+                        let partition = self.shared.partition(&batch[0]);
+                        let reason = failure::unconfirmed(sink, partition, batch.len(), seconds);
+                        self.shared.lane_is_refused(self.number, began, reason.clone());
+                        silent = true;
+                        // By the same connection. What this lane was confirmed is longer ago.
+                        let others_go_on = self.shared.was_confirmed_within(deadline);
+                        if !others_go_on || began.elapsed() >= SILENT_MAX {
+                            return Err(reason);
+                        }
+                    }
                 }
             }
-        }
+        };
+        self.silent |= silent;
+        answered.map_err(|error| self.of_error(&error, batch))
     }
 
     async fn answers(&self, batch: &[Message]) -> lapin::Result<(Vec<Answer>, BTreeSet<u64>)> {
@@ -371,11 +401,11 @@ impl Waiting {
         }
     }
 
-    /// The next message of each stream whose turn it is; at least one, if anything waits.
-    fn batch(&mut self) -> Vec<Message> {
+    /// The next message of each stream whose turn it is, so many at most; at least one, if anything waits.
+    fn batch(&mut self, records_max: usize) -> Vec<Message> {
         let mut batch: Vec<Message> = Vec::new();
         let mut bytes = 0;
-        while batch.len() < BATCH_RECORDS_MAX
+        while batch.len() < records_max
             && let Some(key) = self.ready.pop_front()
         {
             let stream = self.streams.get_mut(&key).expect("a stream that is ready is known");
@@ -490,7 +520,7 @@ mod tests {
             loop {
                 coming.by_ref().take(arrivals).for_each(|message| waiting.push(message));
                 waiting.again(nacked_max);
-                let batch = waiting.batch();
+                let batch = waiting.batch(BATCH_RECORDS_MAX);
                 if batch.is_empty() {
                     break;
                 }
@@ -525,7 +555,7 @@ mod tests {
         }
         let mut batches = Vec::new();
         while !waiting.ready.is_empty() {
-            let batch = waiting.batch();
+            let batch = waiting.batch(BATCH_RECORDS_MAX);
             batches.push(batch.iter().map(|message| message.sequence).collect::<Vec<_>>());
             batch.into_iter().for_each(|message| waiting.settled(message.key));
         }

@@ -20,7 +20,9 @@
 //!   declares it again.
 //! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and the job replays
 //!   the rest.
-//! - Everything else (exchange gone, not allowed, connection lost, no answer within the deadline) ends the session.
+//! - **No answer** (a quorum queue without a majority): the lane stands while other lanes are confirmed, for five minutes at most; else the
+//!   session ends after the deadline.
+//! - Everything else (exchange gone, not allowed, connection lost) ends the session.
 //!   The job opens the next one and replays what is not settled. lapin's own recovery is off.
 //!
 //! # The end of a session
@@ -43,7 +45,7 @@ pub mod tail;
 mod topology;
 pub mod uri;
 
-use std::{collections::BTreeSet, mem, sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 
@@ -54,7 +56,7 @@ pub use failure::LABELS;
 pub use metrics::RabbitMqMetrics;
 pub use topology::prepare;
 
-use self::session::Session;
+use self::session::{Session, SessionBefore};
 use super::{EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, number_of, partition::partition_of};
 use crate::config;
 
@@ -73,8 +75,8 @@ pub struct RabbitMqSink {
     /// The largest body that is accepted, until it was compared with what RabbitMQ takes.
     uncompared_bytes: Option<u64>,
     session: Option<Session>,
-    /// Messages that came back and ended the session before the next one.
-    returned: BTreeSet<u64>,
+    /// What the session that ended leaves to the next one.
+    before: SessionBefore,
     /// How many channels the session before was given, when it was ended by one that was too many.
     channels_max: Option<usize>,
     /// The node to begin with at the next connection: another one after each that failed.
@@ -93,7 +95,7 @@ impl RabbitMqSink {
             metrics,
             uncompared_bytes: Some(body_bytes_max),
             session: None,
-            returned: BTreeSet::new(),
+            before: SessionBefore::default(),
             channels_max: None,
             node: 0,
             head_bytes_max: 0,
@@ -152,7 +154,7 @@ impl RabbitMqSink {
             &self.config,
             self.names.clone(),
             self.metrics.clone(),
-            mem::take(&mut self.returned),
+            mem::take(&mut self.before),
             lanes,
         ))
     }
@@ -170,7 +172,7 @@ fn no_session() -> Failure {
 impl Sink for RabbitMqSink {
     async fn reopen(&mut self) -> Result<(), Failure> {
         if let Some(old) = self.session.take() {
-            self.returned = old.shared.take_returned();
+            self.before = old.shared.leave();
             self.channels_max = old.shared.channels_granted().map(|granted| granted.max(1));
             old.close().await;
             self.node += 1;

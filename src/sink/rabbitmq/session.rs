@@ -45,6 +45,10 @@ pub(super) struct Shared {
     blocked: Mutex<Blocked>,
     /// Lanes whose queues take nothing, since when, and why.
     refused: Mutex<BTreeMap<usize, (Instant, Failure)>>,
+    /// Those that had no answer at all in the session before, and have not begun in this one.
+    silent_before: Mutex<BTreeMap<usize, (Instant, Failure)>>,
+    /// When something was confirmed last.
+    confirmed: Mutex<Option<Instant>>,
     partitions: u32,
     /// How many channels were opened.
     channels: AtomicUsize,
@@ -56,6 +60,15 @@ pub(super) struct Shared {
 pub(super) struct Outcome {
     pub settled: Vec<Settled>,
     pub over: Option<Failure>,
+}
+
+/// What a session leaves to the next one.
+#[derive(Default)]
+pub(super) struct SessionBefore {
+    /// The messages that came back, for which it was ended by a missing queue.
+    returned: BTreeSet<u64>,
+    /// Lanes without any answer, since when, and why.
+    silent: BTreeMap<usize, (Instant, Failure)>,
 }
 
 #[derive(Default)]
@@ -71,13 +84,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// `returned_before`: the messages for which the session before was ended by a missing queue. `lanes`: how many channels there may be.
+    /// `before`: what is to be known of the session before. `lanes`: how many channels there may be.
     pub fn new(
         link: Link,
         config: &config::RabbitMq,
         names: Names,
         metrics: Arc<RabbitMqMetrics>,
-        returned_before: BTreeSet<u64>,
+        before: SessionBefore,
         lanes: usize,
     ) -> Self {
         metrics.session(&names, true);
@@ -87,13 +100,15 @@ impl Session {
             exchange: config.exchange.as_str().into(),
             hold_unroutable: config.unroutable == config::Unroutable::Hold,
             declares: config.declare,
-            returned_before,
+            returned_before: before.returned,
             returned: Mutex::default(),
             link,
             changed: Notify::new(),
             outcome: Mutex::default(),
             blocked: Mutex::default(),
             refused: Mutex::default(),
+            silent_before: Mutex::new(before.silent),
+            confirmed: Mutex::default(),
             partitions: config.partitions,
             channels: AtomicUsize::new(0),
             metrics,
@@ -196,9 +211,16 @@ impl Shared {
         declares
     }
 
-    /// What came back and ended the session.
-    pub fn take_returned(&self) -> BTreeSet<u64> {
-        mem::take(&mut self.returned.lock())
+    /// What the next session is to know of this one.
+    pub fn leave(&self) -> SessionBefore {
+        let refused = mem::take(&mut *self.refused.lock());
+        let silent = refused
+            .into_iter()
+            .filter(|(_, (_, failure))| failure.label == failure::UNCONFIRMED);
+        SessionBefore {
+            returned: mem::take(&mut self.returned.lock()),
+            silent: silent.chain(mem::take(&mut *self.silent_before.lock())).collect(),
+        }
     }
 
     pub fn unroutable(&self, remedy: Remedy, routing_key: &str) -> Failure {
@@ -216,6 +238,22 @@ impl Shared {
 
     pub fn lane_is_refused(&self, lane: usize, since: Instant, failure: Failure) {
         self.refused.lock().insert(lane, (since, failure));
+    }
+
+    /// Whether a lane that begins had no answer in the session before: it goes on to be reported so.
+    pub fn was_silent(&self, lane: usize) -> bool {
+        let silent = self.silent_before.lock().remove(&lane);
+        let was_silent = silent.is_some();
+        self.refused.lock().extend(silent.map(|silent| (lane, silent)));
+        was_silent
+    }
+
+    pub fn confirmed(&self) {
+        *self.confirmed.lock() = Some(Instant::now());
+    }
+
+    pub fn was_confirmed_within(&self, time: Duration) -> bool {
+        self.confirmed.lock().is_some_and(|at| at.elapsed() < time)
     }
 
     pub fn lane_is_well(&self, lane: usize) {

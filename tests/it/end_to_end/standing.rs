@@ -5,6 +5,7 @@
 
 use std::{env, time::Duration};
 
+use serde_json::json;
 use tokio::time::sleep;
 
 use super::DRAINED;
@@ -12,7 +13,7 @@ use crate::support::{
     census::{assert_delivered, assert_in_order},
     forebay::{EXCHANGE, Forebay, SECRET, Setup, rabbitmq_route, wait_until},
     kafka::{self, create_topic, create_topic_named},
-    rabbitmq::{self, QUORUM, read_all},
+    rabbitmq::{self, Cluster, QUORUM, read_all},
     sender::Sender,
     siege::peak_resident_bytes,
     topic::read_to_end,
@@ -217,5 +218,61 @@ async fn dead_letters_without_room_for_long_hold_back_nothing_else_and_cost_no_r
     assert!(census.feed_ids.is_subset(&outcome.acknowledged));
     let others = read_all(&vhost.uri(), &other_queues).await;
     assert_few_repeats(census.repeats, assert_delivered(&others, &outcome));
+    assert_eq!(forebay.terminate(DRAINED).code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[allow(clippy::print_stderr, reason = "what was measured is said")]
+async fn a_queue_without_a_majority_for_long_holds_back_its_own_partition_and_costs_no_repeats() {
+    // Behind the 30 s after which silence is reported, for more rounds of those.
+    let seconds = env::var("FOREBAY_TEST_STANDING_S").map_or(60, |text| text.parse().expect("a number of seconds"));
+    let mut cluster = Cluster::three();
+    let vhost = cluster.vhost("majority");
+    vhost.declare_exchange(EXCHANGE);
+    let name = |partition: usize| format!("{EXCHANGE}.{partition:02}");
+    // The first queue has members on all nodes, the others on the first node alone.
+    vhost.declare_queue(&name(0), QUORUM, &json!({}));
+    for partition in 1..PARTITIONS {
+        vhost.declare_queue(&name(partition), QUORUM, &json!({"x-quorum-initial-group-size": 1}));
+    }
+    let queues = vhost.bind_partitions(EXCHANGE, PARTITIONS);
+    let setup = Setup::rabbitmq(&vhost.uris(), PARTITIONS);
+    let mut forebay = setup.start();
+    let sender = Sender::start(setup.public, 8, RATE, STREAMS);
+    wait_until("all is well", DRAINED, || forebay.published() > 500.0);
+    cluster.kill(1);
+    cluster.kill(2);
+    wait_until("the silence is reported", DRAINED, || {
+        forebay.blocked()["reason"] == "rabbitmq_unconfirmed"
+    });
+    sleep(Duration::from_secs(seconds)).await;
+    let blocked = forebay.blocked();
+    let behind = || forebay.metric("forebay_route_backlog_records{route=\"events\"}") as usize;
+    let sessions = forebay.metric("forebay_rabbitmq_sessions_total{route=\"events\",sink=\"rabbit\"}");
+    let outcome = sender.stop();
+    wait_until("what waits is the first partition's share", DRAINED, || {
+        behind() < outcome.acknowledged.len() / (PARTITIONS / 2)
+    });
+    let mut records = read_all(&vhost.uri(), &queues[1..]).await;
+    let repeats = assert_in_order(&records).repeats;
+    eprintln!(
+        "{seconds} s: {} taken in, {} gone beside what stands, {} wait, {repeats} repeats, {sessions} sessions",
+        outcome.acknowledged.len(),
+        records.len(),
+        behind()
+    );
+    assert_eq!(repeats, 0, "in {sessions} sessions:\n{}", forebay.log());
+    assert_eq!(blocked["reason"], "rabbitmq_unconfirmed");
+
+    cluster.restart(&[1, 2]);
+    forebay.wait_until_drained(DRAINED);
+    assert!(forebay.blocked().is_null());
+    records.extend(read_all(&vhost.uri(), &queues).await);
+    let repeats = assert_delivered(&records, &outcome);
+    eprintln!(
+        "with those of the first queue {} messages, {repeats} repeats",
+        records.len()
+    );
+    assert!(repeats <= STREAMS, "at most what was on its way: {repeats}");
     assert_eq!(forebay.terminate(DRAINED).code(), Some(0));
 }

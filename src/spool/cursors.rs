@@ -17,7 +17,7 @@ use std::{
 use parking_lot::Mutex;
 
 use super::{
-    file_system::{File, FileSystem, is_passing, read_around},
+    file_system::{File, FileSystem, is_passing, open_as_on_disk, read_around},
     segment::LogIdentity,
     settled::SettledRanges,
     shared::Shared,
@@ -107,7 +107,7 @@ impl CursorsFound {
             files: version_1::read(fs, dir)?,
             damage: None,
         };
-        let file = match fs.open(&path) {
+        let file = match open_as_on_disk(fs, &path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
             Err(error) => return Err((path, error)),

@@ -60,9 +60,20 @@ pub(super) trait File: Send + Sync {
     fn born(&self) -> io::Result<Option<u64>>;
     /// Has the next read come from the disk, where the system can be made to forget what it has in memory; whether it
     /// was.
+    ///
+    /// After a failed sync memory shows what the disk does not have, and on ext4 the same pages, written again and synced
+    /// with success, are gone at the next mount all the same: their blocks count as never written.
     fn forget_cached(&self) -> io::Result<bool> {
         Ok(false)
     }
+}
+
+/// Opens a file that the process before may have left with a sync that failed: what is read then is what the disk has, where the
+/// system can be made to forget what it has in memory.
+pub(super) fn open_as_on_disk(fs: &dyn FileSystem, path: &Path) -> io::Result<Arc<dyn File>> {
+    let file = fs.open(path)?;
+    file.forget_cached()?;
+    Ok(file)
 }
 
 /// What came of taking a lock.

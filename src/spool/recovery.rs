@@ -194,8 +194,6 @@ impl Recovered {
         let failed = |source: io::Error| io_error(&path, source);
         let mut is_from_disk = false;
         if newest {
-            // After a failed sync memory shows what the disk does not have, and on ext4 the same pages, written again
-            // and synced with success, are gone at the next mount all the same: their blocks count as never written.
             is_from_disk = file.forget_cached().map_err(failed)?;
             segment.disk_bytes = file.len().map_err(failed)?;
             (block, header) = first_block(file.as_ref()).map_err(failed)?;

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     OpenError,
-    file_system::{File, FileSystem, is_passing, read_around},
+    file_system::{File, FileSystem, is_passing, open_as_on_disk, read_around},
     log::io_error,
     segment::{FEATURES, LogIdentity, VERSION},
 };
@@ -142,7 +142,7 @@ impl SuperblockFile {
             is_durable: false,
             lacks_room: false,
         };
-        let file = match fs.open(&path) {
+        let file = match open_as_on_disk(fs, &path) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((superblock, SuperblockFound::Missing)),
             Err(error) => return Err(io_error(&path, error)),

@@ -17,6 +17,7 @@ use super::Random;
 use crate::spool::file_system::{File, FileSystem, Lock};
 
 const SECTOR: usize = 512;
+const PAGE: usize = 4096;
 
 /// What happened, by name, so that a run can be asked whether it was worth anything.
 pub(crate) type Fired = BTreeMap<&'static str, u64>;
@@ -37,6 +38,8 @@ pub(crate) struct Behaviour {
     pub fault_one_in: u64,
     /// Power goes at this call, counted from now.
     pub power_loss_in: Option<u64>,
+    /// This sync of a file fails, counted from now.
+    pub sync_failure_in: Option<u64>,
     /// No new space is given out.
     pub full: bool,
     /// Nothing is made or written; the error's number.
@@ -53,14 +56,78 @@ enum Write {
     Len(usize),
 }
 
+/// A file: what is in memory, and what is on the disk.
 #[derive(Default, Clone)]
 struct Content {
     live: Vec<u8>,
     durable: Vec<u8>,
     /// Written since the last sync, and dirty.
     dirty: Vec<Write>,
+    /// Pages whose blocks hold something.
+    written: BTreeSet<usize>,
+    /// Pages whose first write failed: for the disk their blocks were never written, while memory takes them for written. What is
+    /// written there again, and synced with success, is gone once memory forgets it: ext4 is like that.
+    void: BTreeSet<usize>,
     /// Places that are not given back.
     bad: Vec<Range<usize>>,
+}
+
+impl Content {
+    /// A file whose content is on the disk.
+    fn of(bytes: Vec<u8>) -> Self {
+        Self {
+            written: (0..bytes.len().div_ceil(PAGE)).collect(),
+            durable: bytes.clone(),
+            live: bytes,
+            ..Self::default()
+        }
+    }
+
+    /// The disk takes a write.
+    fn store(&mut self, write: &Write) {
+        match write {
+            Write::Len(len) => {
+                let pages = len.div_ceil(PAGE);
+                self.written.retain(|page| *page < pages);
+                self.void.retain(|page| *page < pages);
+                apply(&mut self.durable, write);
+            }
+            Write::Bytes { offset, bytes } => {
+                let end = offset + bytes.len();
+                if self.durable.len() < end {
+                    self.durable.resize(end, 0);
+                }
+                for page in pages(*offset, bytes.len()).filter(|page| !self.void.contains(page)) {
+                    let part = part_of(page, *offset, bytes.len());
+                    self.durable[part.clone()].copy_from_slice(&bytes[part.start - offset..part.end - offset]);
+                    self.written.insert(page);
+                }
+            }
+        }
+    }
+
+    /// The disk did not take a page, which is clean in memory all the same; whether its blocks were never written.
+    fn lose(&mut self, page: usize) -> bool {
+        !self.written.contains(&page) && self.void.insert(page)
+    }
+
+    /// What is clean is read from the disk again.
+    fn forget(&mut self) {
+        self.void.clear();
+        self.live.clone_from(&self.durable);
+        for write in &self.dirty {
+            apply(&mut self.live, write);
+        }
+    }
+}
+
+fn pages(offset: usize, len: usize) -> Range<usize> {
+    offset / PAGE..(offset + len).div_ceil(PAGE)
+}
+
+/// What of `len` bytes at `offset` is in a page.
+fn part_of(page: usize, offset: usize, len: usize) -> Range<usize> {
+    (page * PAGE).max(offset)..((page + 1) * PAGE).min(offset + len)
 }
 
 #[derive(Clone)]
@@ -70,6 +137,8 @@ struct State {
     fired: Fired,
     read_bytes: usize,
     powered: bool,
+    /// The system can be made to forget what it has in memory.
+    forgets: bool,
     /// Handles of an earlier boot are dead.
     boot: u64,
     dirs: BTreeSet<PathBuf>,
@@ -127,6 +196,19 @@ impl State {
         Ok(fails)
     }
 
+    /// Counts a sync of a file; whether it is to fail.
+    fn sync_call(&mut self) -> io::Result<bool> {
+        let mut fails = self.call("sync failed")?;
+        if let Some(left) = self.behaviour.sync_failure_in {
+            self.behaviour.sync_failure_in = left.checked_sub(1);
+            if left == 0 {
+                self.fire("sync failed");
+                fails = true;
+            }
+        }
+        Ok(fails)
+    }
+
     /// The error of a call during which the power went.
     fn after(&self) -> io::Result<()> {
         match self.powered {
@@ -147,7 +229,33 @@ impl State {
         }
         let content = &mut self.contents[file];
         for write in std::mem::take(&mut content.dirty) {
-            apply(&mut content.durable, &write);
+            content.store(&write);
+        }
+    }
+
+    /// Of what is dirty the disk takes some pages, and all of it is clean.
+    fn fail_sync(&mut self, file: usize) {
+        let content = &mut self.contents[file];
+        let mut taken = BTreeMap::new();
+        for write in std::mem::take(&mut content.dirty) {
+            let Write::Bytes { offset, bytes } = write else {
+                if self.random.one_in(2) {
+                    content.store(&write);
+                }
+                continue;
+            };
+            for page in pages(offset, bytes.len()) {
+                let part = part_of(page, offset, bytes.len());
+                let write = Write::Bytes {
+                    offset: part.start,
+                    bytes: bytes[part.start - offset..part.end - offset].to_vec(),
+                };
+                if *taken.entry(page).or_insert_with(|| self.random.one_in(2)) {
+                    content.store(&write);
+                } else if self.forgets && content.lose(page) {
+                    *self.fired.entry("page in memory alone").or_default() += 1;
+                }
+            }
         }
     }
 
@@ -172,6 +280,9 @@ impl State {
         let sectors = after.len().div_ceil(SECTOR);
         for sector in 0..sectors {
             let range = sector * SECTOR..((sector + 1) * SECTOR).min(after.len());
+            if self.contents[file].void.contains(&(range.start / PAGE)) {
+                continue;
+            }
             let touching: Vec<_> = dirty
                 .iter()
                 .filter_map(|write| match write {
@@ -185,6 +296,9 @@ impl State {
                 continue;
             }
             let kept = self.random.below(touching.len() as u64 + 1) as usize;
+            if kept > 0 {
+                self.contents[file].written.insert(range.start / PAGE);
+            }
             self.fire(if kept < touching.len() {
                 "sector lost"
             } else {
@@ -200,8 +314,9 @@ impl State {
                 after[start..end].copy_from_slice(&bytes[start - offset..end - offset]);
             }
         }
-        self.contents[file].live.clone_from(&after);
-        self.contents[file].durable = after;
+        let content = &mut self.contents[file];
+        content.durable = after;
+        content.forget();
     }
 }
 
@@ -224,6 +339,7 @@ fn apply(content: &mut Vec<u8>, write: &Write) {
 impl FakeDisk {
     pub(crate) fn new(seed: u64) -> Self {
         let state = State {
+            forgets: Random::new(!seed).one_in(2),
             random: Random::new(seed),
             behaviour: Behaviour::default(),
             fired: Fired::new(),
@@ -256,11 +372,15 @@ impl FakeDisk {
         self.state.lock().read_bytes
     }
 
-    /// The process is gone, the machine is not.
+    /// The process is gone, the machine is not: memory still has the files, or not.
     pub(crate) fn kill_process(&self) {
         let mut state = self.state.lock();
         state.boot += 1;
         state.fire("process killed");
+        if state.random.one_in(4) {
+            state.fire("pages evicted");
+            state.contents.iter_mut().for_each(Content::forget);
+        }
     }
 
     /// The machine comes up again with whatever the disk had by then.
@@ -312,12 +432,7 @@ impl FakeDisk {
     pub(crate) fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state.lock();
         let file = state.contents.len();
-        state.contents.push(Content {
-            durable: bytes.clone(),
-            live: bytes,
-            dirty: Vec::new(),
-            bad: Vec::new(),
-        });
+        state.contents.push(Content::of(bytes));
         state.live.insert(path.to_owned(), file);
         state.durable.insert(path.to_owned(), file);
         state.dirs.extend(path.ancestors().skip(1).map(Path::to_owned));

@@ -244,3 +244,44 @@ fn opening_reads_sealed_segments_by_their_first_block() {
     let others = 2 * 4096 + 2 * crate::spool::cursors::SLOT_LEN;
     assert!(disk.read_bytes() - before <= 5 * 4096 + others);
 }
+
+#[test]
+fn what_a_failed_sync_left_in_memory_alone_loses_nothing_that_is_written_later() {
+    for (seed, fails_at) in (0..8).flat_map(|seed| (0..9).map(move |at| (seed, at))) {
+        let disk = FakeDisk::new(seed);
+        let counts = Arc::new(Counts::default());
+        let open = || Log::open(Arc::new(disk.clone()), &options(Path::new("/spool")), counts.clone());
+        let append = |log: &mut Log| {
+            let payloads: Vec<Bytes> = (0..14).map(payload).collect();
+            append(log, &payloads, Class::Ordinary)
+        };
+        disk.behave(|behaviour| behaviour.sync_failure_in = Some(fails_at));
+        if let Ok(mut log) = open()
+            && log.cursor("a", Start::Oldest).is_ok()
+        {
+            append(&mut log);
+            tick(&mut log);
+        }
+        disk.kill_process();
+        disk.behave(|behaviour| behaviour.sync_failure_in = None);
+        let mut log = open().unwrap();
+        let found: Vec<u64> = read_all(&log).iter().map(|record| record.sequence).collect();
+        let cursor = log.cursor("a", Start::Oldest).unwrap();
+        let appended: Vec<u64> = append(&mut log).into_iter().map(Result::unwrap).collect();
+        cursor.settle(0..=appended[3]);
+        tick(&mut log);
+        let all = [found, appended.clone()].concat();
+        disk.lose_power();
+        let mut log = open().unwrap();
+        let context = format!("seed {seed}, sync {fails_at}");
+        let position = log.cursor("a", Start::Oldest).unwrap().position.load(Ordering::Acquire);
+        assert_eq!(position, appended[3], "{context}");
+        let left: Vec<u64> = read_all(&log).iter().map(|record| record.sequence).collect();
+        // What every cursor has passed is deleted a segment at a time.
+        assert!(
+            all.ends_with(&left) && left.contains(&appended[4]),
+            "{context}: {left:?}"
+        );
+        assert_eq!(*counts.damage.lock(), [""; 0], "{context}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::{FakeDisk, State, Write, apply, eio, enomem, enospc, unreadable};
+use super::{FakeDisk, State, Write, eio, enomem, enospc, unreadable};
 use crate::spool::file_system::File;
 
 pub(super) struct Handle {
@@ -73,12 +73,8 @@ impl File for Handle {
     /// A sync that fails leaves the pages clean: what they hold is read, and never written.
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state()?;
-        if state.call("sync failed")? {
-            let kept = state.random.below(3);
-            let dirty = std::mem::take(&mut state.contents[self.file].dirty);
-            for write in dirty.iter().take(kept as usize) {
-                apply(&mut state.contents[self.file].durable, write);
-            }
+        if state.sync_call()? {
+            state.fail_sync(self.file);
             return Err(if state.random.one_in(4) { enospc() } else { eio() });
         }
         state.after()?;
@@ -92,17 +88,20 @@ impl File for Handle {
 
     fn forget_cached(&self) -> io::Result<bool> {
         let mut state = self.state()?;
-        if state.random.one_in(2) {
+        if !state.forgets {
             return Ok(false);
         }
         if state.call("forgetting failed")? {
             return Err(eio());
         }
         state.after()?;
+        // Only what is clean can be forgotten.
         state.sync(self.file);
         let content = &mut state.contents[self.file];
-        content.dirty.clear();
-        content.live.clone_from(&content.durable);
+        if !content.void.is_empty() {
+            state.fire("pages forgotten that the disk does not have");
+        }
+        state.contents[self.file].forget();
         Ok(true)
     }
 

@@ -65,6 +65,16 @@ impl Cursor {
         self.state.refuse_above_limit(refuses);
     }
 
+    #[cfg(test)]
+    pub(crate) fn uncounted(&self) -> Option<RangeInclusive<u64>> {
+        self.state.uncounted()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn refuses_above_limit(&self) -> bool {
+        self.state.refuses_above_limit()
+    }
+
     /// Whether it pins more than this share of its limit.
     pub fn is_above(&self, share: f64) -> bool {
         self.state.is_above(share)

@@ -281,6 +281,12 @@ impl Log {
         &self.cursors
     }
 
+    /// Whether the last segment could not be made.
+    #[cfg(test)]
+    pub(super) fn lacks_room(&self) -> bool {
+        self.no_room.is_some()
+    }
+
     /// What is done now and then: segments behind all cursors are deleted, damage is set aside, and a full spool looks
     /// for room.
     pub(super) fn tick(&mut self) {

@@ -61,9 +61,12 @@ impl Simulation {
         let shape = Shape::new(&mut random);
         shape.read.set();
         shape.route.set();
+        let disk = FakeDisk::new(seed ^ 0x5EED);
+        // Else the header of a filler may be torn, which is called damage.
+        disk.behave(|behaviour| behaviour.whole_sectors = !shape.is_damaged);
         Self {
             random,
-            disk: FakeDisk::new(seed ^ 0x5EED),
+            disk,
             world: Arc::new(Mutex::new(World::new(shape, seed))),
             metrics,
         }
@@ -106,6 +109,7 @@ impl Simulation {
     fn live_and_die(&mut self) -> Result<(), String> {
         let random = &mut self.random;
         let power_loss_in = random.one_in(2).then(|| random.below(600));
+        let sync_failure_in = random.one_in(3).then(|| random.below(40));
         let fault_one_in = [0, 0, 0, 100, 1000][random.below(5) as usize];
         let lasts_ms = [50, 500, 4000, 40_000][random.below(4) as usize];
         let plan = Plan {
@@ -119,11 +123,15 @@ impl Simulation {
         };
         self.disk.behave(|behaviour| {
             behaviour.power_loss_in = power_loss_in;
+            behaviour.sync_failure_in = sync_failure_in;
             behaviour.fault_one_in = fault_one_in;
         });
+        self.world.lock().has_faults = fault_one_in > 0;
         let lived = self.live(plan);
+        self.world.lock().has_faults = false;
         self.disk.behave(|behaviour| {
             behaviour.power_loss_in = None;
+            behaviour.sync_failure_in = None;
             behaviour.fault_one_in = 0;
             behaviour.full = false;
         });
@@ -233,6 +241,18 @@ fn whatever_fails_what_is_acknowledged_gets_out_and_nothing_that_is_settled_come
     });
     let fired = fired.into_inner();
     println!("{fired:#?}");
+    for what in [
+        "compacted",
+        "given up",
+        "pages forgotten that the disk does not have",
+        "route full",
+        "shed",
+    ] {
+        assert!(
+            seeds < SEEDS || !problems.lock().is_empty() || fired.contains_key(what),
+            "never happened: {what}"
+        );
+    }
     if let Some((seed, problem)) = problems.into_inner().pop_first() {
         panic!("{problem}; FOREBAY_SIM_SEED={seed} replays it");
     }

@@ -172,6 +172,18 @@ impl CursorState {
         self.pinned_bytes.load(Ordering::Acquire)
     }
 
+    /// What was there when the log was opened and is not counted yet.
+    #[cfg(test)]
+    pub(in crate::spool) fn uncounted(&self) -> Option<RangeInclusive<u64>> {
+        self.marks.lock().uncounted.clone()
+    }
+
+    /// Whether what it wants is refused above its limit.
+    #[cfg(test)]
+    pub(in crate::spool) fn refuses_above_limit(&self) -> bool {
+        self.refuses.load(Ordering::Acquire)
+    }
+
     pub(in crate::spool) fn limit(&self, pinned_bytes_max: u64) {
         self.pinned_bytes_max.store(pinned_bytes_max, Ordering::Release);
     }

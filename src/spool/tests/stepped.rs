@@ -2,6 +2,8 @@
 
 use std::{ops::Range, path::PathBuf, sync::Arc, time::Instant};
 
+use bytes::Bytes;
+
 use super::disk::FakeDisk;
 use crate::spool::{
     AppendError, Cursor, Handle, Observer, OpenError, Options, Record, Spool, Start,
@@ -9,9 +11,14 @@ use crate::spool::{
     log::Log,
     reader::DiskReader,
     scan::{Found, Payload, Scan},
-    segment::DATA_START,
+    segment::{self, DATA_START},
     writer::{self, Inlet},
 };
+
+/// What a record takes in a segment.
+pub(crate) fn frame_len(record_bytes: usize) -> u64 {
+    segment::frame_len(record_bytes)
+}
 
 /// Where a record stands.
 pub(crate) struct Place {
@@ -104,6 +111,11 @@ impl SteppedLog {
         self.log.shared().head()
     }
 
+    /// Whether it had no room for something just now.
+    pub(crate) fn lacks_room(&self) -> bool {
+        self.log.lacks_room()
+    }
+
     /// What there is and whether it has room, for people.
     pub(crate) fn segments(&self) -> String {
         let shared = self.log.shared();
@@ -137,27 +149,47 @@ impl SteppedLog {
         self.log.cursors().is_written(self.log.shared())
     }
 
-    /// Where each record stands, as far as it is whole.
+    /// Where each record stands, as far as its header is whole.
     pub(crate) fn places(&self) -> Vec<Place> {
-        let shared = self.log.shared();
         let mut places = Vec::new();
+        self.scan(Payload::Skipped, |place, _| places.push(place));
+        places
+    }
+
+    /// Every record that is whole.
+    pub(crate) fn records(&self) -> Vec<Record> {
+        let mut records = Vec::new();
+        self.scan(Payload::Copied(&|_| true), |Place { sequence, .. }, bytes| {
+            records.extend(bytes.map(|bytes| Record { sequence, bytes }));
+        });
+        records
+    }
+
+    fn scan(&self, payload: Payload<'_>, mut found: impl FnMut(Place, Option<Bytes>)) {
+        let shared = self.log.shared();
         let mut next = 1;
         while let Some(segment) = shared.segment_for(next) {
             next = segment.last_sequence + 1;
             let path = shared.segments_dir.join(segment.file_name());
             let Ok(file) = shared.fs.open(&path) else { continue };
             let mut scan = Scan::new(file, segment.seed(), DATA_START, segment.end);
-            while let Ok(Some(found)) = scan.next(|_| Payload::Skipped) {
-                if let Found::Frame { offset, header, .. } = found {
-                    places.push(Place {
-                        sequence: header.sequence,
-                        path: path.clone(),
-                        bytes: offset..offset + header.frame_len(),
-                    });
-                }
+            while let Ok(Some(next)) = scan.next(|_| payload) {
+                let Found::Frame {
+                    offset,
+                    header,
+                    payload,
+                } = next
+                else {
+                    continue;
+                };
+                let place = Place {
+                    sequence: header.sequence,
+                    path: path.clone(),
+                    bytes: offset..offset + header.frame_len(),
+                };
+                found(place, payload);
             }
         }
-        places
     }
 
     /// What the log has in memory from `from` on.

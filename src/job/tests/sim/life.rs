@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::{
     sync::watch,
@@ -19,15 +18,16 @@ use tokio::{
 };
 
 use super::{
-    super::Quiet,
     sink::SimulatedSink,
     weather::Sky,
-    world::{Settlement, World},
+    world::{Pinned, Settlement, World},
 };
 use crate::{
-    job::{DeadLetters, Job, RouteStatus, backoff::Backoff},
+    config::Route,
+    event::Event,
+    job::{DeadLetters, Job, RouteStatus, Routing, backoff::Backoff},
     spool::{
-        AppendError, Class, Cursor, OpenError, Options, Spool, Start,
+        AppendError, Audience, Class, Cursor, Desk, OpenError, Options, Spool, Start,
         tests::{
             disk::FakeDisk,
             stepped::{Place, SteppedLog},
@@ -81,16 +81,27 @@ impl Logs {
         self.cursors.iter().map(of).collect()
     }
 
+    fn pinned(&self) -> impl Iterator<Item = Pinned> {
+        self.cursors.iter().map(|cursor| Pinned {
+            bytes: cursor.pinned_bytes(),
+            uncounted: cursor.uncounted(),
+            refuses: cursor.refuses_above_limit(),
+        })
+    }
+
     /// What waits for the disk is written.
     fn append(&mut self, world: &mut World) {
         if self.log.has_work() {
+            world.pinned_before = self.pinned().collect();
             self.log.append();
         }
         if self.dead.has_work() {
             self.dead.append();
+            world.dead_letters_full |= self.dead.lacks_room();
+            let pinned: Vec<u64> = self.cursors.iter().map(Cursor::pinned_bytes).collect();
             for letter in self.dead.newest_from(self.next_dead) {
                 self.next_dead = letter.sequence + 1;
-                world.bury(&letter.bytes, false);
+                world.bury(&letter.bytes, Some(&pinned));
             }
         }
     }
@@ -112,19 +123,24 @@ impl Logs {
 
     /// Where the records of the log stand.
     pub(super) fn places(&self, disk: &FakeDisk) -> Vec<Place> {
-        let mut before = None;
-        disk.behave(|behaviour| {
-            before = Some(*behaviour);
-            (behaviour.fault_one_in, behaviour.power_loss_in) = (0, None);
-        });
-        let places = self.log.places();
-        disk.behave(|behaviour| *behaviour = before.expect("it was just set"));
-        places
+        without_faults(disk, || self.log.places())
     }
 
     fn has_failed(&self) -> bool {
         self.log.is_failed() || self.dead.is_failed()
     }
+}
+
+/// Looks at the disk from outside of the simulation.
+fn without_faults<T>(disk: &FakeDisk, look: impl FnOnce() -> T) -> T {
+    let mut before = None;
+    disk.behave(|behaviour| {
+        before = Some(*behaviour);
+        (behaviour.fault_one_in, behaviour.power_loss_in) = (0, None);
+    });
+    let found = look();
+    disk.behave(|behaviour| *behaviour = before.expect("it was just set"));
+    found
 }
 
 /// Begins a life; `None` when the disk does not let it.
@@ -141,11 +157,12 @@ fn begin(disk: &FakeDisk, world: &Arc<Mutex<World>>) -> Result<Option<(Spool, Sp
         OpenError::Io { .. } => Ok(None),
         error => Err(error.to_string()),
     };
-    let (spool, mut log) = match SteppedLog::open(disk, &log_options, Arc::new(Quiet)) {
+    let alarms = world.lock().alarms.clone();
+    let (spool, mut log) = match SteppedLog::open(disk, &log_options, alarms.clone()) {
         Ok(opened) => opened,
         Err(error) => return refused(&error),
     };
-    let (dead_spool, dead) = match SteppedLog::open(disk, &dead_options, Arc::new(Quiet)) {
+    let (dead_spool, dead) = match SteppedLog::open(disk, &dead_options, alarms) {
         Ok(opened) => opened,
         Err(error) => return refused(&error),
     };
@@ -170,9 +187,12 @@ fn begin(disk: &FakeDisk, world: &Arc<Mutex<World>>) -> Result<Option<(Spool, Sp
         cursors,
     };
     let world = &mut *world.lock();
+    for record in without_faults(disk, || logs.log.records()) {
+        world.find(record.sequence, &record.bytes);
+    }
     world.begin(logs.settlements());
     if let Ok(letters) = logs.dead.read_from(1) {
-        letters.iter().for_each(|letter| world.bury(&letter.bytes, true));
+        letters.iter().for_each(|letter| world.bury(&letter.bytes, None));
     }
     Ok(Some((spool, dead_spool, logs)))
 }
@@ -193,10 +213,14 @@ pub(super) async fn live(
     let dead_options = world.lock().shape.dead_letters.clone();
     let routes = world.lock().shape.routes.clone();
     let by_route = routes.iter().map(|route| (route.name.clone(), dead_spool.clone()));
-    let dead_letters = DeadLetters::of_logs(dead_options, by_route.collect::<BTreeMap<_, _>>(), Arc::new(Quiet));
+    let dead_letters = DeadLetters::of_logs(
+        dead_options,
+        by_route.collect::<BTreeMap<_, _>>(),
+        world.lock().alarms.clone(),
+    );
     let (stop, signal) = watch::channel(None);
     let logs = Rc::new(RefCell::new(logs));
-    let (mut parts, mut statuses): (Vec<Option<Part>>, Vec<RouteStatus>) = (Vec::new(), Vec::new());
+    let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
     for (at, route) in routes.iter().enumerate() {
         let cursor = logs.borrow_mut().log.cursor(&route.name, Start::Oldest);
         let cursor = cursor.map_err(|error| error.to_string())?;
@@ -206,11 +230,24 @@ pub(super) async fn live(
         let mut job = Job::new(route, "replica-0".into(), sink, cursor, spool, dead_letters, metrics);
         statuses.push(job.status());
         job.backoff = Backoff::without_jitter();
+        jobs.push(job);
+    }
+    let routing = Routing::of(&jobs);
+    let mut parts: Vec<Option<Part>> = Vec::new();
+    for job in jobs {
         parts.push(Some(Box::pin(job.run(signal.clone()))));
     }
+    parts.push(Some(Box::pin(routing.clone().count_found(spool.clone()))));
     if let Some(every_ms) = plan.sends_ms {
-        parts.push(Some(Box::pin(send(spool.clone(), world.clone(), every_ms))));
+        let sender = Sender {
+            audience_of_all: Audience::of(&logs.borrow().cursors),
+            spool: spool.clone(),
+            world: world.clone(),
+            routing,
+        };
+        parts.push(Some(Box::pin(sender.send(every_ms))));
     }
+    let dropped_before = dropped(metrics, &routes);
     let sky = Sky {
         disk: disk.clone(),
         world: world.clone(),
@@ -236,9 +273,18 @@ pub(super) async fn live(
         plan,
     };
     poll_fn(|context| life.poll(context)).await?;
+    for (at, (after, before)) in dropped(metrics, &routes).into_iter().zip(dropped_before).enumerate() {
+        world.lock().require_dropped(at, after - before);
+    }
     world.lock().end();
     let places = life.logs.borrow().places(disk);
     world.lock().violation.take().map_or(Ok(places), Err)
+}
+
+/// How many events each route has given up.
+fn dropped(metrics: &Metrics, routes: &[Route]) -> Vec<u64> {
+    let of = |route: &Route| metrics.backlog_dropped.with_label_values(&[&route.name]).get();
+    routes.iter().map(of).collect()
 }
 
 struct Life<'a> {
@@ -286,9 +332,11 @@ impl Life<'_> {
             self.tick.as_mut().reset(Instant::now() + TICK);
             context.waker().wake_by_ref();
         }
-        for (at, settlement) in logs.settlements().into_iter().enumerate() {
-            world.settles(at, settlement);
+        for (at, (settlement, pinned)) in logs.settlements().into_iter().zip(logs.pinned()).enumerate() {
+            world.settles(at, settlement, pinned.bytes);
+            world.pins(at, pinned);
         }
+        world.require_no_alarm();
         let (held, max) = (logs.log.held_bytes(), world.shape.held_bytes_max());
         world.require(held <= max, || format!("readers hold {held} bytes of {max}"));
         if let Some(violation) = world.violation.take() {
@@ -374,43 +422,50 @@ impl Life<'_> {
     }
 }
 
-/// Sends events in bursts, and waits for the answers.
-async fn send(spool: Spool, world: Arc<Mutex<World>>, every_ms: u64) {
-    let most = world.lock().submitted.len() + EVENTS_MAX;
-    while world.lock().submitted.len() < most {
-        let (delay_ms, burst) = {
-            let random = &mut world.lock().random;
-            (random.below(every_ms), 1 + random.below(12))
-        };
-        sleep(Duration::from_millis(delay_ms)).await;
-        let appends: Vec<_> = (0..burst)
-            .map(|_| {
-                let world = &mut *world.lock();
-                let index = world.submitted.len() as u64;
-                let record = world.shape.record(index, world.now_ms());
-                world.submitted.push(record.clone());
-                let class = match world.shape.is_picture(index) {
-                    true => Class::Bulk,
-                    false => Class::Ordinary,
-                };
-                let append = spool.append(record, class);
-                async move { (index, append.await) }
-            })
-            .collect();
-        let answers = join_all(appends).await;
-        let is_refused = answers.iter().any(|(_, answer)| answer.is_err());
-        for (index, answer) in answers {
-            let world = &mut *world.lock();
-            match answer {
-                Ok(sequence) => world.acknowledge(sequence, index),
-                Err(AppendError::Full | AppendError::BulkFull) => world.note("full", 0, index),
-                Err(AppendError::TooLarge) => world.note("larger than a segment", 0, index),
-                Err(AppendError::Failed) => world.note("failed", 0, index),
-                Err(error) => world.require(false, || format!("an append is answered: {error}")),
+struct Sender {
+    spool: Spool,
+    world: Arc<Mutex<World>>,
+    routing: Routing,
+    audience_of_all: Audience,
+}
+
+impl Sender {
+    /// Sends events in bursts, and waits for the answers.
+    async fn send(self, every_ms: u64) {
+        let desk = Arc::new(Desk::default());
+        let most = self.world.lock().submitted.len() + EVENTS_MAX;
+        while self.world.lock().submitted.len() < most {
+            let (delay_ms, burst) = {
+                let random = &mut self.world.lock().random;
+                (random.below(every_ms), 1 + random.below(12))
+            };
+            sleep(Duration::from_millis(delay_ms)).await;
+            let mut answers = Vec::new();
+            for _ in 0..burst {
+                if let Err((index, error)) = self.submit(&desk) {
+                    answers.push((index, Err(error)));
+                }
+            }
+            while answers.len() < burst as usize {
+                poll_fn(|context| desk.poll(context, &mut answers)).await;
+            }
+            if self.world.lock().is_answered(answers) {
+                sleep(REFUSED_PAUSE).await;
             }
         }
-        if is_refused {
-            sleep(REFUSED_PAUSE).await;
-        }
+    }
+
+    fn submit(&self, desk: &Arc<Desk>) -> Result<(), (u64, AppendError)> {
+        let world = &mut *self.world.lock();
+        let (index, record) = world.submit();
+        let class = match world.shape.is_picture(index) {
+            true => Class::Bulk,
+            false => Class::Ordinary,
+        };
+        // Only damage makes an event that cannot be read: of that nobody knows for whom it was.
+        let event = Event::decode(&record).ok();
+        let audience = event.map_or(self.audience_of_all, |event| self.routing.audience(&event));
+        let appended = self.spool.append_for(desk, index, record, class, audience);
+        appended.map_err(|error| (index, error))
     }
 }

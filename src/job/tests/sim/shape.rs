@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::super::{event, place_of, route};
 use crate::{
-    config::{Match, Route},
+    config::{BacklogFull, BacklogLimit, Match, Route},
     event::{Event, Time},
     job::sizes::RouteSizes,
     spool::{Options, RECORD_OVERHEAD_BYTES, sizes::ReadSizes, tests::Random},
@@ -25,6 +25,11 @@ pub(super) enum Fate {
     Undecodable,
 }
 
+/// Of all events of the simulator.
+const ENDPOINT: &str = "acme";
+/// What an event takes beside its padding, at most.
+const EVENT_BYTES: u64 = 400;
+
 pub(super) struct Shape {
     pub routes: Vec<Route>,
     pub lanes: u64,
@@ -41,16 +46,42 @@ pub(super) struct Shape {
     salt: u64,
 }
 
+/// Which events a route wants: there is always one for those that are no pictures.
+fn matches(at: u64, random: &mut Random) -> Match {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let (kinds, not_kinds): (Vec<String>, Vec<String>) = match random.below(5) {
+        0 if at > 0 => (words(&["thumbnail"]), Vec::new()),
+        1 if at > 0 => (words(&["recordings"]), Vec::new()),
+        2 if at > 0 => (words(&["recordings", "feeds"]), words(&["thumbnail"])),
+        3 | 4 if at > 0 => (Vec::new(), Vec::new()),
+        _ => (Vec::new(), words(&["thumbnail"])),
+    };
+    Match {
+        kinds,
+        not_kinds,
+        ..Match::default()
+    }
+}
+
+/// What a route may pin: nothing, or a few of the longest records.
+fn backlog(record_bytes_max: u64, random: &mut Random) -> BacklogLimit {
+    let bytes_max = random
+        .one_in(2)
+        .then(|| record_bytes_max * [4, 10, 40][random.below(3) as usize]);
+    let all = [BacklogFull::Refuse, BacklogFull::DeadLetter, BacklogFull::DropOldest];
+    let when_full = all[random.below(3) as usize];
+    BacklogLimit { bytes_max, when_full }
+}
+
 impl Shape {
     pub(super) fn new(random: &mut Random) -> Self {
         let among = |random: &mut Random, all: &[usize]| all[random.below(all.len() as u64) as usize];
+        let record_bytes_max = [100, 900, 2500][random.below(3) as usize];
         let routes: Vec<Route> = (0..1 + random.below(3))
             .map(|at| Route {
                 name: format!("route-{at}"),
-                matches: Match {
-                    not_kinds: if at == 0 { vec!["thumbnail".into()] } else { Vec::new() },
-                    ..Match::default()
-                },
+                matches: matches(at, random),
+                backlog: backlog(record_bytes_max + EVENT_BYTES, random),
                 in_flight_records_max: among(random, &[1, 2, 5, 16, 64]),
                 in_flight_bytes_max: among(random, &[600, 4000, 1 << 20]),
                 reorder_window: random.one_in(8).then_some(Duration::from_millis(200)),
@@ -71,7 +102,7 @@ impl Shape {
             readers_bytes_max,
         };
         let bytes_max = [64 << 10, 128 << 10, 1 << 20][random.below(3) as usize];
-        let segment_bytes = [8 << 10, 12 << 10, 16 << 10][random.below(3) as usize];
+        let segment_bytes = [8 << 10, 12 << 10, 16 << 10, 32 << 10][random.below(4) as usize];
         let hot_bytes_max = among(random, &[0, 2000, 20_000]);
         let reordering = routes.iter().filter(|route| route.reorder_window.is_some());
         let reordering =
@@ -80,10 +111,10 @@ impl Shape {
         let dead_bytes_max = [32 << 10, 1 << 20][random.below(2) as usize];
         Self {
             routes,
-            lanes: 1 + random.below(4),
-            streams: 2 + random.below(8),
+            lanes: [1, 2, 3, 4, 9][random.below(5) as usize],
+            streams: 2 + random.below(12),
             faulty_one_in: [0, 0, 60, 15][random.below(4) as usize],
-            record_bytes_max: [100, 900, 2500][random.below(3) as usize],
+            record_bytes_max,
             read: ReadSizes {
                 chunk_bytes: among(random, &[64, 207, 1007, 5000, 256 << 10]),
                 ahead_records: among(random, &[1, 3, 128]),
@@ -113,8 +144,8 @@ impl Shape {
 
     /// What readers may hold, all together: each may go beyond the limit by what it may always hold, and by one record.
     pub(super) fn held_bytes_max(&self) -> usize {
-        const READERS_OF_A_ROUTE: u64 = 2;
-        let readers = self.routes.len() as u64 * (READERS_OF_A_ROUTE + self.lanes);
+        const READERS_OF_A_ROUTE: u64 = 3;
+        let readers = 1 + self.routes.len() as u64 * (READERS_OF_A_ROUTE + self.lanes);
         let each = self.read.reader_bytes_min + self.read.ahead_bytes + 4096;
         self.log.readers_bytes_max + readers as usize * each
     }
@@ -139,8 +170,23 @@ impl Shape {
         self.number(index, 3).is_multiple_of(8) && self.fate(index) != Fate::Undecodable
     }
 
+    fn kind(&self, index: u64) -> &'static str {
+        match self.number(index, 7) % 10 {
+            _ if self.is_picture(index) => "thumbnail",
+            0 => "recordings",
+            _ => "feeds",
+        }
+    }
+
+    /// What cannot be read becomes a dead letter of every route.
     pub(super) fn is_wanted(&self, at: usize, index: u64) -> bool {
-        at > 0 || !self.is_picture(index)
+        let matches = &self.routes[at].matches;
+        self.fate(index) == Fate::Undecodable || matches.accepts(self.kind(index), ENDPOINT)
+    }
+
+    /// The longest record.
+    pub(super) fn record_bytes_max(&self) -> u64 {
+        self.record_bytes_max + EVENT_BYTES
     }
 
     /// The record of an event that comes at `now_ms`.
@@ -151,7 +197,7 @@ impl Shape {
             bytes[8..16].copy_from_slice(&index.to_le_bytes());
             return bytes.into();
         }
-        let kind = if self.is_picture(index) { "thumbnail" } else { "feeds" };
+        let kind = self.kind(index);
         let recorded = 1_700_000_000_000 + now_ms as i64;
         let body = format!("{{\"padding\":\"{}\"}}", "x".repeat(len as usize));
         Event {

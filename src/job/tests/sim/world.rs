@@ -3,14 +3,28 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::RangeInclusive,
+    sync::Arc,
     time::Duration,
 };
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::shape::{Fate, Shape};
-use crate::{job::DeadLetter, spool::tests::Random};
+use crate::{
+    config::BacklogFull,
+    job::DeadLetter,
+    spool::{
+        Answer, AppendError, Observer,
+        tests::{Random, stepped::frame_len},
+    },
+};
+
+/// So long a route may be above what it may pin before its oldest go.
+const SHED_WITHIN: Duration = Duration::from_secs(6);
+/// What a route gets down to, once it pins more than it may.
+const SHARE_KEPT: f64 = 0.9;
 
 /// One thing that happened: when, what, on which route, with which number.
 pub(super) type Step = (u64, &'static str, usize, u64);
@@ -20,6 +34,15 @@ pub(super) type Settlement = (u64, Vec<RangeInclusive<u64>>);
 
 pub(super) fn covers((position, above): &Settlement, sequence: u64) -> bool {
     sequence <= *position || above.iter().any(|range| range.contains(&sequence))
+}
+
+/// What a cursor pins, as it counts it.
+pub(super) struct Pinned {
+    pub bytes: u64,
+    /// What was there when the log was opened, and is not counted yet.
+    pub uncounted: Option<RangeInclusive<u64>>,
+    /// Above its limit nothing more is taken for it.
+    pub refuses: bool,
 }
 
 /// How a broker behaves just now.
@@ -39,6 +62,18 @@ pub(super) struct Weather {
     pub trouble: bool,
     /// Sessions do not know which partition a stream goes to.
     pub is_ignorant: bool,
+}
+
+/// What the logs report as damage.
+#[derive(Default)]
+pub(super) struct Alarms(Mutex<Vec<&'static str>>);
+
+impl Observer for Alarms {
+    fn synced(&self, _records: usize, _took: Duration) {}
+
+    fn damage(&self, kind: &'static str) {
+        self.0.lock().push(kind);
+    }
 }
 
 /// A message that a broker has not answered.
@@ -73,15 +108,23 @@ pub(super) struct RouteWorld {
     dead_now: BTreeSet<u64>,
     /// Acknowledged, wanted by the route, and not settled by its cursor.
     pub unsettled: BTreeSet<u64>,
+    /// Given up, or dead letters, because the route pinned more than it may, ever.
+    shed: BTreeSet<u64>,
+    /// Given up in this life.
+    dropped_now: BTreeSet<u64>,
+    /// Given up, and settled durably or in this life.
+    dropped: BTreeSet<u64>,
+    above_limit_since: Option<Instant>,
     checked: (usize, Settlement),
-    /// Made durable last.
+    checked_pinned: (u64, usize, Option<RangeInclusive<u64>>, bool),
+    /// Made durable last: what is found at a start may be in memory alone, after a sync that failed.
     durable: Settlement,
     pub in_flight: usize,
     pub republished: u64,
 }
 
-/// An acknowledged record.
-struct Acknowledged {
+/// A record that is there for certain: it was acknowledged, or found at a start.
+struct Certain {
     index: u64,
     since_ms: u64,
 }
@@ -92,13 +135,23 @@ pub(super) struct World {
     pub routes: Vec<RouteWorld>,
     /// What was submitted, in order.
     pub submitted: Vec<Bytes>,
-    acknowledged: BTreeMap<u64, Acknowledged>,
+    indices: HashMap<Bytes, u64>,
+    /// How many have no answer.
+    unanswered: usize,
+    certain: BTreeMap<u64, Certain>,
+    /// What each route pinned before the last append.
+    pub pinned_before: Vec<Pinned>,
+    /// There was no room for a dead letter in this life.
+    pub dead_letters_full: bool,
+    /// The disk fails now and then in this life.
+    pub has_faults: bool,
     /// Whatever was seen under a number.
     numbers: HashMap<u64, u64>,
     /// Records that a fault of the disk may have taken.
     pub damaged: BTreeSet<u64>,
     /// The newest number when the page of the cursors was written last: what is lost up to there is known to be.
     pub page_knows: u64,
+    pub alarms: Arc<Alarms>,
     pub violation: Option<String>,
     pub trace: Vec<Step>,
     /// When the life that is lived began.
@@ -113,10 +166,16 @@ impl World {
             shape,
             random: Random::new(seed ^ 0xB20C),
             submitted: Vec::new(),
-            acknowledged: BTreeMap::new(),
+            indices: HashMap::new(),
+            unanswered: 0,
+            certain: BTreeMap::new(),
+            pinned_before: Vec::new(),
+            dead_letters_full: false,
+            has_faults: false,
             numbers: HashMap::new(),
             damaged: BTreeSet::new(),
             page_knows: 0,
+            alarms: Arc::default(),
             violation: None,
             trace: Vec::new(),
             began: None,
@@ -138,6 +197,16 @@ impl World {
         }
     }
 
+    /// No loss of power is damage, and no sync that fails.
+    pub(super) fn require_no_alarm(&mut self) {
+        let alarms = std::mem::take(&mut *self.alarms.0.lock());
+        // A page of cursors whose first write was cut short is called so.
+        let alarm = alarms.into_iter().find(|kind| *kind != "cursor");
+        self.require(alarm.is_none() || self.shape.is_damaged, || {
+            format!("damage where there is none: {alarm:?}")
+        });
+    }
+
     /// A number stands for the same record, for ever.
     fn is_number_of(&mut self, sequence: u64, index: u64) {
         let known = *self.numbers.entry(sequence).or_insert(index);
@@ -146,14 +215,69 @@ impl World {
         });
     }
 
-    pub(super) fn acknowledge(&mut self, sequence: u64, index: u64) {
+    /// The next event is on its way to the log.
+    pub(super) fn submit(&mut self) -> (u64, Bytes) {
+        let index = self.submitted.len() as u64;
+        let record = self.shape.record(index, self.now_ms());
+        self.submitted.push(record.clone());
+        self.indices.insert(record.clone(), index);
+        self.unanswered += 1;
+        (index, record)
+    }
+
+    /// A burst of appends is answered, in the order of the appends; returns whether one was refused.
+    pub(super) fn is_answered(&mut self, answers: Vec<(u64, Answer)>) -> bool {
+        self.unanswered -= answers.len();
+        let is_refused = answers.iter().any(|(_, answer)| answer.is_err());
+        // What each route pins by then, at least and at most.
+        let mut pinned: Vec<(u64, u64)> = self.pinned_before.iter().map(|one| (one.bytes, one.bytes)).collect();
+        for (index, answer) in answers {
+            let bytes = self.frame_len(index);
+            let wanting: Vec<usize> = (0..self.routes.len())
+                .filter(|at| self.shape.is_wanted(*at, index))
+                .collect();
+            let refuses = |at: usize, pinned: u64| {
+                let max = self.shape.routes[at].backlog.bytes_max.unwrap_or(u64::MAX);
+                self.pinned_before[at].refuses && pinned > 0 && pinned + bytes > max
+            };
+            match answer {
+                Ok(sequence) => {
+                    let full = wanting.iter().copied().find(|at| refuses(*at, pinned[*at].0));
+                    self.require(full.is_none(), || {
+                        format!("{sequence} is taken, though route {full:?} may pin no more")
+                    });
+                    wanting.iter().for_each(|at| pinned[*at].0 += bytes);
+                    self.acknowledge(sequence, index);
+                }
+                Err(AppendError::RouteFull) => {
+                    let is_full = wanting.iter().any(|at| refuses(*at, pinned[*at].1));
+                    self.require(is_full, || {
+                        format!("event {index} is refused, though no route that wants it is full")
+                    });
+                    self.note("route full", 0, index);
+                    continue;
+                }
+                Err(AppendError::Full | AppendError::BulkFull) => self.note("full", 0, index),
+                Err(AppendError::TooLarge) => self.note("larger than a segment", 0, index),
+                Err(AppendError::Failed) => self.note("failed", 0, index),
+                Err(error) => self.require(false, || format!("an append is answered: {error}")),
+            }
+            wanting.iter().for_each(|at| pinned[*at].1 += bytes);
+        }
+        is_refused
+    }
+
+    /// What an event takes in the log.
+    fn frame_len(&self, index: u64) -> u64 {
+        frame_len(self.submitted[index as usize].len())
+    }
+
+    fn acknowledge(&mut self, sequence: u64, index: u64) {
         self.note("acknowledged", 0, sequence);
-        let newest = self.acknowledged.last_key_value().map_or(0, |(newest, _)| *newest);
-        let is_new = !self.acknowledged.contains_key(&sequence);
+        let newest = self.certain.last_key_value().map_or(0, |(newest, _)| *newest);
+        let is_new = !self.certain.contains_key(&sequence);
         self.require(is_new, || format!("number {sequence} again, after {newest}"));
-        self.is_number_of(sequence, index);
-        let since_ms = self.now_ms();
-        self.acknowledged.insert(sequence, Acknowledged { index, since_ms });
+        self.is_certain(sequence, index);
         for at in 0..self.routes.len() {
             if self.shape.is_wanted(at, index) {
                 self.routes[at].unsettled.insert(sequence);
@@ -161,12 +285,28 @@ impl World {
         }
     }
 
+    fn is_certain(&mut self, sequence: u64, index: u64) {
+        self.is_number_of(sequence, index);
+        let since_ms = self.now_ms();
+        self.certain.entry(sequence).or_insert(Certain { index, since_ms });
+    }
+
+    /// A process finds a record when it begins: from then on it is there, whether or not it was acknowledged.
+    pub(super) fn find(&mut self, sequence: u64, record: &Bytes) {
+        match self.indices.get(record) {
+            Some(index) => self.is_certain(sequence, *index),
+            None => self.require(false, || format!("record {sequence} was never sent")),
+        }
+    }
+
     /// A process begins, and its cursors are where the disk has them.
     pub(super) fn begin(&mut self, found: Vec<Settlement>) {
         self.began = Some(Instant::now());
+        self.unanswered = 0;
+        self.dead_letters_full = false;
         for (at, found) in found.into_iter().enumerate() {
             self.note("position found", at, found.0);
-            let lost: Vec<u64> = (self.acknowledged.keys())
+            let lost: Vec<u64> = (self.certain.keys())
                 .filter(|sequence| covers(&self.routes[at].durable, **sequence) && !covers(&found, **sequence))
                 .copied()
                 .collect();
@@ -175,13 +315,17 @@ impl World {
             });
             self.forget_session(at);
             self.routes[at].settled.retain(|sequence| covers(&found, *sequence));
-            self.routes[at].dead_now.clear();
-            let wanted =
-                |(sequence, record): (&u64, &Acknowledged)| self.shape.is_wanted(at, record.index).then_some(*sequence);
-            self.routes[at].unsettled = self.acknowledged.iter().filter_map(wanted).collect();
-            self.routes[at].checked = Default::default();
-            self.routes[at].durable = found.clone();
-            self.settles(at, found);
+            let wanted = |(sequence, record): (&u64, &Certain)| {
+                (self.shape.is_wanted(at, record.index) && !covers(&found, *sequence)).then_some(*sequence)
+            };
+            let route = &mut self.routes[at];
+            route.unsettled = self.certain.iter().filter_map(wanted).collect();
+            route.dead_now.clear();
+            route.dropped_now.clear();
+            route.dropped.retain(|sequence| covers(&found, *sequence));
+            route.above_limit_since = None;
+            route.checked = Default::default();
+            route.checked_pinned = Default::default();
         }
     }
 
@@ -198,26 +342,124 @@ impl World {
         }
     }
 
-    /// No cursor settles what is neither confirmed, nor a dead letter, nor lost, nor unwanted.
-    pub(super) fn settles(&mut self, at: usize, settlement: Settlement) {
+    /// No cursor settles what is neither confirmed, nor a dead letter, nor lost, nor unwanted, nor given up.
+    pub(super) fn settles(&mut self, at: usize, settlement: Settlement, pinned: u64) {
+        let gives_up = self.policy(at) == Some(BacklogFull::DropOldest);
         let route = &mut self.routes[at];
-        let now = (self.acknowledged.len(), settlement);
+        let now = (self.certain.len(), settlement);
         if route.checked == now {
             return;
         }
         let settled: Vec<u64> = (route.unsettled.iter().copied())
             .filter(|sequence| covers(&now.1, *sequence))
             .collect();
-        let wrong = settled.iter().copied().find(|sequence| {
-            !(route.confirmed.contains(sequence) || route.dead.contains(sequence) || self.damaged.contains(sequence))
-        });
-        for sequence in settled {
-            route.unsettled.remove(&sequence);
+        for sequence in &settled {
+            route.unsettled.remove(sequence);
         }
         let position = now.1.0;
         route.checked = now;
+        let is_lost = |sequence: &u64| route.dead.contains(sequence) || self.damaged.contains(sequence);
+        if gives_up {
+            let is_dropped = |sequence: &u64| {
+                let is_known = route.settled.contains(sequence) || route.dead_now.contains(sequence);
+                !is_known && !self.damaged.contains(sequence)
+            };
+            let dropped: Vec<u64> = settled.iter().copied().filter(is_dropped).collect();
+            if let Some(newest) = dropped.last().copied() {
+                let bytes = settled
+                    .iter()
+                    .map(|sequence| self.frame_len(self.certain[sequence].index));
+                self.require_oldest(at, newest, pinned + bytes.sum::<u64>());
+            }
+            for sequence in dropped {
+                self.note("given up", at, sequence);
+                self.routes[at].dropped_now.insert(sequence);
+                self.routes[at].dropped.insert(sequence);
+                self.routes[at].shed.insert(sequence);
+            }
+            return;
+        }
+        let wrong = settled
+            .iter()
+            .find(|sequence| !is_lost(sequence) && !route.confirmed.contains(sequence));
+        let wrong = wrong.copied();
         self.require(wrong.is_none(), || {
             format!("route {at} settles {wrong:?}, which is neither confirmed nor a dead letter: at {position}")
+        });
+    }
+
+    /// What becomes of what a route may not pin; `None` where there is no limit.
+    fn policy(&self, at: usize) -> Option<BacklogFull> {
+        let limit = self.shape.routes[at].backlog;
+        limit.bytes_max.map(|_| limit.when_full)
+    }
+
+    /// A route that pinned so much had a record go: all that are older are with the broker.
+    fn require_oldest(&mut self, at: usize, sequence: u64, pinned: u64) {
+        let route = &self.routes[at];
+        let is_with_broker = |one: &u64| route.streams.values().any(|all| all.contains(one));
+        let older = route.unsettled.range(..sequence).copied();
+        let older = (older.filter(|one| !route.dead.contains(one) && !self.damaged.contains(one)))
+            .find(|one| !is_with_broker(one));
+        self.require(older.is_none(), || {
+            format!("route {at} lets {sequence} go before {older:?}, which is not with the broker")
+        });
+        let max = self.shape.routes[at].backlog.bytes_max.unwrap_or(u64::MAX);
+        self.require(pinned as f64 > max as f64 * SHARE_KEPT, || {
+            format!("route {at} lets {sequence} go, though it pins {pinned} bytes of {max}")
+        });
+    }
+
+    /// As many were given up in this life as were counted.
+    pub(super) fn require_dropped(&mut self, at: usize, counted: u64) {
+        let known = self.routes[at].dropped_now.len() as u64;
+        // Those that are damaged may have been read before.
+        let most = known + self.damaged.len() as u64;
+        self.require((known..=most).contains(&counted), || {
+            format!("route {at} gave up {known} events, and counted {counted}")
+        });
+    }
+
+    /// A cursor pins what its route wants and has not settled, and no more than it may.
+    pub(super) fn pins(&mut self, at: usize, Pinned { bytes, uncounted, .. }: Pinned) {
+        let route = &mut self.routes[at];
+        let is_all_known = self.unanswered == 0;
+        let now = (bytes, route.unsettled.len(), uncounted, is_all_known);
+        if route.checked_pinned != now {
+            let uncounted = now.2.clone();
+            route.checked_pinned = now;
+            let is_counted = |sequence: &u64| uncounted.as_ref().is_none_or(|range| !range.contains(sequence));
+            let sum = |sequences: &mut dyn Iterator<Item = u64>| -> u64 {
+                sequences.map(|one| self.frame_len(self.certain[&one].index)).sum()
+            };
+            let route = &self.routes[at];
+            let unsettled = || route.unsettled.iter().copied().filter(is_counted);
+            let least = sum(&mut unsettled().filter(|one| !self.damaged.contains(one)));
+            // One that is damaged counts until all is settled.
+            let damaged = self.damaged.iter().copied();
+            let most = least + sum(&mut damaged.filter(|one| self.certain.contains_key(one)));
+            self.require(bytes >= least && (bytes <= most || !is_all_known), || {
+                format!("route {at} pins {bytes} bytes, and should pin {least} to {most}")
+            });
+        }
+        self.is_above_limit(at, bytes);
+    }
+
+    fn is_above_limit(&mut self, at: usize, bytes: u64) {
+        let sheds = match self.policy(at) {
+            None | Some(BacklogFull::Refuse) => false,
+            Some(BacklogFull::DeadLetter) => !self.dead_letters_full,
+            Some(BacklogFull::DropOldest) => true,
+        };
+        // Half of it may be in flight, and one record more.
+        let max = self.shape.routes[at].backlog.bytes_max.unwrap_or(0) + 2 * self.shape.record_bytes_max();
+        if !sheds || bytes <= max || self.has_faults || !self.damaged.is_empty() {
+            self.routes[at].above_limit_since = None;
+            return;
+        }
+        let since = *self.routes[at].above_limit_since.get_or_insert_with(Instant::now);
+        self.require(since.elapsed() < SHED_WITHIN, || {
+            format!("route {at} pins {bytes} bytes for {SHED_WITHIN:?}, more than {max}")
         });
     }
 
@@ -239,7 +481,9 @@ impl World {
             format!("route {at} publishes {sequence}, which it does not want")
         });
         let route = &mut self.routes[at];
-        let is_settled = route.settled.contains(&sequence) || route.dead_now.contains(&sequence);
+        let is_settled = route.settled.contains(&sequence)
+            || route.dead_now.contains(&sequence)
+            || route.dropped_now.contains(&sequence);
         route.republished += u64::from(route.confirmed.contains(&sequence));
         let is_twice = route.streams.get(&stream).is_some_and(|all| all.contains(&sequence));
         route.streams.entry(stream).or_default().push_back(sequence);
@@ -272,7 +516,9 @@ impl World {
             return;
         }
         let newest = route.newest.insert(stream, sequence).unwrap_or(0);
-        let is_in_order = sequence > newest || self.shape.routes[at].reorder_window.is_some();
+        // What had to go, and comes again since nobody knows that it went, comes late.
+        let is_late = self.shape.routes[at].reorder_window.is_some() || route.shed.contains(&sequence);
+        let is_in_order = sequence > newest || is_late;
         self.require(is_in_order, || {
             format!("route {at}: of stream {stream} {sequence} came first after {newest}")
         });
@@ -309,8 +555,9 @@ impl World {
         }
     }
 
-    /// A dead letter is durable.
-    pub(super) fn bury(&mut self, bytes: &Bytes, is_found: bool) {
+    /// A dead letter is durable, when the routes pin so much; or was found at a start.
+    pub(super) fn bury(&mut self, bytes: &Bytes, pinned: Option<&[u64]>) {
+        let is_found = pinned.is_none();
         let letter = match DeadLetter::decode(bytes) {
             Ok(letter) => letter,
             Err(error) => return self.require(false, || format!("a dead letter cannot be read: {error}")),
@@ -321,12 +568,20 @@ impl World {
         if !is_found {
             self.note("dead letter", at, sequence);
         }
-        let Some(index) = self.submitted.iter().position(|record| *record == letter.record) else {
+        let Some(index) = self.indices.get(&letter.record).copied() else {
             return self.require(false, || format!("dead letter {sequence} is of no record"));
         };
-        self.is_number_of(sequence, index as u64);
-        let fate = self.shape.fate(index as u64);
-        self.require(fate != Fate::Fine, || {
+        self.is_number_of(sequence, index);
+        let is_shed = letter.reason == "backlog_full" && self.policy(at) == Some(BacklogFull::DeadLetter);
+        if let Some(pinned) = pinned.filter(|_| is_shed) {
+            if !self.dead_letters_full && !self.has_faults {
+                self.require_oldest(at, sequence, pinned[at]);
+            }
+            self.note("shed", at, sequence);
+            self.routes[at].shed.insert(sequence);
+        }
+        let fate = self.shape.fate(index);
+        self.require(fate != Fate::Fine || is_shed, || {
             format!(
                 "route {at} buries {sequence} ({}), with which nothing is wrong",
                 letter.reason
@@ -346,20 +601,21 @@ impl World {
     /// What of a route is intact, was acknowledged so long ago and is still not settled.
     pub(super) fn waits(&self, at: usize, since: Duration) -> Vec<u64> {
         let until_ms = self.now_ms().saturating_sub(since.as_millis() as u64);
-        let is_old = |sequence: &u64| self.acknowledged[sequence].since_ms <= until_ms;
+        let is_old = |sequence: &u64| self.certain[sequence].since_ms <= until_ms;
         self.routes[at].unsettled.iter().copied().filter(is_old).collect()
     }
 
     /// Every intact record was published or is a dead letter.
     pub(super) fn require_complete(&mut self) {
         for at in 0..self.routes.len() {
-            let missing: Vec<u64> = (self.acknowledged.iter())
+            let missing: Vec<u64> = (self.certain.iter())
                 .filter(|(sequence, record)| {
                     let route = &self.routes[at];
                     self.shape.is_wanted(at, record.index)
                         && !self.damaged.contains(sequence)
                         && !route.confirmed.contains(sequence)
                         && !route.dead.contains(sequence)
+                        && !route.dropped.contains(sequence)
                 })
                 .map(|(sequence, _)| *sequence)
                 .collect();

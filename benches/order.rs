@@ -1,9 +1,10 @@
 //! How many events a second the consumer kit applies, on one core.
 //!
-//! Method: events are made before, and read from JSON before, where the reading is not what is measured. *Many streams*: 100,000 streams,
-//! each with a feed that starts, viewers, a recording, and the feed's end; round after round over all streams, so that each event meets
-//! another stream than the one before. *One stream*: as many feeds of one stream, one after another, forgotten a thousand at a time.
-//! Each is run five times, from an empty state, which is dropped after the clock stopped; reported are the median and the lowest.
+//! Method: events are made before, and read from JSON before, where the reading is not what is measured. *Many
+//! streams*: 100,000 streams, each with a feed that starts, viewers, a recording, and the feed's end; round after round
+//! over all streams, so that each event meets another stream than the one before. *One stream*: as many feeds of one
+//! stream, one after another, forgotten a thousand at a time. Each is run five times, from an empty state, which is
+//! dropped after the clock stopped; reported are the median and the lowest.
 //!
 //! `cargo bench --bench order` (no server needed: also with `--no-default-features`)
 

@@ -1,8 +1,9 @@
 //! How many records a second the spool takes and gives.
 //!
-//! Method: records of 450 bytes. Appending: rounds of 1, 16, 64 and 512 concurrent appends, each round waited for as a whole, for two
-//! seconds each: what shares a sync is a round. Reading: all of it once more, from disk and, the newest, from memory. The
-//! directory is a temporary one, in `FOREBAY_BENCH_DIR` where it is set: choose the disk that is to be measured.
+//! Method: records of 450 bytes. Appending: rounds of 1, 16, 64 and 512 concurrent appends, each round waited for as a
+//! whole, for two seconds each: what shares a sync is a round. Reading: all of it once more, from disk and, the newest,
+//! from memory. The directory is a temporary one, in `FOREBAY_BENCH_DIR` where it is set: choose the disk that is to be
+//! measured.
 //!
 //! `cargo bench --bench spool`
 

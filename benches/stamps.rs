@@ -1,11 +1,12 @@
 //! What the stamps on an event cost, at 100,000 live streams.
 //!
-//! Method: *lateby* is `Lateness::observe`, called for 4 million events of 100,000 streams that come in no order of streams, so that nearly
-//! each one finds its stream outside of the processor's caches; every fourth event is late. By one thread, and by two at once, as two of the
-//! server's workers do. *Writing* is all stamps as text, in the form in which an event carries them: `sequence`, `replica`,
-//! `time`, `senttime`, `recordedtime`, `lateby`. Each is run five times; reported are the median and the highest, in ns of CPU per event:
-//! time that a thread waits for the other's lock is not CPU of its own, and is therefore shown as the time that passes, too. Memory is what the
-//! process grew by when the table was filled.
+//! Method: *lateby* is `Lateness::observe`, called for 4 million events of 100,000 streams that come in no order of
+//! streams, so that nearly each one finds its stream outside of the processor's caches; every fourth event is late. By
+//! one thread, and by two at once, as two of the server's workers do. *Writing* is all stamps as text, in the form in
+//! which an event carries them: `sequence`, `replica`, `time`, `senttime`, `recordedtime`, `lateby`. Each is run five
+//! times; reported are the median and the highest, in ns of CPU per event: time that a thread waits for the other's
+//! lock is not CPU of its own, and is therefore shown as the time that passes, too. Memory is what the process grew by
+//! when the table was filled.
 //!
 //! `cargo bench --bench stamps`
 

@@ -5,9 +5,9 @@
 //! sender's proxy learns late; then no new request; then every route may settle what it has in flight; then the
 //! spool is closed. Each step has a deadline, so the sum of them bounds the stop.
 //!
-//! A listening socket that was handed over is shared with the next process, and what connects between the two waits for that one. So
-//! that it does not wait for long, the routes end first, while requests are still taken in; and so that nothing that was accepted is
-//! refused, all of it is answered before the phase is `Stopping`.
+//! A listening socket that was handed over is shared with the next process, and what connects between the two waits for
+//! that one. So that it does not wait for long, the routes end first, while requests are still taken in; and so that
+//! nothing that was accepted is refused, all of it is answered before the phase is `Stopping`.
 
 mod descriptors;
 mod drain;
@@ -64,7 +64,8 @@ use tasks::Tasks;
 const ONCE: &str = "each metric is registered once";
 /// Closing the spool takes one fsync; a disk that takes longer is given up.
 const SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);
-/// The collector gets the last spans within this, and within the deadline of the stop; while the spool is closed in any case.
+/// The collector gets the last spans within this, and within the deadline of the stop; while the spool is closed in any
+/// case.
 const SPANS_DEADLINE: Duration = Duration::from_secs(5);
 const SPANS_DEADLINE_MIN: Duration = Duration::from_secs(1);
 
@@ -91,7 +92,8 @@ pub struct App {
 }
 
 impl App {
-    /// Opens the spool, binds both servers, unless their sockets were handed over, and prepares the routes. Nothing is accepted or published yet.
+    /// Opens the spool, binds both servers, unless their sockets were handed over, and prepares the routes. Nothing is
+    /// accepted or published yet.
     ///
     /// # Errors
     ///

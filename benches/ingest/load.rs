@@ -1,4 +1,5 @@
-//! What sends: `wrk` for throughput (so many connections, each waits for its answer), `vegeta` for latency (a fixed rate).
+//! What sends: `wrk` for throughput (so many connections, each waits for its answer), `vegeta` for latency (a fixed
+//! rate).
 
 use std::{fmt::Write as _, fs, path::PathBuf, process::Command};
 

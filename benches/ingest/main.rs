@@ -60,7 +60,8 @@ struct Arguments {
     /// The binary of another build, for the server `before`.
     #[arg(long)]
     before: Option<PathBuf>,
-    /// How long each Forebay takes in events beside a Kafka that is away, whose publishing is measured then; 0 leaves it out.
+    /// How long each Forebay takes in events beside a Kafka that is away, whose publishing is measured then; 0 leaves
+    /// it out.
     #[arg(long, default_value_t = 6)]
     backlog_seconds: u64,
     /// Where the spool is. Must be a disk of the kind that matters: a fsync to memory costs nothing.

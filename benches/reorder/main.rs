@@ -1,4 +1,5 @@
-//! What a reorder window does to the order in a topic, and what it costs in latency. `docs/benchmarks.md` says what is measured and how.
+//! What a reorder window does to the order in a topic, and what it costs in latency. `docs/benchmarks.md` says what is
+//! measured and how.
 //!
 //! `cargo bench --bench reorder`. Needs what the tests need for Kafka. Loopback only.
 

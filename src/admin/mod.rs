@@ -1,7 +1,8 @@
 //! The operator's HTTP server, on a port of its own: `/livez`, `/readyz`, `/metrics`, `/status`.
 //!
 //! Alive is a process that answers, whatever its disk and its brokers do. Ready is one that can accept and sync: it has
-//! started, is not about to stop, its spool takes records, and the disk answers. A broker that is away makes nobody unready.
+//! started, is not about to stop, its spool takes records, and the disk answers. A broker that is away makes nobody
+//! unready.
 
 use std::{
     io,
@@ -57,7 +58,8 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-/// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio runtime.
+/// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio
+/// runtime.
 pub fn bind(
     handed: Option<TcpListener>,
     config: &config::Admin,

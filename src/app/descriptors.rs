@@ -1,7 +1,7 @@
 //! File descriptors: what the routes and the log need is set aside at the start, and connections get the rest.
 //!
-//! A connection that takes the last descriptor takes it from a segment or a broker. So `connections_max` is lowered to what the limit of
-//! open files leaves, and where that limit has no room for the routes, the start is refused.
+//! A connection that takes the last descriptor takes it from a segment or a broker. So `connections_max` is lowered to
+//! what the limit of open files leaves, and where that limit has no room for the routes, the start is refused.
 
 use std::thread::available_parallelism;
 
@@ -18,7 +18,8 @@ use crate::{
 const OF_PROCESS: u64 = 64;
 /// A worker has its own poll and wakers.
 const OF_WORKER: u64 = 8;
-/// What comes and goes: looks for topics and the producers of large records, the first dead letter of a route, files that are read again.
+/// What comes and goes: looks for topics and the producers of large records, the first dead letter of a route, files
+/// that are read again.
 const PASSING: u64 = 48;
 /// The lock, the directories, the cursors, the segment that is written and one that is read.
 const OF_DEAD_LETTERS: u64 = 8;

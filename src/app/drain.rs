@@ -38,7 +38,8 @@ pub struct DrainEnd {
     pub published: u64,
     /// Records among the dead letters, also from before.
     pub dead_letters: u64,
-    /// The disk has no room for what was published, or is read-only: it is published again by whoever opens the spool next.
+    /// The disk has no room for what was published, or is read-only: it is published again by whoever opens the spool
+    /// next.
     pub forgets: bool,
 }
 
@@ -66,7 +67,8 @@ impl Drain {
         })
     }
 
-    /// Publishes until every route is empty, or SIGTERM or Ctrl-C; then stops in order. `progress` is told how far the routes are, several times a second.
+    /// Publishes until every route is empty, or SIGTERM or Ctrl-C; then stops in order. `progress` is told how far the
+    /// routes are, several times a second.
     ///
     /// # Errors
     ///

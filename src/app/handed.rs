@@ -1,5 +1,5 @@
-//! Listening sockets that a supervisor opened and hands to each process after the other (`sd_listen_fds(3)`): what connects while one
-//! process ends and the next one starts waits in the backlog, and is not refused.
+//! Listening sockets that a supervisor opened and hands to each process after the other (`sd_listen_fds(3)`): what
+//! connects while one process ends and the next one starts waits in the backlog, and is not refused.
 
 use std::{env, io, net::TcpListener};
 
@@ -32,8 +32,8 @@ pub enum HandedError {
 }
 
 impl Handed {
-    /// Takes what was handed to this process, and takes the variables that say so out of the environment. Must be called once, before any
-    /// thread is started that reads the environment.
+    /// Takes what was handed to this process, and takes the variables that say so out of the environment. Must be
+    /// called once, before any thread is started that reads the environment.
     ///
     /// # Errors
     ///

@@ -9,7 +9,8 @@ use std::{
 
 use crate::spool::is_full;
 
-/// The same as [`write`], where something is only lost that can do without: on a disk without room, or that is read-only, it warns.
+/// The same as [`write`], where something is only lost that can do without: on a disk without room, or that is
+/// read-only, it warns.
 pub(super) fn write_if_there_is_room(path: &Path, content: &[u8]) -> io::Result<()> {
     match write(path, content) {
         Err(error) if is_full(&error) => {
@@ -20,7 +21,8 @@ pub(super) fn write_if_there_is_room(path: &Path, content: &[u8]) -> io::Result<
     }
 }
 
-/// Replaces the file at `path`, durably: a crash leaves the old content or the new one. Only the user of the process can read it.
+/// Replaces the file at `path`, durably: a crash leaves the old content or the new one. Only the user of the process
+/// can read it.
 pub(super) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     // What a crash left may have been made with another mode.

@@ -1,4 +1,5 @@
-//! The routes that the spool has had, kept in its directory: so a route whose cursor is gone is told from one that is new.
+//! The routes that the spool has had, kept in its directory: so a route whose cursor is gone is told from one that is
+//! new.
 
 use std::{
     collections::BTreeSet,
@@ -37,8 +38,8 @@ impl KnownRoutes {
         self.kept.as_ref().is_some_and(|kept| kept.contains(name))
     }
 
-    /// Where a route begins that has no cursor: as it is configured where it is certainly new, else at the oldest record, for
-    /// repeats are better than a gap.
+    /// Where a route begins that has no cursor: as it is configured where it is certainly new, else at the oldest
+    /// record, for repeats are better than a gap.
     pub(super) fn start(&self, route: &Route) -> Start {
         match &self.kept {
             Some(kept) if !kept.contains(&route.name) => route.start,

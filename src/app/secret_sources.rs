@@ -1,8 +1,9 @@
 //! The secrets of one endpoint, by the sources that they come from: each is read on its own.
 //!
-//! A source that cannot be read keeps what it last held for a grace time, because a file that is being replaced, or a volume that is
-//! away for a moment, is no reason to refuse webhooks that are authentic. Then its secrets are revoked, for deleting the file is
-//! how a secret is taken away; but only while another source can be read: an endpoint without secrets would refuse everything.
+//! A source that cannot be read keeps what it last held for a grace time, because a file that is being replaced, or a
+//! volume that is away for a moment, is no reason to refuse webhooks that are authentic. Then its secrets are revoked,
+//! for deleting the file is how a secret is taken away; but only while another source can be read: an endpoint without
+//! secrets would refuse everything.
 
 use std::{
     fmt::Display,
@@ -58,7 +59,8 @@ pub(super) struct PlacedSecret {
     pub secret: Secret,
 }
 
-/// Where a secret stands: the number of its source, and within a source that holds several its own: `1`, `2`, `2.2`, `2.3`.
+/// Where a secret stands: the number of its source, and within a source that holds several its own: `1`, `2`, `2.2`,
+/// `2.3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     source: usize,

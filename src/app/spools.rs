@@ -57,7 +57,8 @@ pub(super) fn dead_letters_dir(config: &Config) -> PathBuf {
     config.spool.dir.join("dead-letters")
 }
 
-/// What the reorder windows of all routes may hold: a window that is not full must not keep the log from being read, or it never lets go.
+/// What the reorder windows of all routes may hold: a window that is not full must not keep the log from being read, or
+/// it never lets go.
 fn reorder_bytes_max(config: &Config) -> usize {
     let windows = config.routes.iter().filter(|route| route.reorder_window.is_some());
     windows
@@ -65,8 +66,8 @@ fn reorder_bytes_max(config: &Config) -> usize {
         .sum()
 }
 
-/// Gives up the cursors that the configuration abandons, and those whose routes have published everything; stops at any other that no
-/// route has.
+/// Gives up the cursors that the configuration abandons, and those whose routes have published everything; stops at any
+/// other that no route has.
 pub(super) fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildError> {
     for name in spool.cursors() {
         if config

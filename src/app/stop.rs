@@ -10,8 +10,8 @@ pub(super) struct StopSignals {
     interrupt: Signal,
 }
 
-/// Sent for a write beyond the limit of a file's size (`ulimit -f`), and deadly unless somebody listens: then the write fails, which the
-/// spool takes for a full disk.
+/// Sent for a write beyond the limit of a file's size (`ulimit -f`), and deadly unless somebody listens: then the write
+/// fails, which the spool takes for a full disk.
 #[cfg(target_os = "linux")]
 const FILE_SIZE_LIMIT: Option<i32> = Some(25);
 #[cfg(not(target_os = "linux"))]

@@ -1,5 +1,6 @@
-//! Tasks that must live as long as the process, or until what they are for is done. One that ends before, by a panic or by itself,
-//! ends the process with its name: a process that goes on without it would be half dead, and nobody would notice.
+//! Tasks that must live as long as the process, or until what they are for is done. One that ends before, by a panic or
+//! by itself, ends the process with its name: a process that goes on without it would be half dead, and nobody would
+//! notice.
 
 use std::{collections::HashMap, future::Future};
 

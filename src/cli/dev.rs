@@ -1,4 +1,5 @@
-//! `forebay dev`: everything in one process, with a temporary spool and an embedded Kafka, or into a RabbitMQ, to try it out.
+//! `forebay dev`: everything in one process, with a temporary spool and an embedded Kafka, or into a RabbitMQ, to try
+//! it out.
 
 mod guide;
 

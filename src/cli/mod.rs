@@ -124,10 +124,12 @@ pub struct DevArgs {
     /// Where /livez, /readyz, /metrics and /status are
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9464")]
     pub admin: SocketAddr,
-    /// The webhook's secret: env:NAME, file:PATH, or base64, which then stands in the list of processes [default: one is made up and printed]
+    /// The webhook's secret: env:NAME, file:PATH, or base64, which then stands in the list of processes [default: one
+    /// is made up and printed]
     #[arg(long, value_name = "SOURCE")]
     pub secret: Option<SecretText>,
-    /// Publish to this RabbitMQ instead of an embedded Kafka: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of processes
+    /// Publish to this RabbitMQ instead of an embedded Kafka: env:NAME, file:PATH, or
+    /// amqp(s)://user:password@host:port/vhost, which then stands in the list of processes
     #[arg(long, value_name = "URI")]
     pub amqp: Option<String>,
     /// Print one JSON object a line, and nothing else, on stdout

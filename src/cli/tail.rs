@@ -42,7 +42,8 @@ pub struct TailArgs {
     /// The topic
     #[arg(long, value_name = "NAME", requires = "brokers")]
     pub topic: Option<String>,
-    /// RabbitMQ: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of processes
+    /// RabbitMQ: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of
+    /// processes
     #[arg(long, value_name = "URI", requires = "followed")]
     pub amqp: Option<String>,
     /// What this queue gets: its bindings are copied, as the management API tells them

@@ -44,7 +44,8 @@ pub struct VerifyArgs {
     /// A topic; may be repeated
     #[arg(long = "topic", id = "topics", value_name = "NAME", requires = "brokers")]
     pub topics: Vec<String>,
-    /// RabbitMQ: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of processes
+    /// RabbitMQ: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of
+    /// processes
     #[arg(long, value_name = "URI", requires = "queues")]
     pub amqp: Option<String>,
     /// A queue or stream; may be repeated

@@ -1,4 +1,5 @@
-//! What every user of the machine can read and should not: a configuration with secrets in it, the records of the spool.
+//! What every user of the machine can read and should not: a configuration with secrets in it, the records of the
+//! spool.
 //!
 //! The bits of the group are left alone: in Kubernetes a pod reads its volumes by them (`fsGroup`).
 

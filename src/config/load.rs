@@ -255,7 +255,8 @@ impl Loader<'_> {
         endpoints
     }
 
-    /// The sources, each of which is read once, and what is wrong with those that cannot be read: one that can is enough.
+    /// The sources, each of which is read once, and what is wrong with those that cannot be read: one that can is
+    /// enough.
     fn secrets(&self, value: &Value) -> Result<(Vec<SecretSource>, Vec<String>), String> {
         let texts = values::list(value)?;
         let (mut secrets, mut wrong, mut unread) = (Vec::new(), Vec::new(), Vec::new());
@@ -420,8 +421,9 @@ fn replica(value: &Value) -> Result<String, String> {
     Ok(name)
 }
 
-/// The account of events that name none, and those whose events are taken for what they name. Each goes without saying where
-/// only the other one is there: an endpoint with an account takes this one's events, and a single account is the endpoint's.
+/// The account of events that name none, and those whose events are taken for what they name. Each goes without saying
+/// where only the other one is there: an endpoint with an account takes this one's events, and a single account is the
+/// endpoint's.
 fn whose_events(account: Option<String>, accounts: Option<Vec<String>>) -> (Option<String>, Vec<String>) {
     match (account, accounts) {
         (Some(account), None) => (Some(account.clone()), vec![account]),

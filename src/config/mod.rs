@@ -1,8 +1,8 @@
 //! Configuration: a file, then the environment, read into one tree of values and checked into these structs, which
 //! cannot be wrong.
 //!
-//! [`Config::load`] is the only way in. It reports every problem at once, each with the file or environment variable and
-//! the key.
+//! [`Config::load`] is the only way in. It reports every problem at once, each with the file or environment variable
+//! and the key.
 
 mod exposure;
 mod load;
@@ -260,7 +260,8 @@ pub struct RabbitMq {
     /// Exchange, queues, bindings and the dead-letter exchange are made when they are not there.
     pub declare: bool,
     pub unroutable: Unroutable,
-    /// The management API, `http(s)://host:15672`, for `forebay check --connect`. `None`: the first node's host and the usual port.
+    /// The management API, `http(s)://host:15672`, for `forebay check --connect`. `None`: the first node's host and the
+    /// usual port.
     pub management: Option<String>,
 }
 
@@ -269,7 +270,8 @@ pub struct RabbitMq {
 pub struct RabbitMqTls {
     /// Trusted beside the system's own.
     pub ca_file: Option<PathBuf>,
-    /// With [`Self::key_file`]: what Forebay shows of itself. Without user and password it authenticates by it (EXTERNAL).
+    /// With [`Self::key_file`]: what Forebay shows of itself. Without user and password it authenticates by it
+    /// (EXTERNAL).
     pub certificate_file: Option<PathBuf>,
     pub key_file: Option<PathBuf>,
 }
@@ -311,8 +313,8 @@ pub struct Route {
 }
 
 impl Route {
-    /// The route of what none of `others` wants, where none is configured: it has no sink, and its events become dead letters, the oldest of
-    /// which make room for the newest.
+    /// The route of what none of `others` wants, where none is configured: it has no sink, and its events become dead
+    /// letters, the oldest of which make room for the newest.
     pub fn unrouted(others: Vec<Match>) -> Self {
         Self {
             name: UNROUTED.to_owned(),
@@ -442,7 +444,8 @@ impl Template {
         }
     }
 
-    /// What a placeholder's value is in a topic: characters that a topic cannot hold become `_` and two hexadecimal digits for each byte.
+    /// What a placeholder's value is in a topic: characters that a topic cannot hold become `_` and two hexadecimal
+    /// digits for each byte.
     pub fn word(value: &str) -> String {
         let mut word = String::new();
         for &byte in value.as_bytes() {

@@ -1,4 +1,5 @@
-//! Variables of the environment that are nearly those of keys, and are not read: `FOREBAY_SPOOL_DIR`, `forebay__spool__dir`.
+//! Variables of the environment that are nearly those of keys, and are not read: `FOREBAY_SPOOL_DIR`,
+//! `forebay__spool__dir`.
 
 use std::collections::BTreeSet;
 

@@ -1,8 +1,9 @@
 //! Routes that publish the same events to the same place.
 //!
-//! Which events two routes both want is found by trying: every endpoint, every kind that is known or that a route names, and one that none does.
-//! Of each of these the topics are compared, where what only the event itself says (its account, its name, an unknown kind) stands for
-//! anything. Where they are equal whatever that is, each such event is there twice; where they are equal for some, they may be.
+//! Which events two routes both want is found by trying: every endpoint, every kind that is known or that a route
+//! names, and one that none does. Of each of these the topics are compared, where what only the event itself says (its
+//! account, its name, an unknown kind) stands for anything. Where they are equal whatever that is, each such event is
+//! there twice; where they are equal for some, they may be.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -117,8 +118,8 @@ fn expand(template: &Template, kind: &str, endpoint: &str, account: Option<&str>
     topic
 }
 
-/// Whether two topics can be the same for one event. What both begin or end with is the same in both; of the rest each thing that stands for
-/// anything is taken for something of its own.
+/// Whether two topics can be the same for one event. What both begin or end with is the same in both; of the rest each
+/// thing that stands for anything is taken for something of its own.
 fn can_be_equal(one: &[u8], other: &[u8]) -> bool {
     let same = one.iter().zip(other).take_while(|(a, b)| a == b).count();
     let (one, other) = (&one[same..], &other[same..]);

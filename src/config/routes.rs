@@ -295,8 +295,8 @@ fn topic(table: &mut Table<'_>, broker: Option<Broker>) -> Option<Option<Templat
     }
 }
 
-/// What becomes of an event whose topic is not there. A topic that the event names may be anybody's invention, so that only such a one is
-/// given up where nothing is said.
+/// What becomes of an event whose topic is not there. A topic that the event names may be anybody's invention, so that
+/// only such a one is given up where nothing is said.
 fn unknown_topic(table: &mut Table<'_>, topic: Option<&Template>, broker: Option<Broker>) -> UnknownTopic {
     let by_event = topic.is_some_and(|topic| topic.literal().is_none());
     if broker == Some(Broker::RabbitMq) {

@@ -7,8 +7,9 @@ const AUTHENTICATIONS: [&str; 3] = ["basic ", "bearer ", "token "];
 /// More of a text is not shown.
 const CHARS_MAX: usize = 200;
 
-/// Shows a text that is no secret, but may have one in it where it does not belong: what stands before an `@` (user and password),
-/// behind a `?`, `#`, `;`, `&` or `=` (parameters), and behind the name of a way to authenticate, is left out. `{:?}` puts it in quotes.
+/// Shows a text that is no secret, but may have one in it where it does not belong: what stands before an `@` (user and
+/// password), behind a `?`, `#`, `;`, `&` or `=` (parameters), and behind the name of a way to authenticate, is left
+/// out. `{:?}` puts it in quotes.
 #[derive(Clone, Copy)]
 pub(crate) struct Shown<'a>(pub &'a str);
 

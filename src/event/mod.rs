@@ -60,8 +60,8 @@ pub struct Event {
     /// The stream key, which is the partition key and the subject. Never empty.
     pub key: String,
     pub account: Option<String>,
-    /// The account that the event itself names, where its endpoint does not take events of that one: then `account` and `key` are
-    /// as the configuration has them.
+    /// The account that the event itself names, where its endpoint does not take events of that one: then `account` and
+    /// `key` are as the configuration has them.
     pub account_claimed: Option<String>,
     pub stream_name: Option<String>,
     pub feed_id: Option<String>,
@@ -73,8 +73,8 @@ pub struct Event {
     pub sent: Option<Time>,
     /// When this replica took it in.
     pub recorded: Time,
-    /// How far `time` lies behind the newest of the same stream that this replica had seen, in milliseconds. `None`: it does not,
-    /// or the replica remembered none.
+    /// How far `time` lies behind the newest of the same stream that this replica had seen, in milliseconds. `None`: it
+    /// does not, or the replica remembered none.
     pub late_by_ms: Option<u64>,
     /// The sender's signed time of sending lay further back than the endpoint's replay window.
     pub is_stale: bool,

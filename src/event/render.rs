@@ -46,8 +46,8 @@ pub struct Rendered {
 /// The content type of a structured event.
 pub const STRUCTURED_CONTENT_TYPE: &str = "application/cloudevents+json; charset=UTF-8";
 
-/// The most data that goes into a structured event in base64, which makes a text of 20,000,000 characters of it: Jackson reads no
-/// longer one.
+/// The most data that goes into a structured event in base64, which makes a text of 20,000,000 characters of it:
+/// Jackson reads no longer one.
 pub const DATA_BASE64_BYTES_MAX: usize = 15_000_000;
 
 /// The attributes that are Booleans. In binary mode they are the text `true`, like the headers that they are.
@@ -205,8 +205,9 @@ fn content_type_claimed(content: &Content) -> Option<&str> {
     }
 }
 
-/// Whether data that is no JSON may have this content type. As `application/cloudevents+json` a consumer would take the body for the
-/// event, with an id, a source and a type of the sender's choice; as JSON it would parse what cannot be parsed.
+/// Whether data that is no JSON may have this content type. As `application/cloudevents+json` a consumer would take the
+/// body for the event, with an id, a source and a type of the sender's choice; as JSON it would parse what cannot be
+/// parsed.
 fn is_sound(claimed: &str) -> bool {
     let essence = text::essence(claimed).to_ascii_lowercase();
     let is_json = essence.ends_with("/json") || essence.ends_with("+json");

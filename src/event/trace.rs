@@ -1,4 +1,5 @@
-//! The trace that an event belongs to: [W3C Trace Context](https://www.w3.org/TR/trace-context/), as a `traceparent` has it.
+//! The trace that an event belongs to: [W3C Trace Context](https://www.w3.org/TR/trace-context/), as a `traceparent`
+//! has it.
 
 use std::fmt;
 

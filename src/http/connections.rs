@@ -1,7 +1,7 @@
 //! The open connections of a server: how many there may be, and which one goes when one more comes.
 //!
-//! The sender's connections must never be shut out by a stranger's, and a stranger cannot make a verified request. So at
-//! the limit the new connection is let in, and the one that has never carried a verified request and was idle for
+//! The sender's connections must never be shut out by a stranger's, and a stranger cannot make a verified request. So
+//! at the limit the new connection is let in, and the one that has never carried a verified request and was idle for
 //! longest is closed for it; a connection that has carried one goes only when there is no other.
 
 use std::{
@@ -26,8 +26,8 @@ use crate::config::Network;
 const BUSY: u64 = u64::MAX;
 /// Of the connections that could go, so many of the oldest are compared.
 const CANDIDATES_MAX: usize = 64;
-/// Beside a server's connections there may be some that were told to close and have not yet, one for so many; with more of
-/// them a new one is refused.
+/// Beside a server's connections there may be some that were told to close and have not yet, one for so many; with more
+/// of them a new one is refused.
 const CONNECTIONS_PER_CLOSING: usize = 8;
 const CLOSING_MIN: usize = 16;
 
@@ -261,8 +261,8 @@ impl OpenConnections {
         idle.or(oldest).map(Arc::clone)
     }
 
-    /// Of those that were never verified the one that is idle for longest, else the oldest that is not idle; then, of all
-    /// others, the one that is idle for longest.
+    /// Of those that were never verified the one that is idle for longest, else the oldest that is not idle; then, of
+    /// all others, the one that is idle for longest.
     fn least_missed(&self) -> Option<Arc<Connection>> {
         let open = |connection: &&Arc<Connection>| !connection.is_closing();
         let idle = |connection: &&Arc<Connection>| connection.idle_since_ms() != BUSY;

@@ -19,8 +19,8 @@ pub(super) enum BodyFraming {
     Unknown,
 }
 
-/// The length of the head at the start of `bytes`, with its empty line and what empty lines precede it; `None`: it is not
-/// complete.
+/// The length of the head at the start of `bytes`, with its empty line and what empty lines precede it; `None`: it is
+/// not complete.
 ///
 /// `searched` bytes were looked at before, and had no end of a head.
 pub(super) fn head_length(bytes: &[u8], searched: usize) -> Option<usize> {

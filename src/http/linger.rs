@@ -1,7 +1,7 @@
 //! What a connection does after it was closed on our side.
 //!
-//! A socket that is let go while its peer still sends answers by a reset, and with that the peer loses the answer that it
-//! has not read, or never comes to read it. So what comes is read for a while and thrown away.
+//! A socket that is let go while its peer still sends answers by a reset, and with that the peer loses the answer that
+//! it has not read, or never comes to read it. So what comes is read for a while and thrown away.
 
 use std::{
     pin::Pin,

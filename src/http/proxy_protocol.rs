@@ -10,7 +10,8 @@ const BYTES_MAX: usize = 4096;
 /// What the bytes at the beginning of a connection are.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum ProxyHeader {
-    /// The header, of so many bytes. `source` is the client; none: the proxy connects for itself, as for a health check.
+    /// The header, of so many bytes. `source` is the client; none: the proxy connects for itself, as for a health
+    /// check.
     Complete {
         length: usize,
         source: Option<IpAddr>,

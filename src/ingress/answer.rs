@@ -186,8 +186,8 @@ pub(super) fn accepted() -> HttpResponse {
 
 /// An answer that holds on to what was not read of the request.
 ///
-/// actix-web closes a connection with an unread body only if someone still holds the body; a chunked one that was let go
-/// it would read on and throw away, for as long as the peer sends.
+/// actix-web closes a connection with an unread body only if someone still holds the body; a chunked one that was let
+/// go it would read on and throw away, for as long as the peer sends.
 struct Unread {
     text: Option<Bytes>,
     _payload: Payload,

@@ -27,7 +27,8 @@ pub(super) struct Appends {
 }
 
 struct Waiting {
-    /// Counts the event once it is durable, even if nobody waits for it any more: a sender that hung up takes nothing back.
+    /// Counts the event once it is durable, even if nobody waits for it any more: a sender that hung up takes nothing
+    /// back.
     durable: IntCounter,
     state: State,
 }

@@ -21,7 +21,8 @@ use crate::http::Link;
 const RATE_GRACE: Duration = Duration::from_secs(2);
 /// The lowest rate of a body, on average since its head.
 const RATE_MIN_BYTES_PER_S: u64 = 1024;
-/// The first piece of memory for a body that does not come in one chunk. The next ones double what there is, up to [`PIECE_BYTES_MAX`].
+/// The first piece of memory for a body that does not come in one chunk. The next ones double what there is, up to
+/// [`PIECE_BYTES_MAX`].
 const PIECE_BYTES_MIN: u64 = 16 * 1024;
 const PIECE_BYTES_MAX: u64 = 64 * 1024;
 
@@ -83,8 +84,8 @@ fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
     text.trim().parse().map(Some).map_err(|_| Refusal::Framing)
 }
 
-/// What has come of a body. One that came in one chunk, as most do, is not copied; a larger one stays in pieces, for to move
-/// megabytes takes longer than a worker's other connections should wait.
+/// What has come of a body. One that came in one chunk, as most do, is not copied; a larger one stays in pieces, for to
+/// move megabytes takes longer than a worker's other connections should wait.
 #[derive(Default)]
 pub(super) struct Body {
     /// The first chunk, until there is a second.

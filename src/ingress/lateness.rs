@@ -11,10 +11,11 @@ use crate::event::Time;
 /// A time that is further ahead of this replica's clock is a wrong clock's, and would make all that follow late.
 const AHEAD_MS_MAX: i64 = 60_000;
 
-/// The newest event time of each stream, for so many streams as were asked for; the one that was silent for longest is forgotten first.
+/// The newest event time of each stream, for so many streams as were asked for; the one that was silent for longest is
+/// forgotten first.
 ///
-/// Streams are told apart by a keyed hash of 64 bits, so that an entry has the same few bytes whatever the stream's name, and no sender
-/// can aim at another's.
+/// Streams are told apart by a keyed hash of 64 bits, so that an entry has the same few bytes whatever the stream's
+/// name, and no sender can aim at another's.
 pub struct Lateness {
     streams_max: usize,
     hasher: RandomState,
@@ -34,7 +35,8 @@ impl Lateness {
         }
     }
 
-    /// By how many milliseconds `time` lies behind the newest of the stream `key`; `None`: it does not, or nothing is known of the stream.
+    /// By how many milliseconds `time` lies behind the newest of the stream `key`; `None`: it does not, or nothing is
+    /// known of the stream.
     ///
     /// `recorded` is this replica's clock, when the event was taken in.
     pub fn observe(&self, key: &str, time: Time, recorded: Time) -> Option<u64> {

@@ -15,10 +15,10 @@
 //! | from the head to the last byte | `body_deadline`, and a lowest rate (`body`) | 408, closed |
 //! | the fsync | 2.5 s | 503; the record may still become durable |
 //!
-//! Those of connections and heads are kept by `http`. A connection stays open only after a request that was
-//! verified. The order of the checks is the order of their cost: path, method, client, phase, the form of the signature,
-//! size, memory, then the body, its signature, and only then what it says. It is HTTP/1.1 only; nothing decompresses a
-//! body, for the signature is over its bytes as they came.
+//! Those of connections and heads are kept by `http`. A connection stays open only after a request that was verified.
+//! The order of the checks is the order of their cost: path, method, client, phase, the form of the signature, size,
+//! memory, then the body, its signature, and only then what it says. It is HTTP/1.1 only; nothing decompresses a body,
+//! for the signature is over its bytes as they came.
 
 mod answer;
 mod appends;
@@ -99,7 +99,8 @@ pub enum BindError {
     Thread(io::Error),
 }
 
-/// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio runtime.
+/// Listens on `config.listen`, or takes over the socket that was handed to the process. Must be called within a tokio
+/// runtime.
 ///
 /// # Errors
 ///

@@ -37,8 +37,8 @@ impl OtherAccounts {
         }
     }
 
-    /// Counts and logs an event that names an account which is not the endpoint's, or where any is, of another account than
-    /// the signed event before it.
+    /// Counts and logs an event that names an account which is not the endpoint's, or where any is, of another account
+    /// than the signed event before it.
     pub fn observe(&self, event: &Event) {
         let account = event.account.as_deref();
         if let Some(claimed) = event.account_claimed.as_deref() {

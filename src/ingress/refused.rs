@@ -1,8 +1,8 @@
-//! The last requests whose signature was refused, for the operator: never their bodies or signatures, but what may be wrong
-//! with them.
+//! The last requests whose signature was refused, for the operator: never their bodies or signatures, but what may be
+//! wrong with them.
 //!
-//! To find that out costs hashes and decompression, and whoever sends is a stranger. So it is done on a thread of its own, for one
-//! request of an endpoint in [`INTERVAL`] at most, and never for a body above [`BODY_BYTES_MAX`].
+//! To find that out costs hashes and decompression, and whoever sends is a stranger. So it is done on a thread of its
+//! own, for one request of an endpoint in [`INTERVAL`] at most, and never for a body above [`BODY_BYTES_MAX`].
 
 use std::{
     collections::VecDeque,
@@ -103,7 +103,8 @@ struct Suspect {
 }
 
 impl RefusedRequests {
-    /// For each endpoint its own, and the thread that looks into them all. It ends when nobody has any of them any more.
+    /// For each endpoint its own, and the thread that looks into them all. It ends when nobody has any of them any
+    /// more.
     pub fn start(endpoints: Vec<(String, Arc<Receiver>)>) -> io::Result<Vec<Arc<Self>>> {
         let (sender, queue) = sync_channel(WAITING_MAX);
         let refused = endpoints
@@ -123,7 +124,8 @@ impl RefusedRequests {
         Ok(refused)
     }
 
-    /// Remembers a request whose signature was refused. Without a `body` it was refused for its header, before the body came.
+    /// Remembers a request whose signature was refused. Without a `body` it was refused for its header, before the body
+    /// came.
     pub(super) fn refused(
         self: &Arc<Self>,
         client: impl Into<Option<IpAddr>>,

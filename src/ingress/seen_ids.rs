@@ -7,11 +7,12 @@ use parking_lot::Mutex;
 use prometheus::IntGauge;
 use uuid::Uuid;
 
-/// Entries that are looked at for being too old, with each event: more than are added, so that a burst is forgotten again.
+/// Entries that are looked at for being too old, with each event: more than are added, so that a burst is forgotten
+/// again.
 const FORGOTTEN_AT_ONCE_MAX: usize = 2;
 
-/// When each id was seen last, for so many ids as were asked for; the one that was seen longest ago is forgotten first, and
-/// each when no window reaches back to it.
+/// When each id was seen last, for so many ids as were asked for; the one that was seen longest ago is forgotten first,
+/// and each when no window reaches back to it.
 ///
 /// Time is the monotonic clock's: a step of the wall clock repeats nothing.
 pub struct SeenIds {

@@ -1,7 +1,8 @@
 //! The spans of one request: its own, and the one of its append.
 //!
-//! A request's span is made when it is verified, for only then its record needs the span's id, and only then is its `traceparent` believed:
-//! anybody can ask for a trace to be recorded, and the signature covers the body only. What is refused before that gets a trace of its own.
+//! A request's span is made when it is verified, for only then its record needs the span's id, and only then is its
+//! `traceparent` believed: anybody can ask for a trace to be recorded, and the signature covers the body only. What is
+//! refused before that gets a trace of its own.
 
 use std::{
     net::IpAddr,

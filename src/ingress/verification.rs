@@ -1,8 +1,9 @@
 //! Verifies a request, and makes an event of it: small bodies where they came, large ones beside the HTTP workers.
 //!
-//! A worker serves many connections, and the signature of 16 MiB takes it tens of milliseconds, in which none of them is
-//! served. So large bodies are verified one at a time on a thread of their own, and those on connections that carried a
-//! verified request before do not stand in one queue with those of strangers, whose thread gets what the others leave of the processors.
+//! A worker serves many connections, and the signature of 16 MiB takes it tens of milliseconds, in which none of them
+//! is served. So large bodies are verified one at a time on a thread of their own, and those on connections that
+//! carried a verified request before do not stand in one queue with those of strangers, whose thread gets what the
+//! others leave of the processors.
 
 use std::{
     io,

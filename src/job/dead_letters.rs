@@ -1,4 +1,5 @@
-//! Where dead letters are kept: a log for each route, which is made with its first one, so that no route fills another's.
+//! Where dead letters are kept: a log for each route, which is made with its first one, so that no route fills
+//! another's.
 
 use std::{
     collections::BTreeMap,
@@ -68,8 +69,8 @@ pub struct RouteDeadLetters {
 }
 
 impl DeadLetters {
-    /// Opens the logs that there are in the directory of `options`, which say how one route's is laid out and limited, unless `keep` has another
-    /// limit for it.
+    /// Opens the logs that there are in the directory of `options`, which say how one route's is laid out and limited,
+    /// unless `keep` has another limit for it.
     ///
     /// # Errors
     ///

@@ -1,8 +1,9 @@
 //! What was read while its lane had no room: by number alone, lane by lane, to be read again when there is.
 //!
-//! So a lane that stands holds back nothing but its own, and costs some bytes for each record. To find work for the other lanes the log is read
-//! past what is deferred, which is then read twice: worth it while that finds something, and not where all there is goes to one lane that is just
-//! slow. So looking ahead takes credit, which what it finds earns.
+//! So a lane that stands holds back nothing but its own, and costs some bytes for each record. To find work for the
+//! other lanes the log is read past what is deferred, which is then read twice: worth it while that finds something,
+//! and not where all there is goes to one lane that is just slow. So looking ahead takes credit, which what it finds
+//! earns.
 
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
@@ -40,7 +41,8 @@ pub(super) struct Deferred {
 /// Of one lane, in the order in which they are to go out.
 struct Queue {
     records: VecDeque<(u64, u64)>,
-    /// The lane whose room decides: that of the first record, which can change while a session learns where messages go.
+    /// The lane whose room decides: that of the first record, which can change while a session learns where messages
+    /// go.
     waits_for: u64,
     reader: Option<Reader>,
     /// Where that goes on.

@@ -49,7 +49,8 @@ impl<S: Sink> Job<S> {
         is_empty && self.has_room() && !self.deferred.is_full() && !self.stuck.is_full()
     }
 
-    /// A lane whose deferred records can go: one that has come to have room for a good part of what it may have in flight.
+    /// A lane whose deferred records can go: one that has come to have room for a good part of what it may have in
+    /// flight.
     pub(super) fn lane_with_room(&self) -> Option<u64> {
         if !self.has_room() || self.resting_until.is_some_and(|until| until > Instant::now()) {
             return None;

@@ -1,15 +1,16 @@
-//! From a log to a sink: what publishes a log from a cursor on, until it is told to stop or has published all ([`Until`]). Each route is
-//! a job, with a cursor of its own.
+//! From a log to a sink: what publishes a log from a cursor on, until it is told to stop or has published all
+//! ([`Until`]). Each route is a job, with a cursor of its own.
 //!
 //! A job reads the spool in order, renders what its route wants and hands it to the route's [`Sink`]. Nothing of one
 //! route is shared with another, so a route that is blocked holds back no other.
 //!
 //! # Order, and what a failure does to it
 //!
-//! A *session* is the time between two [`Sink::reopen`]. Within a session the messages of a stream go out in the order of the spool. At the
-//! first failure the session is over: what it had in flight is unknown, and the next session publishes again what is not
-//! settled. So a consumer can see a stretch of a stream again, at most what was in flight, under the same ids and in the
-//! same order, and never misses a part of it. What the failure asks for ([`Remedy`]) decides what happens in between:
+//! A *session* is the time between two [`Sink::reopen`]. Within a session the messages of a stream go out in the order
+//! of the spool. At the first failure the session is over: what it had in flight is unknown, and the next session
+//! publishes again what is not settled. So a consumer can see a stretch of a stream again, at most what was in flight,
+//! under the same ids and in the same order, and never misses a part of it. What the failure asks for ([`Remedy`])
+//! decides what happens in between:
 //!
 //! - `Retry` and `Hold` wait, longer each time, and try again for ever; `Hold` also calls the route blocked, because
 //!   somebody must act.
@@ -17,25 +18,29 @@
 //!   messages in flight until the refused one is alone; that one goes to the dead letters, and its neighbours pass.
 //! - `SetAside` blames one message for certain: it goes to the dead letters, and the session goes on.
 //!
-//! A record for which there is no room among the dead letters waits there for some, and holds back no other, but that a lane with many of
-//! them takes no more.
+//! A record for which there is no room among the dead letters waits there for some, and holds back no other, but that a
+//! lane with many of them takes no more.
 //!
 //! # Lanes
 //!
-//! Messages that come to stand together, those of one partition, are a *lane* ([`Place`](crate::sink::Place)). Whatever stands, a lane never takes all that may be
-//! in flight; what has no room in its lane is deferred (`deferred.rs`): the route reads on for the others, and reads it again when there is
-//! room. So a partition that is full, or a topic that is not there, holds back its own streams and no other.
+//! Messages that come to stand together, those of one partition, are a *lane* ([`Place`](crate::sink::Place)). Whatever
+//! stands, a lane never takes all that may be in flight; what has no room in its lane is deferred (`deferred.rs`): the
+//! route reads on for the others, and reads it again when there is room. So a partition that is full, or a topic that
+//! is not there, holds back its own streams and no other.
 //!
-//! A route with a reorder window holds each event back for a moment, and so hands those of a stream over in the order of their times
-//! (`reordering.rs`). What is held is not settled, so the cursor stays before it, and a crash finds it in the spool.
+//! A route with a reorder window holds each event back for a moment, and so hands those of a stream over in the order
+//! of their times (`reordering.rs`). What is held is not settled, so the cursor stays before it, and a crash finds it
+//! in the spool.
 //!
 //! # The cursor
 //!
-//! A route may pin so much of the spool: where it would be more, new events are refused, or its oldest go (`shedding.rs`).
+//! A route may pin so much of the spool: where it would be more, new events are refused, or its oldest go
+//! (`shedding.rs`).
 //!
-//! The cursor keeps which records are settled: all up to the lowest that is not, and ranges above it, which a replay passes over. A record is
-//! settled when the broker has confirmed it and all that was handed over before it in its stream, when it is durable among the dead
-//! letters, or when the route does not want it. The cursor on disk may lag: that costs repeats after a crash, never a record.
+//! The cursor keeps which records are settled: all up to the lowest that is not, and ranges above it, which a replay
+//! passes over. A record is settled when the broker has confirmed it and all that was handed over before it in its
+//! stream, when it is durable among the dead letters, or when the route does not want it. The cursor on disk may lag:
+//! that costs repeats after a crash, never a record.
 
 mod backoff;
 mod dead_letter;
@@ -89,8 +94,8 @@ use spans::Spans;
 use status::now_ms;
 use window::Window;
 
-/// A read that brought as many shows that they come fast: then they gather before the next read, which saves wake-ups here and
-/// requests to the broker. A read that brought all it may is a backlog and is followed at once.
+/// A read that brought as many shows that they come fast: then they gather before the next read, which saves wake-ups
+/// here and requests to the broker. A read that brought all it may is a backlog and is followed at once.
 const GATHER_RECORDS_MIN: usize = 32;
 const GATHER_INTERVAL: Duration = Duration::from_millis(25);
 /// A broker that confirms nothing for this long, while something is in flight, is reported.

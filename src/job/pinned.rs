@@ -37,7 +37,8 @@ impl Routing {
         Audience::of(wanting.map(|(_, cursor)| &**cursor))
     }
 
-    /// Counts what the log held for each route when it was opened, from front to back, beside the routes that publish it; then never ends.
+    /// Counts what the log held for each route when it was opened, from front to back, beside the routes that publish
+    /// it; then never ends.
     pub async fn count_found(self, spool: Spool) {
         let (through, sizes) = (spool.state().head, RouteSizes::now());
         let mut reader = spool.reader(self.lowest() + 1);

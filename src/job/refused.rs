@@ -30,8 +30,8 @@ struct Why {
     lane: Option<u64>,
 }
 
-/// Records that are to be dead letters, for which there is no room: they wait, and hold back nothing else, but that a lane which has many of
-/// them takes no more.
+/// Records that are to be dead letters, for which there is no room: they wait, and hold back nothing else, but that a
+/// lane which has many of them takes no more.
 #[derive(Default)]
 pub(super) struct Stuck {
     records: BTreeMap<u64, Why>,
@@ -77,8 +77,8 @@ impl Stuck {
         }
     }
 
-    /// They will be read again. As many as there may be, of all or of a lane, are forgotten, or nothing would be tried: then each is refused
-    /// once more.
+    /// They will be read again. As many as there may be, of all or of a lane, are forgotten, or nothing would be tried:
+    /// then each is refused once more.
     pub(super) fn rewind(&mut self) {
         if self.is_full() {
             self.records.clear();
@@ -110,7 +110,8 @@ impl<S: Sink> Job<S> {
         self.refused.push(Refused { record, why });
     }
 
-    /// Keeps what was refused among the dead letters, all together, so that they share the syncs of the disk; only then it is settled.
+    /// Keeps what was refused among the dead letters, all together, so that they share the syncs of the disk; only then
+    /// it is settled.
     pub(super) async fn keep_refused(&mut self) {
         let refused = mem::take(&mut self.refused);
         let keeping = refused

@@ -1,8 +1,8 @@
 //! A route's reorder window: [`Reorder`], by a clock that the log itself has.
 //!
-//! The clock is the time at which the records were taken in, as far as the log was read, and at its head the time that passes. So a backlog that
-//! is published hours later, or a replay after a crash, is put in order as it would have been at once; and no wall clock that is set back
-//! or forward holds anything for longer than the window.
+//! The clock is the time at which the records were taken in, as far as the log was read, and at its head the time that
+//! passes. So a backlog that is published hours later, or a replay after a crash, is put in order as it would have been
+//! at once; and no wall clock that is set back or forward holds anything for longer than the window.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,6 +1,8 @@
-//! What goes when a route pins more of the spool than it may, where new events are not refused instead: the oldest of what is not with the sink.
+//! What goes when a route pins more of the spool than it may, where new events are not refused instead: the oldest of
+//! what is not with the sink.
 //!
-//! What is in flight stays, and is settled as ever: it is at most half of the limit. So a stream's events go out in their order, with a gap.
+//! What is in flight stays, and is settled as ever: it is at most half of the limit. So a stream's events go out in
+//! their order, with a gap.
 
 use std::time::Duration;
 
@@ -149,7 +151,8 @@ impl<S: Sink> Job<S> {
         plan::wants(self.plan.matches(), &record.bytes)
     }
 
-    /// Keeps records among the dead letters; returns those that are. Where there is no room, new events are refused until there is.
+    /// Keeps records among the dead letters; returns those that are. Where there is no room, new events are refused
+    /// until there is.
     async fn keep_shed(&mut self, records: Vec<Record>) -> Vec<Record> {
         let failure = Failure {
             remedy: Remedy::SetAside,

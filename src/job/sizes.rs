@@ -6,7 +6,8 @@ pub(super) struct RouteSizes {
     /// Records taken from the spool at a time.
     pub read_records_max: usize,
     pub read_bytes_max: usize,
-    /// Records of all lanes that are deferred, before nothing more is read: some 6 MiB with what the window knows of them.
+    /// Records of all lanes that are deferred, before nothing more is read: some 6 MiB with what the window knows of
+    /// them.
     pub deferred_records_max: usize,
     /// Of those, read again at a time.
     pub deferred_read_records_max: usize,

@@ -1,4 +1,5 @@
-//! The spans of what a route has in flight: each from the message's making to the broker's confirmation, or to the session's end.
+//! The spans of what a route has in flight: each from the message's making to the broker's confirmation, or to the
+//! session's end.
 
 use std::{collections::HashMap, time::SystemTime};
 

@@ -41,8 +41,8 @@ impl<S: Sink> Job<S> {
         let trouble = self.trouble().or_else(|| silent.then(silence));
         match trouble.or_else(|| not_taken.map(refusal)) {
             Some(failure) => self.status.block(&failure),
-            // That nothing is wrong just now is no sign that anything goes out: a broker that confirms nothing lets itself be connected to. So
-            // what blocks a route goes by a confirmation, or with nothing left to publish.
+            // That nothing is wrong just now is no sign that anything goes out: a broker that confirms nothing lets
+            // itself be connected to. So what blocks a route goes by a confirmation, or with nothing left to publish.
             None if self.spool.state().head <= self.cursor.position() => self.status.unblock(),
             None => {}
         }

@@ -7,8 +7,8 @@ use std::{
 
 use crate::{sink::Place, spool::Cursor};
 
-/// How many times what is free a lane may have in flight: whatever stands, something is left for the others. With one lane alone it is two
-/// thirds of all; of `n` lanes that stand each has a share, and the `2n + 1`th part stays free.
+/// How many times what is free a lane may have in flight: whatever stands, something is left for the others. With one
+/// lane alone it is two thirds of all; of `n` lanes that stand each has a share, and the `2n + 1`th part stays free.
 const LANE_SHARE: usize = 2;
 
 /// A record that is not settled.
@@ -197,7 +197,8 @@ impl Window {
         (self.entries.get(&sequence)).is_some_and(|entry| entry.stage == Stage::Held)
     }
 
-    /// Forgets everything: the session that had it is over, and what is not settled will be read again from behind `position` on.
+    /// Forgets everything: the session that had it is over, and what is not settled will be read again from behind
+    /// `position` on.
     pub(super) fn rewind(&mut self, position: u64) {
         *self = Self::new(position);
     }

@@ -10,10 +10,10 @@ use crate::event::Time;
 
 /// The ids of the newest events, at most so many and not older than so long.
 ///
-/// A [`super::Stream`] needs none of this. It is for a consumer that does something for each event, such as counting or sending a mail.
-/// What falls out of the window counts as new: the window must hold all that can come again, which after a crash of
-/// Forebay or of the consumer is what was on its way. It is in memory, and so forgets with its process; a consumer that must not
-/// do a thing twice stores the id with what it did.
+/// A [`super::Stream`] needs none of this. It is for a consumer that does something for each event, such as counting or
+/// sending a mail. What falls out of the window counts as new: the window must hold all that can come again, which
+/// after a crash of Forebay or of the consumer is what was on its way. It is in memory, and so forgets with its
+/// process; a consumer that must not do a thing twice stores the id with what it did.
 #[derive(Debug, Clone)]
 pub struct Dedupe {
     events_max: usize,
@@ -34,8 +34,8 @@ impl Dedupe {
         }
     }
 
-    /// Whether this is the first event with this `id` in the window, which then remembers it. `now` is any clock's, as long as it
-    /// is always the same one's; where it steps back, ids are remembered for longer.
+    /// Whether this is the first event with this `id` in the window, which then remembers it. `now` is any clock's, as
+    /// long as it is always the same one's; where it steps back, ids are remembered for longer.
     pub fn is_new(&mut self, id: &str, now: Time) -> bool {
         self.expire(now);
         if self.seen.contains(id) {

@@ -45,11 +45,13 @@ pub enum Change {
     Viewers {
         status: ViewersStatus,
     },
-    /// Nothing that the state of a stream depends on: a picture, a kind or an event that is not known, an id that is missing.
+    /// Nothing that the state of a stream depends on: a picture, a kind or an event that is not known, an id that is
+    /// missing.
     None,
 }
 
-/// Why a message is not an event as Forebay publishes it. Nothing follows from it for a stream: skip the message, and tell.
+/// Why a message is not an event as Forebay publishes it. Nothing follows from it for a stream: skip the message, and
+/// tell.
 #[derive(Debug, thiserror::Error)]
 pub enum ParseError {
     #[error("not a structured CloudEvent: {0}")]
@@ -97,8 +99,9 @@ impl StreamEvent {
         event.read(event.data.map(|data| data.get().as_bytes()))
     }
 
-    /// Reads an event in binary mode: its attributes, which are headers of the message, and its data, the message's body. A name may be bare
-    /// (`id`) or as a header has it (`ce_id` in Kafka, `cloudEvents:id` or `cloudEvents_id` in RabbitMQ); other headers may be there too.
+    /// Reads an event in binary mode: its attributes, which are headers of the message, and its data, the message's
+    /// body. A name may be bare (`id`) or as a header has it (`ce_id` in Kafka, `cloudEvents:id` or `cloudEvents_id` in
+    /// RabbitMQ); other headers may be there too.
     pub fn from_binary<'a>(
         attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
         data: &[u8],

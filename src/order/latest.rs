@@ -1,4 +1,5 @@
-//! Transcoders and viewers: what the event with the greatest time says, and of equal times, the one with the greatest id.
+//! Transcoders and viewers: what the event with the greatest time says, and of equal times, the one with the greatest
+//! id.
 
 use serde::{Deserialize, Serialize};
 

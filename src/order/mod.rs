@@ -1,9 +1,9 @@
 //! For consumers: what is true of a stream, whatever order its events come in.
 //!
-//! The sender may deliver `ended` before `started`, a broker delivers at least once, and two replicas of Forebay interleave.
-//! So a consumer must not act on "the last event". It keeps a [`Stream`] for each `partitionkey`: a *join*, to which any
-//! events may be applied in any order, any number of times, and which comes out the same. What changes is told as
-//! [`Transition`]s, each once, live and offline in turn.
+//! The sender may deliver `ended` before `started`, a broker delivers at least once, and two replicas of Forebay
+//! interleave. So a consumer must not act on "the last event". It keeps a [`Stream`] for each `partitionkey`: a *join*,
+//! to which any events may be applied in any order, any number of times, and which comes out the same. What changes is
+//! told as [`Transition`]s, each once, live and offline in turn.
 //!
 //! ```
 //! use forebay::order::{StreamEvent, Streams, Transition};
@@ -26,20 +26,21 @@
 //!
 //! # The rules
 //!
-//! - **Feeds.** A feed is open when it was seen `started` and not seen `ended`. A feed that ended never starts again, so one that is
-//!   seen `ended` first is never open. A stream is live while any of its feeds is open.
+//! - **Feeds.** A feed is open when it was seen `started` and not seen `ended`. A feed that ended never starts again,
+//!   so one that is seen `ended` first is never open. A stream is live while any of its feeds is open.
 //! - **Recordings and media** go through their phases one way; what comes late changes nothing.
-//! - **Transcoders and viewers** are as the event with the greatest time says; of equal times, the one with the greatest id.
+//! - **Transcoders and viewers** are as the event with the greatest time says; of equal times, the one with the
+//!   greatest id.
 //!
 //! # What is left to the caller
 //!
-//! There is no IO, no clock and no framework here: times are passed in, and state is `serde`, so that it can live in PostgreSQL,
-//! Redis or a Kafka state store. Store the state before you commit the offset or acknowledge the message, and act on the transitions
-//! after that; what is repeated after a crash changes nothing. Events must carry normalised data
-//! (`payload = "normalized"`, the default of a route): recordings, media and transcoders are named there.
+//! There is no IO, no clock and no framework here: times are passed in, and state is `serde`, so that it can live in
+//! PostgreSQL, Redis or a Kafka state store. Store the state before you commit the offset or acknowledge the message,
+//! and act on the transitions after that; what is repeated after a crash changes nothing. Events must carry normalised
+//! data (`payload = "normalized"`, the default of a route): recordings, media and transcoders are named there.
 //!
-//! `docs/ordering.md` is the guide to all this; `docs/ordering/vectors.json` has the same rules as inputs and results, for
-//! implementations in other languages.
+//! `docs/ordering.md` is the guide to all this; `docs/ordering/vectors.json` has the same rules as inputs and results,
+//! for implementations in other languages.
 
 mod dedupe;
 mod feeds;

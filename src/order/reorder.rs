@@ -8,14 +8,17 @@ use std::{
 
 use crate::event::Time;
 
-/// A reorder window: what is pushed comes out by stream in the order of its time, and waits for that as long as the window is at most.
+/// A reorder window: what is pushed comes out by stream in the order of its time, and waits for that as long as the
+/// window is at most.
 ///
-/// An item is *due* once it has waited for the window. Then all that the buffer has of its stream with an earlier time comes out before it, and
-/// what has a later time stays until it is due itself. Of equal times, what was pushed first comes out first. So a stream comes out in order,
-/// but for an item that was pushed more than the window behind one that happened after it. Streams do not wait for each other.
+/// An item is *due* once it has waited for the window. Then all that the buffer has of its stream with an earlier time
+/// comes out before it, and what has a later time stays until it is due itself. Of equal times, what was pushed first
+/// comes out first. So a stream comes out in order, but for an item that was pushed more than the window behind one
+/// that happened after it. Streams do not wait for each other.
 ///
-/// It is what a route with a `reorder_window` has inside, and serves a consumer that wants the same, for instance over the topics of several
-/// replicas. It is in memory: commit an offset, or acknowledge, only when all that came before it is out.
+/// It is what a route with a `reorder_window` has inside, and serves a consumer that wants the same, for instance over
+/// the topics of several replicas. It is in memory: commit an offset, or acknowledge, only when all that came before it
+/// is out.
 ///
 /// ```
 /// use std::time::Duration;
@@ -93,8 +96,8 @@ impl<T> Reorder<T> {
         self
     }
 
-    /// Takes in an item of `stream` that happened at `time`. `bytes` is what it counts against the limit. `now` is any clock's, as long as it
-    /// is always the same one's; where it steps back, it counts as standing still.
+    /// Takes in an item of `stream` that happened at `time`. `bytes` is what it counts against the limit. `now` is any
+    /// clock's, as long as it is always the same one's; where it steps back, it counts as standing still.
     pub fn push(&mut self, stream: &str, time: Time, bytes: usize, item: T, now: Time) {
         self.clock = self.clock.max(now);
         let number = self.pushed;

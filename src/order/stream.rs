@@ -12,8 +12,8 @@ use super::{
 };
 use crate::event::Time;
 
-/// What is known of a stream: a join. Events may be applied in any order and any number of times, and states be merged in any
-/// order and any number of times: what comes out is the same.
+/// What is known of a stream: a join. Events may be applied in any order and any number of times, and states be merged
+/// in any order and any number of times: what comes out is the same.
 ///
 /// It does not hold its own key, as a row of a database or an entry of a map does that.
 ///
@@ -51,8 +51,9 @@ impl Stream {
         self.apply_and_hold(event, None)
     }
 
-    /// As [`Stream::apply`], but where the stream goes offline, `WentOffline` is held back until `until`, which is usually now and a
-    /// few seconds: an encoder that reconnects before gives neither `WentOffline` nor another `WentLive`. [`Stream::due`] tells it.
+    /// As [`Stream::apply`], but where the stream goes offline, `WentOffline` is held back until `until`, which is
+    /// usually now and a few seconds: an encoder that reconnects before gives neither `WentOffline` nor another
+    /// `WentLive`. [`Stream::due`] tells it.
     pub fn apply_with_grace(&mut self, event: &StreamEvent, until: Time) -> Vec<Transition> {
         self.apply_and_hold(event, Some(until))
     }
@@ -181,14 +182,14 @@ impl Stream {
         self.viewers.as_ref()
     }
 
-    /// Drops feeds that ended, recordings and media that failed, were completed or deleted, and transcoders that were deleted,
-    /// all before `before`, by the time of their events. What is open or under way stays, however old.
+    /// Drops feeds that ended, recordings and media that failed, were completed or deleted, and transcoders that were
+    /// deleted, all before `before`, by the time of their events. What is open or under way stays, however old.
     ///
-    /// What is forgotten can come again: an event that arrives after what it is about was forgotten is taken for
-    /// the first one. A duplicate of `completed` then gives `RecordingCompleted` a second time; and a `started` that arrives only
-    /// after its ended feed was forgotten makes the stream live for good. So `before` must lie further back than any
-    /// event can be late or be read again: the retention of the topic, if consumers may start anew, or else the longest outage that
-    /// you reckon with. A day costs some hundred bytes per feed.
+    /// What is forgotten can come again: an event that arrives after what it is about was forgotten is taken for the
+    /// first one. A duplicate of `completed` then gives `RecordingCompleted` a second time; and a `started` that
+    /// arrives only after its ended feed was forgotten makes the stream live for good. So `before` must lie further
+    /// back than any event can be late or be read again: the retention of the topic, if consumers may start anew, or
+    /// else the longest outage that you reckon with. A day costs some hundred bytes per feed.
     pub fn forget(&mut self, before: Time) {
         self.feeds.forget(before);
         phase::forget(&mut self.recordings, before);

@@ -44,14 +44,15 @@ impl Streams {
         transitions
     }
 
-    /// Every `WentOffline` that was held back until `now` or before. It looks at all streams, so call it once a second or so.
+    /// Every `WentOffline` that was held back until `now` or before. It looks at all streams, so call it once a second
+    /// or so.
     pub fn due(&mut self, now: Time) -> Vec<Transition> {
         let streams = self.streams.iter_mut();
         streams.filter_map(|(key, stream)| stream.due(key, now)).collect()
     }
 
-    /// Forgets what ended or settled before `before`, and streams of which nothing is left to know. [`Stream::forget`] tells what
-    /// that risks.
+    /// Forgets what ended or settled before `before`, and streams of which nothing is left to know. [`Stream::forget`]
+    /// tells what that risks.
     pub fn forget(&mut self, before: Time) {
         self.streams.retain(|_, stream| {
             stream.forget(before);

@@ -1,8 +1,8 @@
 //! JSON texts whose members stay exactly as they came: their order, duplicates, digits and escapes.
 //!
-//! A body comes from outside and goes on to parsers of every language, so [`Value::check`] accepts what all of them read:
-//! not only the grammar, but also the limits below. What it accepts is then read member by member, in memory that does
-//! not grow with the number of members; nothing is recursive.
+//! A body comes from outside and goes on to parsers of every language, so [`Value::check`] accepts what all of them
+//! read: not only the grammar, but also the limits below. What it accepts is then read member by member, in memory that
+//! does not grow with the number of members; nothing is recursive.
 
 use std::borrow::Cow;
 
@@ -121,8 +121,8 @@ pub fn quoted(text: &str) -> String {
     String::from_utf8(json).expect("JSON is UTF-8")
 }
 
-/// Makes Unicode of JSON: each escape of half a surrogate pair, which strict parsers refuse, becomes that of U+FFFD. The
-/// length stays.
+/// Makes Unicode of JSON: each escape of half a surrogate pair, which strict parsers refuse, becomes that of U+FFFD.
+/// The length stays.
 pub fn replace_half_pairs(json: &mut [u8]) {
     let mut from = 0;
     while let Some(at) = half_pair(json, from) {
@@ -193,8 +193,8 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Reads a value that is none of the two containers, or the start of one, to where its first value is expected. Opens
-    /// as many containers as stand here, and closes one that is empty.
+    /// Reads a value that is none of the two containers, or the start of one, to where its first value is expected.
+    /// Opens as many containers as stand here, and closes one that is empty.
     fn value(&mut self) -> Option<()> {
         loop {
             match self.next()? {

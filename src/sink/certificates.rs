@@ -35,8 +35,8 @@ pub(super) enum Holds {
     Own,
     /// The same, with the key, in PKCS#12 under this password.
     OwnWithKey { password: String },
-    /// Authorities to trust, in PEM. While one of them is replaced, the old one may run out beside the new one: something is trusted
-    /// for as long as any of them is good.
+    /// Authorities to trust, in PEM. While one of them is replaced, the old one may run out beside the new one:
+    /// something is trusted for as long as any of them is good.
     Authorities,
 }
 

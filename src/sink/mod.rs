@@ -1,9 +1,9 @@
 //! The contract between a job and a broker.
 //!
-//! A [`Sink`] is one route's publishing session. Exactly one task drives it. It promises: the messages of a key are handed
-//! to the broker in the order of [`Sink::enqueue`]; a message is settled with `Ok` only by the broker's own confirmation; and after
-//! the first failure of a session nothing that was enqueued later is retried behind its back. The order after a failure
-//! is the job's: it ends the session, opens a new one and replays what is not settled.
+//! A [`Sink`] is one route's publishing session. Exactly one task drives it. It promises: the messages of a key are
+//! handed to the broker in the order of [`Sink::enqueue`]; a message is settled with `Ok` only by the broker's own
+//! confirmation; and after the first failure of a session nothing that was enqueued later is retried behind its back.
+//! The order after a failure is the job's: it ends the session, opens a new one and replays what is not settled.
 
 mod any;
 mod certificates;
@@ -72,8 +72,8 @@ pub trait Sink: Send + 'static {
     /// whatever is not settled is unknown: reopen and replay it.
     fn settle(&mut self, settled: &mut Vec<Settled>) -> impl Future<Output = Result<(), Failure>> + Send;
 
-    /// What keeps the broker from confirming anything just now, if the session knows (a wrong password, no broker to reach).
-    /// `None` when all is well.
+    /// What keeps the broker from confirming anything just now, if the session knows (a wrong password, no broker to
+    /// reach). `None` when all is well.
     fn trouble(&self) -> Option<Failure>;
 
     /// The labels that its failures carry.
@@ -138,9 +138,10 @@ pub enum Remedy {
     Retry,
     /// Somebody must act (no such topic, not authorised): the route is blocked and says so; it goes on trying.
     Hold,
-    /// It is this message's own fault (too large): replay one by one until the culprit is found, and dead-letter it alone.
+    /// It is this message's own fault (too large): replay one by one until the culprit is found, and dead-letter it
+    /// alone.
     DeadLetter,
-    /// It is this message's own fault, and the broker said so of this one alone: it becomes a dead letter, its neighbours pass, and the
-    /// session goes on unless [`Sink::settle`] says that it is over.
+    /// It is this message's own fault, and the broker said so of this one alone: it becomes a dead letter, its
+    /// neighbours pass, and the session goes on unless [`Sink::settle`] says that it is over.
     SetAside,
 }

@@ -1,12 +1,14 @@
 //! Gives space back that is held by a few records that are still wanted.
 //!
-//! A segment is deleted once every cursor has passed it. Where one record waits for long, what was settled around it would stay with it. So in
-//! a segment of which little is wanted, each run of records that every cursor has settled is made one filler, and the pages in it are given back
-//! to the file system (a hole is punched). The wanted records stay where they are, and it needs no room.
+//! A segment is deleted once every cursor has passed it. Where one record waits for long, what was settled around it
+//! would stay with it. So in a segment of which little is wanted, each run of records that every cursor has settled is
+//! made one filler, and the pages in it are given back to the file system (a hole is punched). The wanted records stay
+//! where they are, and it needs no room.
 //!
-//! First the fillers are made durable, then the holes. A reader that stands within a run meanwhile may see anything: segments have a generation,
-//! odd while one is compacted, by which readers know that what they took for damage is none. A loss of power that tears a filler's header within a
-//! sector costs a false alarm: one settled record counts as damaged.
+//! First the fillers are made durable, then the holes. A reader that stands within a run meanwhile may see anything:
+//! segments have a generation, odd while one is compacted, by which readers know that what they took for damage is
+//! none. A loss of power that tears a filler's header within a sector costs a false alarm: one settled record counts as
+//! damaged.
 
 use std::{collections::HashMap, io, ops::RangeInclusive, sync::Arc};
 
@@ -148,7 +150,8 @@ fn compact(
             Err(error) if is_passing(&error) => {
                 let mut now = [0; FRAME_HEADER_LEN];
                 file.pread(run.start, &mut now)?;
-                // Where nothing was written, there is no room to write what is there once more either: file systems that copy on write.
+                // Where nothing was written, there is no room to write what is there once more either: file systems
+                // that copy on write.
                 if now != before {
                     file.pwrite(run.start, &before)?;
                 }

@@ -21,8 +21,8 @@ impl Cursor {
         self.state.position.load(Ordering::Acquire)
     }
 
-    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at [`super::Spool::close`];
-    /// records behind every cursor are deleted, a segment at a time.
+    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at
+    /// [`super::Spool::close`]; records behind every cursor are deleted, a segment at a time.
     pub fn advance(&self, sequence: u64) {
         self.settle(0..=sequence);
     }
@@ -42,8 +42,8 @@ impl Cursor {
         self.state.settle_record(numbers, frame_len(record_bytes));
     }
 
-    /// Counts what was in the log when it was opened, from front to back: all records from `first` on as far as these go, each
-    /// with its number, and its length if it is wanted. Those that are not wanted are settled.
+    /// Counts what was in the log when it was opened, from front to back: all records from `first` on as far as these
+    /// go, each with its number, and its length if it is wanted. Those that are not wanted are settled.
     pub fn count(&self, first: u64, records: impl IntoIterator<Item = (u64, Option<usize>)>) {
         let records = records.into_iter();
         let framed = records.map(|(number, len)| (number, len.map(frame_len)));
@@ -60,7 +60,8 @@ impl Cursor {
         self.state.limit(pinned_bytes_max);
     }
 
-    /// Whether records that it wants are refused ([`super::AppendError::RouteFull`]) rather than that it pins more than it may.
+    /// Whether records that it wants are refused ([`super::AppendError::RouteFull`]) rather than that it pins more than
+    /// it may.
     pub fn refuse_above_limit(&self, refuses: bool) {
         self.state.refuse_above_limit(refuses);
     }

@@ -49,8 +49,8 @@ pub(super) trait File: Send + Sync {
     /// Makes the content and the length durable.
     fn sync_data(&self) -> io::Result<()>;
     fn truncate(&self, len: u64) -> io::Result<()>;
-    /// Gives the space of some pages back; they read as zeros. An error of the kind `Unsupported` says that the file system
-    /// cannot do it.
+    /// Gives the space of some pages back; they read as zeros. An error of the kind `Unsupported` says that the file
+    /// system cannot do it.
     fn punch(&self, offset: u64, len: u64) -> io::Result<()>;
     /// What the file takes on disk.
     fn allocated(&self) -> io::Result<u64> {
@@ -61,15 +61,15 @@ pub(super) trait File: Send + Sync {
     /// Has the next read come from the disk, where the system can be made to forget what it has in memory; whether it
     /// was.
     ///
-    /// After a failed sync memory shows what the disk does not have, and on ext4 the same pages, written again and synced
-    /// with success, are gone at the next mount all the same: their blocks count as never written.
+    /// After a failed sync memory shows what the disk does not have, and on ext4 the same pages, written again and
+    /// synced with success, are gone at the next mount all the same: their blocks count as never written.
     fn forget_cached(&self) -> io::Result<bool> {
         Ok(false)
     }
 }
 
-/// Opens a file that the process before may have left with a sync that failed: what is read then is what the disk has, where the
-/// system can be made to forget what it has in memory.
+/// Opens a file that the process before may have left with a sync that failed: what is read then is what the disk has,
+/// where the system can be made to forget what it has in memory.
 pub(super) fn open_as_on_disk(fs: &dyn FileSystem, path: &Path) -> io::Result<Arc<dyn File>> {
     let file = fs.open(path)?;
     file.forget_cached()?;

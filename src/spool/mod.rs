@@ -3,8 +3,8 @@
 //! # Constraints
 //!
 //! - A record is acknowledged after it is durable, and seen by a reader only then.
-//! - What was acknowledged is read, in order and unchanged, until every cursor has passed it. No sequence number that anybody
-//!   could have seen is given out twice.
+//! - What was acknowledged is read, in order and unchanged, until every cursor has passed it. No sequence number that
+//!   anybody could have seen is given out twice.
 //! - After the first write or sync that failed, nothing more is written. The process ends and recovers from the disk.
 //! - A full disk is no failure: it is said, and it passes.
 //! - Damage is found, counted, set aside and passed over, never cut off silently, never a reason to stop.
@@ -41,9 +41,9 @@
 //!
 //! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader
 //! near the head copies references. One that is far behind reads the files on a blocking thread, up to what is durable,
-//! no more than it was asked for; each record that its owner wants ([`Wanted`]) is copied out of what was read, so that it
-//! keeps nothing alive but itself. What readers have handed out counts until the last part of it is dropped, all readers together against one
-//! limit ([`Options::readers_bytes_max`]), beyond which they wait.
+//! no more than it was asked for; each record that its owner wants ([`Wanted`]) is copied out of what was read, so that
+//! it keeps nothing alive but itself. What readers have handed out counts until the last part of it is dropped, all
+//! readers together against one limit ([`Options::readers_bytes_max`]), beyond which they wait.
 //!
 //! Where a frame is wrong, or the disk does not give a page back, the reader goes on at the next valid header; the
 //! writer counts the place and copies its bytes to `quarantine/`. A hole settles like a record: [`Reader::next`]
@@ -52,9 +52,9 @@
 //! passed over: only what every cursor has passed is deleted.
 //!
 //! A reader's owner counts on this: numbers rise and may have gaps; a call returns a number that is higher than that of
-//! the call before; what lies between two calls' numbers and was not handed out is not there or not wanted, and is settled
-//! together with what was. So a cursor is moved by [`Cursor::settle`] with ranges that begin behind the record read before, and
-//! reaches the head when all was settled.
+//! the call before; what lies between two calls' numbers and was not handed out is not there or not wanted, and is
+//! settled together with what was. So a cursor is moved by [`Cursor::settle`] with ranges that begin behind the record
+//! read before, and reaches the head when all was settled.
 //!
 //! # Delete path
 //!
@@ -64,9 +64,9 @@
 //! and syncs the directory, oldest first and one by one, so that a gap is never ordinary. The newest segment stays, and
 //! without any cursor everything stays.
 //!
-//! A record may be appended for an [`Audience`]: it is settled at once for the cursors that do not want it, and *pinned* by those that
-//! do, until they settle it. What a cursor may pin can be limited: then what it wants is refused, or its owner settles what is
-//! oldest. So one that stands fills no log for the others.
+//! A record may be appended for an [`Audience`]: it is settled at once for the cursors that do not want it,
+//! and *pinned* by those that do, until they settle it. What a cursor may pin can be limited: then what it wants is
+//! refused, or its owner settles what is oldest. So one that stands fills no log for the others.
 //!
 //! # Recovery
 //!
@@ -74,9 +74,10 @@
 //! valid frame, is cut there and sealed; appends go to a new segment, so no stale frame can become valid. A hole is
 //! either
 //!
-//! - *torn*, in the last batch: its sync never returned, nobody was told; what is whole around it is kept, and it is written over; or
-//! - *damage*, when the disk does not give it back, or when what stood there was durable once: a later batch left a header, or the page of the cursors
-//!   knows it.
+//! - *torn*, in the last batch: its sync never returned, nobody was told; what is whole around it is kept, and it is
+//!   written over; or
+//! - *damage*, when the disk does not give it back, or when what stood there was durable once: a later batch left a
+//!   header, or the page of the cursors knows it.
 //!
 //! Superblock and page also know the first and the last segment that must be there. What is missing, of another log, or
 //! put back from a copy is named and counted; the log goes on with what is there.
@@ -100,10 +101,11 @@
 //! # What is assumed of the disk
 //!
 //! - A sync that returned success is kept, also over a loss of power.
-//! - Unsynced writes may be there or not, sector by sector, in any order, and torn. A sector's bytes that a torn write does not change stay as
-//!   they are: consecutive batches share sectors. A disk that garbles a whole sector instead makes this damage: found and counted.
-//! - Preallocated space can be written without new space, so a full disk shows when a segment is made. A file system that copies on write does not
-//!   keep this; there a full disk fails the spool, and the process ends.
+//! - Unsynced writes may be there or not, sector by sector, in any order, and torn. A sector's bytes that a torn write
+//!   does not change stay as they are: consecutive batches share sectors. A disk that garbles a whole sector instead
+//!   makes this damage: found and counted.
+//! - Preallocated space can be written without new space, so a full disk shows when a segment is made. A file system
+//!   that copies on write does not keep this; there a full disk fails the spool, and the process ends.
 //!
 //! What cannot be known: damage within half a second of the end of a log that was not closed, before the page was
 //! written, looks torn.
@@ -186,7 +188,8 @@ pub struct Options {
     /// What a segment takes on disk from its first record on. At most a quarter of `bytes_max` is used, and at least 8
     /// KiB.
     pub segment_bytes: u64,
-    /// A record that needs more gets a segment of its own, up to this; nothing above a segment's size makes no difference.
+    /// A record that needs more gets a segment of its own, up to this; nothing above a segment's size makes no
+    /// difference.
     pub record_bytes_max: u64,
     /// Newest records kept in memory for readers near the head.
     pub hot_bytes_max: usize,
@@ -344,8 +347,8 @@ impl Spool {
         Self::open_on(fs, options, observer, "forebay-spool")
     }
 
-    /// Like [`Spool::open`], for a spool beside another one: with a name for the writer's thread, and without descriptors of its own for when the
-    /// process has no other left.
+    /// Like [`Spool::open`], for a spool beside another one: with a name for the writer's thread, and without
+    /// descriptors of its own for when the process has no other left.
     pub fn open_named(options: Options, observer: Arc<dyn Observer>, thread_name: &str) -> Result<Self, OpenError> {
         Self::open_on(Arc::new(RealFileSystem::with_spares(0)), options, observer, thread_name)
     }
@@ -392,8 +395,8 @@ impl Spool {
     }
 
     /// Like [`Spool::append`], for one who appends much: the answer arrives at `desk`, under `ticket`. `Err`: the
-    /// record was not taken, and no answer comes. The cursors of the `audience` pin it until they settle it, and refuse it
-    /// where they may pin no more; for all others it is settled.
+    /// record was not taken, and no answer comes. The cursors of the `audience` pin it until they settle it, and refuse
+    /// it where they may pin no more; for all others it is settled.
     pub fn append_for(
         &self,
         desk: &Arc<Desk>,
@@ -421,8 +424,8 @@ impl Spool {
         })
     }
 
-    /// Makes durable where the cursors are. `false`: there is no room for that, or the file system is read-only, and a process that opens the
-    /// spool next begins where they were. Waits for the disk.
+    /// Makes durable where the cursors are. `false`: there is no room for that, or the file system is read-only, and a
+    /// process that opens the spool next begins where they were. Waits for the disk.
     pub fn keep_cursors(&self) -> bool {
         self.handle.inlet.keep_cursors()
     }
@@ -437,8 +440,8 @@ impl Spool {
         self.reader_of(from, Arc::new(|_| true))
     }
 
-    /// Reads what is `wanted` from the first record at or after `from`: of what is read from disk, nothing else takes memory
-    /// or comes back.
+    /// Reads what is `wanted` from the first record at or after `from`: of what is read from disk, nothing else takes
+    /// memory or comes back.
     pub fn reader_of(&self, from: u64, wanted: Wanted) -> Reader {
         Reader::new(self.handle.shared.clone(), from, wanted)
     }
@@ -448,7 +451,8 @@ impl Spool {
         self.handle.shared.backlog(position, &[])
     }
 
-    /// The last record of so many segments behind `position` that they take `bytes` on disk together: at least one, and never the newest.
+    /// The last record of so many segments behind `position` that they take `bytes` on disk together: at least one, and
+    /// never the newest.
     pub fn number_after(&self, position: u64, bytes: u64) -> u64 {
         self.handle.shared.number_after(position, bytes)
     }

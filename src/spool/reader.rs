@@ -90,8 +90,8 @@ impl Reader {
 
     /// Adds the next durable records to `out`, at most `records_max` and (beyond the first) `bytes_max`, and returns
     /// how far it got: every record up to there was handed out, was to be skipped, or is not there. Waits until it gets
-    /// further; that may be without a record, where the log has a hole or much that is not wanted. What is not wanted may
-    /// be handed out all the same, where it is in memory anyway.
+    /// further; that may be without a record, where the log has a hole or much that is not wanted. What is not wanted
+    /// may be handed out all the same, where it is in memory anyway.
     ///
     /// Cancel-safe, so it can be raced with a stop. Damaged records are passed over (they are counted and set aside).
     /// While what was handed out and is still held, by all readers together, is more than

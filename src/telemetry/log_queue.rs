@@ -1,7 +1,8 @@
 //! Log lines on their way to stderr: a bounded queue, and a thread that writes.
 //!
-//! Nobody else waits for whoever reads the log, or for the disk that it is on. A line for which there is no room, or that
-//! cannot be written, is dropped and counted; the next one is tried again, for a reader may come back and a disk be cleared.
+//! Nobody else waits for whoever reads the log, or for the disk that it is on. A line for which there is no room, or
+//! that cannot be written, is dropped and counted; the next one is tried again, for a reader may come back and a disk
+//! be cleared.
 
 use std::{
     collections::VecDeque,

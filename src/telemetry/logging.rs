@@ -15,8 +15,8 @@ use super::log_queue::LogQueue;
 
 /// What is logged when neither `FOREBAY_LOG` nor `RUST_LOG` says otherwise.
 ///
-/// actix tells of every connection that its peer ended badly, as an error; that is the peer's affair. What lapin has to tell, its sink
-/// says in its own words.
+/// actix tells of every connection that its peer ended badly, as an error; that is the peer's affair. What lapin has to
+/// tell, its sink says in its own words.
 const FILTER_DEFAULT: &str = "info,actix_http=off,actix_server=warn,lapin=off";
 /// Whatever the filter: it would log messages with their bodies.
 const NEVER: &str = "lapin::returned_messages=off";

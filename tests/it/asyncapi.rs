@@ -58,8 +58,8 @@ fn the_document_is_that_of_the_definitions() {
     );
 }
 
-/// What AsyncAPI's parser makes of a document: the errors and warnings, and what the YAML says. `None`, said on stderr, where
-/// this machine lacks something; in CI that is a failure.
+/// What AsyncAPI's parser makes of a document: the errors and warnings, and what the YAML says. `None`, said on stderr,
+/// where this machine lacks something; in CI that is a failure.
 fn judge(text: &str) -> Option<Judgement> {
     static DIR: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         let is_new = "process.exit(Number(process.versions.node.split('.')[0]) >= 20 ? 0 : 1)";

@@ -1,4 +1,5 @@
-//! What goes out is read by the official CloudEvents SDKs, whatever a signed body holds. `tests/cloudevents/README.md` says how.
+//! What goes out is read by the official CloudEvents SDKs, whatever a signed body holds. `tests/cloudevents/README.md`
+//! says how.
 
 mod bodies;
 mod readers;

@@ -1,5 +1,5 @@
-//! `docker-compose.yml` without Docker: it is what the Compose specification says, nothing in it is missing or loose, and what its services
-//! run is run here, with their own configuration. `tests/compose.sh` runs the whole.
+//! `docker-compose.yml` without Docker: it is what the Compose specification says, nothing in it is missing or loose,
+//! and what its services run is run here, with their own configuration. `tests/compose.sh` runs the whole.
 
 use std::{
     collections::BTreeSet,

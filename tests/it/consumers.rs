@@ -141,7 +141,8 @@ fn send_until(done: &AtomicBool, url: &str) {
     }
 }
 
-/// Kills each service twice while webhooks come, each time when there is something that it has read and could not store.
+/// Kills each service twice while webhooks come, each time when there is something that it has read and could not
+/// store.
 fn kill_twice(services: &mut [Service], setup: &Setup, forebay: &Forebay) {
     let done = AtomicBool::new(false);
     let finished = AtomicU64::new(0);

@@ -23,7 +23,8 @@ fn setup(files: u32, routes: usize) -> Setup {
     setup.wrapper = ["sh", "-c", "ulimit -n \"$0\"; exec \"$@\"", &files.to_string()]
         .map(str::to_owned)
         .to_vec();
-    // Small segments, so that some are made while connections hold all that they may. Nobody publishes: a stop would wait.
+    // Small segments, so that some are made while connections hold all that they may. Nobody publishes: a stop would
+    // wait.
     setup.environment(&[
         "FOREBAY__SPOOL__BYTES_MAX=16MiB",
         "FOREBAY__SERVER__BODY_BYTES_MAX=1MiB",

@@ -105,7 +105,8 @@ fn collect(from: impl std::io::Read + Send + 'static) -> Arc<Mutex<Vec<String>>>
     lines
 }
 
-/// The events of the output for people: `<time>  com.millicast.<type>  <key>  <topic> partition <n> offset <n> sequence <n>`.
+/// The events of the output for people: `<time> com.millicast.<type> <key> <topic> partition <n> offset <n> sequence
+/// <n>`.
 fn shown(printed: &[String]) -> Vec<(String, Place)> {
     let event = |line: &String| {
         let words: Vec<&str> = line.split_whitespace().collect();

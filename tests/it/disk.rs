@@ -1,4 +1,5 @@
-//! What the disk does to the real binary: it loses power, fails, fills up, dawdles; its directory is held, its cursors are gone.
+//! What the disk does to the real binary: it loses power, fails, fills up, dawdles; its directory is held, its cursors
+//! are gone.
 //!
 //! No broker listens, unless a test says so: every record stays in the spool, where the library reads it back.
 

@@ -27,8 +27,8 @@ use crate::support::{
 const DRAINED: Duration = Duration::from_secs(120);
 const STOPPED: Duration = Duration::from_secs(60);
 
-/// Sends a hundred thousand events of five thousand streams, out of order and with duplicates; returns how many there were with
-/// those. Each was answered 200.
+/// Sends a hundred thousand events of five thousand streams, out of order and with duplicates; returns how many there
+/// were with those. Each was answered 200.
 fn send_volume(setup: &Setup) -> usize {
     let kinds = ["feeds", "media", "viewerConnection", "recordings", "transcoder"];
     let output = send_command(&setup.url(), &kinds)
@@ -173,7 +173,8 @@ async fn sigterm_goes_on_accepting_then_publishes_what_is_in_flight_and_exits_0(
     assert_eq!(census.repeats, 0, "an orderly stop leaves nothing half published");
 }
 
-/// A topic's limit is for a batch as a whole. Each session that finds its batches too large begins the next with smaller ones, so they are few.
+/// A topic's limit is for a batch as a whole. Each session that finds its batches too large begins the next with
+/// smaller ones, so they are few.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_takes_small_batches_only_is_published_to_without_delay_and_without_dead_letters() {
     let brokers = kafka::shared();

@@ -1,5 +1,6 @@
-//! The Helm chart and the plain manifests: rendered by Helm itself, judged by the schemas of Kubernetes, the policy of Pod
-//! Security, the types of the operators' own modules, and by Forebay, which must take the configuration that comes out.
+//! The Helm chart and the plain manifests: rendered by Helm itself, judged by the schemas of Kubernetes, the policy of
+//! Pod Security, the types of the operators' own modules, and by Forebay, which must take the configuration that comes
+//! out.
 
 mod configuration;
 mod copies;

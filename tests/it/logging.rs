@@ -1,4 +1,5 @@
-//! The log of the real binary, in JSON: what fields its lines have, and how many lines a flood of refused requests makes.
+//! The log of the real binary, in JSON: what fields its lines have, and how many lines a flood of refused requests
+//! makes.
 
 mod unread;
 

@@ -28,7 +28,8 @@ fn post(setup: &Setup, body: &str) -> Option<u16> {
     http::request(setup.public, "POST", PATH, &headers, body).map(|answer| answer.code)
 }
 
-/// Runs `during` beside a Forebay with little memory, which must be alive afterwards and have taken less than `bytes_max`.
+/// Runs `during` beside a Forebay with little memory, which must be alive afterwards and have taken less than
+/// `bytes_max`.
 fn within(name: &str, bytes_max: u64, during: impl FnOnce(&Setup)) {
     let Some(group) = MemoryGroup::new(name, MEMORY_BYTES_MAX) else {
         return;

@@ -1,5 +1,5 @@
-//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is woken, and true of a
-//! real Forebay. And the dashboard.
+//! The rules for Prometheus: right by its own tools, about metrics that exist, each with a page for who is woken, and
+//! true of a real Forebay. And the dashboard.
 
 mod dashboard;
 mod files;
@@ -56,7 +56,8 @@ fn a_broken_rule_file_is_refused() {
     }
 }
 
-/// An alert that never fires, one that always does, and one that does not wait each fail a case: the cases hold the rule from both sides.
+/// An alert that never fires, one that always does, and one that does not wait each fail a case: the cases hold the
+/// rule from both sides.
 #[test]
 fn the_cases_notice_a_wrong_alert() {
     let rules = rules();

@@ -1,5 +1,5 @@
-//! Raw bytes at the front: requests in every form that HTTP allows, and in forms that it does not, several to a connection. `tests/it/raw_http/README.md`
-//! says how.
+//! Raw bytes at the front: requests in every form that HTTP allows, and in forms that it does not, several to a
+//! connection. `tests/it/raw_http/README.md` says how.
 
 mod requests;
 

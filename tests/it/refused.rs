@@ -1,4 +1,5 @@
-//! What `/status` has of the requests whose signature was refused: what is wrong with them, and nothing of them that is secret.
+//! What `/status` has of the requests whose signature was refused: what is wrong with them, and nothing of them that is
+//! secret.
 
 use std::{io::Write as _, time::Duration};
 

@@ -1,4 +1,5 @@
-//! A webhook's secret is rotated while webhooks come, as docs/rotation.md has it; and what becomes of sources that cannot be read.
+//! A webhook's secret is rotated while webhooks come, as docs/rotation.md has it; and what becomes of sources that
+//! cannot be read.
 
 use std::{
     fs,

@@ -1,6 +1,7 @@
 //! An honest sender while strangers attack the front in every way at once, in the memory that the chart gives a pod.
 //!
-//! `FOREBAY_TEST_SIEGE_S` makes it longer than the few seconds of a usual run: `docs/benchmarks.md` has what it measured.
+//! `FOREBAY_TEST_SIEGE_S` makes it longer than the few seconds of a usual run: `docs/benchmarks.md` has what it
+//! measured.
 
 use std::{net::Ipv4Addr, time::Duration};
 

@@ -1,5 +1,5 @@
-//! For those without Kubernetes: the units are right and tight, and with the listening socket handed from process to process a restart
-//! is noticed by no sender.
+//! For those without Kubernetes: the units are right and tight, and with the listening socket handed from process to
+//! process a restart is noticed by no sender.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -117,6 +117,32 @@ fn whoever_leaves_something_to_do_signs_it() {
 }
 
 #[test]
+fn comments_and_documents_are_wrapped() {
+    let mut files = documents();
+    for dir in ["src", "tests", "benches"] {
+        let sources = every_file(dir).into_iter();
+        files.extend(sources.filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".md")));
+    }
+    let findings: Vec<String> = (files.iter())
+        .flat_map(|(path, text)| documents::unwrapped(path, text))
+        .collect();
+    assert_none("longer than a line may be", &findings);
+
+    let long = "word ".repeat(30);
+    assert_eq!(
+        documents::unwrapped("docs/a.md", &format!("a\n- {long}")),
+        ["docs/a.md:2"]
+    );
+    assert_eq!(documents::unwrapped("src/a.rs", &format!("    /// {long}")).len(), 1);
+    let shown = format!("| {long} |\n```sh\n{long}\n```\n<https://{long}>");
+    assert_eq!(documents::unwrapped("docs/a.md", &shown), [""; 0]);
+    assert_eq!(
+        documents::unwrapped("src/a.rs", &format!("let a = \"{long}\";")),
+        [""; 0]
+    );
+}
+
+#[test]
 fn every_metric_is_documented_and_every_documented_metric_exists() {
     let mut names = documents::metrics(&walk(root(), "src/telemetry"));
     let of_sinks = documents::metrics(&walk(root(), "src/sink"));
@@ -198,20 +224,7 @@ fn what_the_code_names_is_found_and_missed_in_a_document() {
 #[test]
 fn the_links_of_the_documents_lead_somewhere() {
     let exists = |path: &str| root().join(path.trim_start_matches('/')).exists();
-    let mut documents = every_file("docs");
-    documents.extend(every_file("examples"));
-    for path in [
-        "README.md",
-        "ARCHITECTURE.md",
-        "CONTRIBUTING.md",
-        "SECURITY.md",
-        "CHANGELOG.md",
-    ] {
-        documents.push((path.to_owned(), read(path)));
-    }
-    let findings: Vec<String> = documents
-        .iter()
-        .filter(|(path, _)| path.ends_with(".md"))
+    let findings: Vec<String> = (documents().iter())
         .flat_map(|(path, text)| documents::broken_links(path, text, exists))
         .collect();
     assert_none("broken links", &findings);
@@ -303,7 +316,8 @@ fn there_is_one_crypto_stack() {
     }
 }
 
-/// A consumer that uses the kit wants neither a web server nor a broker client, nor the minutes that they take to compile.
+/// A consumer that uses the kit wants neither a web server nor a broker client, nor the minutes that they take to
+/// compile.
 #[test]
 fn without_the_server_there_is_no_server_and_no_broker_client() {
     let crates = |arguments: &[&str]| -> BTreeSet<String> {
@@ -344,6 +358,22 @@ fn cargo_tree(arguments: &[&str]) -> String {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "cargo tree {arguments:?}: {errors}");
     String::from_utf8(output.stdout).expect("a tree is text")
+}
+
+/// What is written for those who use it, and for those who change it.
+fn documents() -> Vec<(String, String)> {
+    let at_the_top = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "CHANGELOG.md",
+    ];
+    let mut documents: Vec<_> = at_the_top.map(|path| (path.to_owned(), read(path))).into();
+    for dir in ["docs", "examples", "deploy"] {
+        documents.extend(every_file(dir).into_iter().filter(|(path, _)| path.ends_with(".md")));
+    }
+    documents
 }
 
 fn every_file(dir: &str) -> Vec<(String, String)> {

@@ -1,4 +1,5 @@
-//! `forebay verify`, on what a real Kafka and a real RabbitMQ hold: sound, and with each kind of mistake made on purpose.
+//! `forebay verify`, on what a real Kafka and a real RabbitMQ hold: sound, and with each kind of mistake made on
+//! purpose.
 
 use std::time::Duration;
 

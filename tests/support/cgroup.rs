@@ -8,8 +8,8 @@ pub struct MemoryGroup {
 }
 
 impl MemoryGroup {
-    /// Kills what is in it above `bytes`. Fails where none can be made, unless `FOREBAY_TEST_NO_ROOT` allows that: then it
-    /// is named, and `None`.
+    /// Kills what is in it above `bytes`. Fails where none can be made, unless `FOREBAY_TEST_NO_ROOT` allows that: then
+    /// it is named, and `None`.
     #[allow(clippy::print_stderr, reason = "what is left out is said")]
     pub fn new(test: &str, bytes: u64) -> Option<Self> {
         let made = [

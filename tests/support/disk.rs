@@ -22,7 +22,8 @@ use super::sender::webhook;
 /// Of a directory that disks are mounted in; then comes the id of the process that it belongs to.
 const DIR_PREFIX: &str = "forebay-disk-";
 
-/// Whether disks can be mounted here. Fails where they cannot, unless `FOREBAY_TEST_NO_ROOT` allows it: then it says what is left out.
+/// Whether disks can be mounted here. Fails where they cannot, unless `FOREBAY_TEST_NO_ROOT` allows it: then it says
+/// what is left out.
 #[allow(clippy::print_stderr, reason = "what is left out is said")]
 pub fn can_mount(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();

@@ -7,7 +7,8 @@ use serde_json::Value;
 
 use super::census::Delivered;
 
-/// The state of every stream, by its key, from all messages of a broker. Those that are not structured events count for nothing.
+/// The state of every stream, by its key, from all messages of a broker. Those that are not structured events count for
+/// nothing.
 pub fn states(messages: &[impl Delivered]) -> BTreeMap<String, Value> {
     let mut events: Vec<StreamEvent> = messages
         .iter()

@@ -21,8 +21,8 @@ use tempfile::TempDir;
 /// A job for the thread that spawns, and where to send the child.
 type Job = (Command, Sender<std::io::Result<Child>>);
 
-/// The one thread that spawns: the kernel's `PR_SET_PDEATHSIG` fires when the *thread* that spawned ends, and a test's thread
-/// ends before a shared broker may.
+/// The one thread that spawns: the kernel's `PR_SET_PDEATHSIG` fires when the *thread* that spawned ends, and a test's
+/// thread ends before a shared broker may.
 static SPAWNER: LazyLock<Sender<Job>> = LazyLock::new(|| {
     let (jobs, queue) = channel::<Job>();
     std::thread::Builder::new()
@@ -122,8 +122,8 @@ impl Drop for Process {
     }
 }
 
-/// A temporary directory that says whose it is: what it is for, then the id of this process. Those of processes that are
-/// gone are removed, because nothing drops what a static holds.
+/// A temporary directory that says whose it is: what it is for, then the id of this process. Those of processes that
+/// are gone are removed, because nothing drops what a static holds.
 pub fn directory(prefix: &str) -> TempDir {
     for entry in std::fs::read_dir(std::env::temp_dir()).unwrap().flatten() {
         let name = entry.file_name();
@@ -145,8 +145,8 @@ pub fn private_dir() -> TempDir {
     tempfile::Builder::new().permissions(mode).tempdir().unwrap()
 }
 
-/// A port that nobody listens on. Below the range from which the kernel takes ports for outgoing connections, so that none of
-/// those is in the way when a broker comes back.
+/// A port that nobody listens on. Below the range from which the kernel takes ports for outgoing connections, so that
+/// none of those is in the way when a broker comes back.
 pub fn free_port() -> u16 {
     const FIRST: u32 = 20_000;
     const COUNT: u32 = 12_000;

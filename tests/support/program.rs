@@ -1,7 +1,7 @@
 //! The real binary, and what it says: kept, so that it can be searched for secrets.
 //!
-//! All that any process of it writes to stdout and stderr goes into files below `FOREBAY_TEST_OUTPUT` (else a directory of this
-//! process's own), and on to the test. `tests/it/secrets.rs` searches them.
+//! All that any process of it writes to stdout and stderr goes into files below `FOREBAY_TEST_OUTPUT` (else a directory
+//! of this process's own), and on to the test. `tests/it/secrets.rs` searches them.
 
 use std::{
     ffi::OsStr,

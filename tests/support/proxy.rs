@@ -1,4 +1,5 @@
-//! What stands before several replicas of Forebay: a proxy that gives each request, not each connection, to the next of them.
+//! What stands before several replicas of Forebay: a proxy that gives each request, not each connection, to the next of
+//! them.
 
 use std::{
     collections::HashMap,

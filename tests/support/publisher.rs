@@ -147,7 +147,8 @@ impl<S: Sink> Publisher<S> {
     }
 }
 
-/// The order in which the sequence numbers of each key appear first in a place, which is all the order that a broker has.
+/// The order in which the sequence numbers of each key appear first in a place, which is all the order that a broker
+/// has.
 fn first_seen(records: &[impl Delivered]) -> BTreeMap<(&str, String), Vec<u64>> {
     let mut seen: BTreeMap<_, Vec<u64>> = BTreeMap::new();
     for record in records {

@@ -10,8 +10,8 @@ pub fn dir() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/schemas")
 }
 
-/// Checks a structured event with normalised data against the schema of its kind, or, where the kind is unknown, against
-/// the one that every event obeys. A binary event goes in as an object of its attributes.
+/// Checks a structured event with normalised data against the schema of its kind, or, where the kind is unknown,
+/// against the one that every event obeys. A binary event goes in as an object of its attributes.
 ///
 /// `Err` names each deviation.
 pub fn validate(event: &Value) -> Result<(), String> {

@@ -38,7 +38,8 @@ pub struct Leak {
     pub line: usize,
 }
 
-/// The forms in which a secret may be told: as it is, in base64 and decoded from it, percent-encoded, in hexadecimal digits.
+/// The forms in which a secret may be told: as it is, in base64 and decoded from it, percent-encoded, in hexadecimal
+/// digits.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let mut raw = vec![secret.as_bytes().to_vec()];
     raw.extend(STANDARD.decode(secret));

@@ -81,7 +81,8 @@ pub fn sign_with(secret: &str, body: &[u8]) -> String {
 }
 
 impl Sender {
-    /// Starts `connections` threads that together send `rate` webhooks a second to `streams` streams, each stream from one thread.
+    /// Starts `connections` threads that together send `rate` webhooks a second to `streams` streams, each stream from
+    /// one thread.
     pub fn start(to: SocketAddr, connections: usize, rate: usize, streams: usize) -> Self {
         Self::over(to, PATH, connections, rate, streams, true)
     }

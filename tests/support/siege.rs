@@ -173,8 +173,8 @@ impl Attacker {
     }
 }
 
-/// Elsewhere strangers have processors of their own. Here their threads get what the others leave, so that what is measured is what the server
-/// does about them.
+/// Elsewhere strangers have processors of their own. Here their threads get what the others leave, so that what is
+/// measured is what the server does about them.
 fn step_back() {
     let _ = rustix::process::nice(19);
 }

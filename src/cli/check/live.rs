@@ -1,4 +1,5 @@
-//! Whether the process that serves a configuration is alive: what asks is the same binary, because an image has no other program.
+//! Whether the process that serves a configuration is alive: what asks is the same binary, because an image has no
+//! other program.
 
 use std::{
     io::{self, BufRead as _, BufReader, Read as _, Write as _},

@@ -33,7 +33,8 @@ pub struct SendArgs {
     /// Where the webhooks go
     #[arg(long)]
     pub url: String,
-    /// The webhook's secret: env:NAME, file:PATH, or base64 as the provider shows it, which then stands in the list of processes
+    /// The webhook's secret: env:NAME, file:PATH, or base64 as the provider shows it, which then stands in the list of
+    /// processes
     #[arg(long, value_name = "SOURCE")]
     pub secret: SecretText,
     /// Only this kind, or KIND.EVENT; repeatable [default: a stream's life, with every kind]

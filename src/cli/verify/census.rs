@@ -1,7 +1,7 @@
 //! What is wrong with the events of one route, found while they are read.
 //!
-//! Memory: of every event its id (16 bytes) and, until its neighbours were read, its number; of every stream its key, its place
-//! and two numbers and a time for each replica. About 100 bytes an event.
+//! Memory: of every event its id (16 bytes) and, until its neighbours were read, its number; of every stream its key,
+//! its place and two numbers and a time for each replica. About 100 bytes an event.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -254,7 +254,8 @@ impl Census {
         track.last = this;
     }
 
-    /// The numbers of each replica, and from where on none of them can have left these places: `None` when that is not known.
+    /// The numbers of each replica, and from where on none of them can have left these places: `None` when that is not
+    /// known.
     pub fn replicas<'a>(
         &'a self,
         places: &'a [Place],

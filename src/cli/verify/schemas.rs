@@ -45,8 +45,8 @@ impl Schemas {
         Self(SCHEMAS.iter().map(|(kind, text)| (*kind, validator(text))).collect())
     }
 
-    /// The first deviation of an event, without its values: they may be anybody's. `original`: its data is the body as it came,
-    /// of which the schemas say nothing.
+    /// The first deviation of an event, without its values: they may be anybody's. `original`: its data is the body as
+    /// it came, of which the schemas say nothing.
     pub fn deviation(&self, event: &Value, original: bool) -> Option<String> {
         let kind = event["type"].as_str().unwrap_or_default();
         let kind = kind.strip_prefix("com.millicast.").unwrap_or_default();

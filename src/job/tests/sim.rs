@@ -1,5 +1,5 @@
-//! A simulator of the whole way out: the log, its readers, the routes and a scripted publisher, on a fake disk and a clock
-//! that stands still unless all wait for it. Everything runs on one thread, so a run is a function of its seed:
+//! A simulator of the whole way out: the log, its readers, the routes and a scripted publisher, on a fake disk and a
+//! clock that stands still unless all wait for it. Everything runs on one thread, so a run is a function of its seed:
 //! `FOREBAY_SIM_SEED` replays one, and prints what happened; `FOREBAY_SIM_SEEDS` says how many are run.
 
 mod life;

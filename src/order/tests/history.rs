@@ -11,7 +11,8 @@ use crate::{
 
 pub const KEY: &str = "A/s";
 
-/// Events of a few feeds, recordings, assets, transcoders and of viewers, so many that they meet, at times that are often the same.
+/// Events of a few feeds, recordings, assets, transcoders and of viewers, so many that they meet, at times that are
+/// often the same.
 pub fn history(events: Range<usize>) -> impl Strategy<Value = Vec<StreamEvent>> {
     prop::collection::vec((change(), 0..20_i64), events).prop_map(|changes| {
         let events = changes.into_iter().enumerate();

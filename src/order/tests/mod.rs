@@ -1,5 +1,5 @@
-//! What must hold of the kit, whatever the history: the same state from any order, with duplicates, split and merged; and
-//! transitions that agree with it. The state is compared with what an oracle makes of the *set* of events.
+//! What must hold of the kit, whatever the history: the same state from any order, with duplicates, split and merged;
+//! and transitions that agree with it. The state is compared with what an oracle makes of the *set* of events.
 //!
 //! Models with a wrong rule go through the same checks, and through the vectors, which must find them out.
 

@@ -1,4 +1,5 @@
-//! The vectors, which implementations in other languages take for the rules: the kit agrees with them, and a wrong rule does not.
+//! The vectors, which implementations in other languages take for the rules: the kit agrees with them, and a wrong rule
+//! does not.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 

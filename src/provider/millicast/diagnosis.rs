@@ -1,7 +1,7 @@
 //! Why a signature is wrong, as far as it can be found out: what would have made it right.
 //!
-//! It is for the operator, who sees a webhook refused and wonders which of the usual mistakes it is. It costs some dozens of
-//! hashes of the body, so the caller limits how often, and by how much, it is asked.
+//! It is for the operator, who sees a webhook refused and wonders which of the usual mistakes it is. It costs some
+//! dozens of hashes of the body, so the caller limits how often, and by how much, it is asked.
 
 use std::{fmt, io::Read as _};
 

@@ -57,8 +57,8 @@ enum FactSource {
 }
 
 impl Accounts {
-    /// Whether an event may be of the account that it names. Where any may be, headers still choose none in place of the
-    /// endpoint's own.
+    /// Whether an event may be of the account that it names. Where any may be, headers still choose none in place of
+    /// the endpoint's own.
     fn include(&self, account: &str, source: FactSource) -> bool {
         let own = self.own.as_deref();
         match source {
@@ -110,7 +110,8 @@ impl Receiver {
         &self.accounts
     }
 
-    /// Replaces the active secrets, as after a rotation. Of those that stay, it stays known when they were last the right ones.
+    /// Replaces the active secrets, as after a rotation. Of those that stay, it stays known when they were last the
+    /// right ones.
     pub fn set_secrets(&self, secrets: Vec<Secret>) {
         let mut keys = self.keys.write();
         *keys = keys.replaced_by(&secrets);
@@ -126,7 +127,8 @@ impl Receiver {
         self.learned.read().clone()
     }
 
-    /// Takes over an account that was learned before, unless a newer one is known, or its events are no longer the endpoint's.
+    /// Takes over an account that was learned before, unless a newer one is known, or its events are no longer the
+    /// endpoint's.
     pub fn remember_account(&self, account: &str) {
         if self.accounts.include(account, FactSource::Body) {
             self.learned.write().get_or_insert_with(|| account.into());

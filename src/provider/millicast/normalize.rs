@@ -1,7 +1,8 @@
 //! Normalised data: the same thing under the same name in every kind, times in RFC 3339, and all else as it came.
 //!
-//! Nothing is lost. A member is renamed only where its new name is free and its value is what that name promises;
-//! else it stays, name and all. Half a surrogate pair becomes U+FFFD, for JSON with it is not read everywhere. What the envelope holds and no attribute carries goes into a member `envelope`.
+//! Nothing is lost. A member is renamed only where its new name is free and its value is what that name promises; else
+//! it stays, name and all. Half a surrogate pair becomes U+FFFD, for JSON with it is not read everywhere. What the
+//! envelope holds and no attribute carries goes into a member `envelope`.
 //!
 //! Memory is that of the result: members are looked at in two passes, and a fixed number of them is remembered.
 

@@ -1,4 +1,5 @@
-//! A JSON text with other white space: what somebody who parsed it and wrote it again would have made of it, or it of theirs.
+//! A JSON text with other white space: what somebody who parsed it and wrote it again would have made of it, or it of
+//! theirs.
 //!
 //! Strings, numbers and the order of members stay byte for byte as they are.
 

@@ -112,8 +112,8 @@ pub fn check_form(header: Option<&[u8]>) -> Result<(), SignatureError> {
     parse(header).map(drop).ok_or(SignatureError::Malformed)
 }
 
-/// Checks the signature header over the raw body against every key, without telling by its time which one matched, and returns the
-/// index of that one.
+/// Checks the signature header over the raw body against every key, without telling by its time which one matched, and
+/// returns the index of that one.
 pub fn verify(keys: &[Arc<Key>], header: Option<&[u8]>, body: &[u8]) -> Result<usize, SignatureError> {
     let expected = parse(header.ok_or(SignatureError::Missing)?).ok_or(SignatureError::Malformed)?;
     let mut found = Choice::from(0);

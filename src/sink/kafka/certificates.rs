@@ -1,7 +1,7 @@
 //! Files of certificates, keys and secrets that are replaced while a session lasts.
 //!
-//! They are read once, when a client is made. So a session that was made with other files than there are now is ended in
-//! order, once the new ones have stood for a while and a client can be made with them.
+//! They are read once, when a client is made. So a session that was made with other files than there are now is ended
+//! in order, once the new ones have stood for a while and a client can be made with them.
 
 use std::{
     hash::{DefaultHasher, Hash as _, Hasher as _},
@@ -60,7 +60,8 @@ fn hash(content: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// Looks at the files of a session that began with `at_first`, until a client can be made with others: then the session is to end.
+/// Looks at the files of a session that began with `at_first`, until a client can be made with others: then the session
+/// is to end.
 pub(super) async fn watch(client: ClientConfig, at_first: Certificates, shared: Arc<Shared>) {
     if at_first.files.is_empty() {
         return;

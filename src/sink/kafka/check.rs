@@ -30,8 +30,8 @@ use crate::{
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// Connects to the brokers of the sink called `sink` and looks at `topics`, which routes name without a placeholder. Writes
-/// nothing. Takes up to half a minute.
+/// Connects to the brokers of the sink called `sink` and looks at `topics`, which routes name without a placeholder.
+/// Writes nothing. Takes up to half a minute.
 pub async fn connect_check(sink: &str, config: &config::Kafka, topics: &[String], body_bytes_max: u64) -> Vec<Finding> {
     let problems = check_properties(&config.properties);
     if !problems.is_empty() {

@@ -250,7 +250,8 @@ pub(super) fn of_client(error: &KafkaError, reason: &str, names: &Names) -> Opti
             AUTHENTICATION,
             format!("sink '{sink}': the broker refuses the credentials: {reason}: correct the sasl.* properties"),
         ),
-        // In TLS 1.3 a client learns that its certificate is refused only after the handshake, where it looks like a lost connection.
+        // In TLS 1.3 a client learns that its certificate is refused only after the handshake, where it looks like a
+        // lost connection.
         _ if code == Code::SSL || reason.contains("SSL alert number") => failure(
             Remedy::Hold,
             TLS,

@@ -1,12 +1,13 @@
 //! What a session holds back, and why.
 //!
-//! A topic is *sought* until the brokers have answered for it: what goes there waits, and what goes elsewhere does not. Behind it each of
-//! its partitions is a *lane*.
+//! A topic is *sought* until the brokers have answered for it: what goes there waits, and what goes elsewhere does not.
+//! Behind it each of its partitions is a *lane*.
 //!
-//! Until a lane's first confirmation one message is on its way in it. A broker takes any first sequence number of a producer
-//! that a partition does not know (KAFKA-15591), and each session's producer is a new one: with more requests on their way, the first
-//! could be refused and the second written, and a consumer would see what follows before what it follows. What was confirmed makes the
-//! producer known, and from then on the broker itself refuses what follows a refused request.
+//! Until a lane's first confirmation one message is on its way in it. A broker takes any first sequence number of a
+//! producer that a partition does not know (KAFKA-15591), and each session's producer is a new one: with more requests
+//! on their way, the first could be refused and the second written, and a consumer would see what follows before what
+//! it follows. What was confirmed makes the producer known, and from then on the broker itself refuses what follows a
+//! refused request.
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
@@ -19,7 +20,8 @@ use tokio::time::Instant;
 use super::sizes::Sizes;
 use crate::sink::{Failure, Message, number_of, partition::partition_of};
 
-/// Brokers forget a producer that was silent for a day (`producer.id.expiration.ms`): long before, it counts as unknown again.
+/// Brokers forget a producer that was silent for a day (`producer.id.expiration.ms`): long before, it counts as unknown
+/// again.
 const KNOWN_FOR: Duration = Duration::from_secs(600);
 
 /// The messages of a session on their way to its producer.
@@ -140,7 +142,8 @@ impl Lanes {
         }
     }
 
-    /// The lowest sequence number that waits for a topic other than `but`, of which it is not known whether it is there.
+    /// The lowest sequence number that waits for a topic other than `but`, of which it is not known whether it is
+    /// there.
     pub fn earliest_sought(&self, but: &str) -> Option<u64> {
         let sought = self.topics.iter().filter_map(|(topic, state)| match state {
             Topic::Sought { held, .. } if &**topic != but => Some(held),
@@ -175,7 +178,8 @@ impl Lanes {
         self.lanes[lane].confirmed_at = Some(now);
     }
 
-    /// A message that went alone was answered, whatever the answer. That makes the producer of the others no better known.
+    /// A message that went alone was answered, whatever the answer. That makes the producer of the others no better
+    /// known.
     pub fn answered(&mut self, lane: usize, now: Instant) {
         let found = &mut self.lanes[lane];
         found.tries = false;

@@ -1,16 +1,16 @@
 //! Kafka, through librdkafka: one idempotent producer per route.
 //!
-//! Order is Forebay's own affair. A session is one life of a producer; at the first message that fails, librdkafka sends
-//! nothing more (`enable.gapless.guarantee`), the producer is thrown away, and the job replays what is not
+//! Order is Forebay's own affair. A session is one life of a producer; at the first message that fails, librdkafka
+//! sends nothing more (`enable.gapless.guarantee`), the producer is thrown away, and the job replays what is not
 //! settled through a new one. A copy that was written all the same has the same id.
 //!
-//! What may not go to the producer yet waits in the sink, by topic and partition (`lanes`): until a topic was found, and until a
-//! partition's first confirmation of the session. What becomes of a topic that is not there is the route's to say
-//! ([`UnknownTopic`]); what goes elsewhere does not wait for it.
+//! What may not go to the producer yet waits in the sink, by topic and partition (`lanes`): until a topic was found,
+//! and until a partition's first confirmation of the session. What becomes of a topic that is not there is the route's
+//! to say ([`UnknownTopic`]); what goes elsewhere does not wait for it.
 //!
-//! While a session lasts, it keeps to the partition count that it first saw of a topic. When the count changes, it takes
-//! nothing more, lets what is in flight be confirmed, and ends; the next session uses the new count. So no key has messages
-//! in flight to two partitions at once.
+//! While a session lasts, it keeps to the partition count that it first saw of a topic. When the count changes, it
+//! takes nothing more, lets what is in flight be confirmed, and ends; the next session uses the new count. So no key
+//! has messages in flight to two partitions at once.
 
 mod certificates;
 mod check;
@@ -60,8 +60,8 @@ use crate::config::{self, Template, UnknownTopic};
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 /// A partition that has confirmed nothing for so long, with messages in flight, is told of.
 const STALL_MIN: Duration = Duration::from_secs(20);
-/// Nothing confirmed for so long, with messages in flight and a broker connected: the session is given up, for a client can hold
-/// on to a view of the cluster that is gone.
+/// Nothing confirmed for so long, with messages in flight and a broker connected: the session is given up, for a client
+/// can hold on to a view of the cluster that is gone.
 const STALL_MAX: Duration = Duration::from_secs(120);
 /// With no broker connected for so long, and something to be published, the session is given up too.
 const DISCONNECTED_MAX: Duration = Duration::from_secs(60);

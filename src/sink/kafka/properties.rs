@@ -269,7 +269,8 @@ pub(super) fn with_secrets(client: &ClientConfig) -> Result<ClientConfig, String
     Ok(client)
 }
 
-/// What the producer of messages that may be refused is created with: each is a batch, and the refusal of one ends nothing.
+/// What the producer of messages that may be refused is created with: each is a batch, and the refusal of one ends
+/// nothing.
 pub(super) fn alone(client: &ClientConfig) -> ClientConfig {
     let mut client = client.clone();
     for (key, value) in [

@@ -1,5 +1,5 @@
-//! Reads topics from where they begin, or from a time, to the end that they have when the reading begins. As a tail, it joins no
-//! group and commits nothing.
+//! Reads topics from where they begin, or from a time, to the end that they have when the reading begins. As a tail, it
+//! joins no group and commits nothing.
 
 use std::{
     collections::BTreeMap,
@@ -41,8 +41,8 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Connects and finds beginning and end of every partition. `from_ms`: from the first message that a broker took in at this
-    /// time or later, in milliseconds since the Unix epoch.
+    /// Connects and finds beginning and end of every partition. `from_ms`: from the first message that a broker took in
+    /// at this time or later, in milliseconds since the Unix epoch.
     pub async fn open(options: TailOptions, from_ms: Option<i64>) -> Result<Self, TailError> {
         let mut tokens = Settings::of("read", &options.kafka).map(Tokens::fetch);
         let lease = match &mut tokens {

@@ -14,8 +14,8 @@ use crate::{
     sink::{Failure, Message, Remedy, Settled},
 };
 
-/// A topic of which the brokers say for so long that it is not there is unknown: one that was made just now needs a moment to be known to
-/// each of them.
+/// A topic of which the brokers say for so long that it is not there is unknown: one that was made just now needs a
+/// moment to be known to each of them.
 const ABSENT_MIN: Duration = Duration::from_secs(5);
 
 /// The looks for topics of one session.
@@ -100,7 +100,8 @@ impl KafkaSink {
         }
     }
 
-    /// Lets messages go to the fallback. A stream's earlier message may wait for another topic, and come to the fallback too: it goes first.
+    /// Lets messages go to the fallback. A stream's earlier message may wait for another topic, and come to the
+    /// fallback too: it goes first.
     pub(super) fn divert(&mut self) {
         let Some((_, first)) = self.diverted.first_key_value() else {
             return;

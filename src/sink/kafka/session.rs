@@ -84,8 +84,8 @@ pub(super) struct Shared {
 
 /// The partitions of each topic as the session first saw them, and the partitioner that keeps to them.
 ///
-/// librdkafka itself would use a new partition with the next message, while older messages of the same key are still on their
-/// way to the old one.
+/// librdkafka itself would use a new partition with the next message, while older messages of the same key are still on
+/// their way to the old one.
 #[derive(Default)]
 pub(super) struct Pinned {
     partitions: Mutex<HashMap<String, i32>>,
@@ -129,7 +129,8 @@ impl Shared {
     /// What keeps the broker from confirming anything. `waiting`: for how long something waits for it.
     pub fn trouble(&self, waiting: Option<Duration>) -> Option<Failure> {
         let told = self.trouble.lock().clone()?;
-        // Brokers close idle connections, also the last one: no trouble while nothing waits, nor while the connection is made anew.
+        // Brokers close idle connections, also the last one: no trouble while nothing waits, nor while the connection
+        // is made anew.
         let was_idle =
             waiting.is_none_or(|waiting| waiting < RECONNECTED_WITHIN) && self.was_up.load(Ordering::Relaxed);
         (told.label != failure::BROKERS_DOWN || !was_idle).then_some(told)
@@ -301,7 +302,8 @@ pub(super) enum SendError {
 }
 
 impl Session {
-    /// Creates the producer. Reads certificates from disk, so not for an async task; within a runtime, if there is a lease.
+    /// Creates the producer. Reads certificates from disk, so not for an async task; within a runtime, if there is a
+    /// lease.
     pub fn open(
         config: &ClientConfig,
         lease: Option<Lease>,
@@ -376,7 +378,8 @@ impl Session {
         })
     }
 
-    /// The fatal error that ended the session, unless it only says that a message failed: that message's report says why.
+    /// The fatal error that ended the session, unless it only says that a message failed: that message's report says
+    /// why.
     pub fn fatal(&self) -> Option<Failure> {
         match self.producer.client().fatal_error()? {
             (Code::GaplessGuarantee, _) => None,
@@ -396,7 +399,8 @@ impl Session {
         (waited || self.shared.in_flight.load(Ordering::Acquire) <= 0).then_some(change)
     }
 
-    /// Forgets what is in flight and destroys the producer, once whoever asks it something has an answer. Takes up to a second or two.
+    /// Forgets what is in flight and destroys the producer, once whoever asks it something has an answer. Takes up to a
+    /// second or two.
     pub fn close(self) {
         for task in self.renewing.iter().chain(&self.watching) {
             task.abort();

@@ -1,7 +1,8 @@
 //! What was learned of the sizes that topics take.
 //!
-//! A topic's `max.message.bytes` is for a batch as it is sent, compressed. A batch that was too large costs a session; what could be too
-//! large again is sent alone from then on, by a producer of its own, whose refusal costs nothing else.
+//! A topic's `max.message.bytes` is for a batch as it is sent, compressed. A batch that was too large costs a session;
+//! what could be too large again is sent alone from then on, by a producer of its own, whose refusal costs nothing
+//! else.
 //!
 //! A topic that takes less than what a body can become is named when it is found, before anything is refused.
 
@@ -87,7 +88,8 @@ impl Sizes {
             .unwrap_or(BATCH_BYTES)
     }
 
-    /// Asks the topics that have refused something what they take. Of one that does not say, what was learned by the refusal stays.
+    /// Asks the topics that have refused something what they take. Of one that does not say, what was learned by the
+    /// refusal stays.
     pub async fn ask(&mut self, client: &ClientConfig, lease: Option<&Lease>) {
         let topics = mem::take(&mut self.unasked);
         if topics.is_empty() {
@@ -123,8 +125,8 @@ async fn asked(topics: &[Arc<str>], client: &ClientConfig, lease: Option<&Lease>
 pub(super) struct AskedTopics(Arc<Mutex<HashSet<Arc<str>>>>);
 
 impl AskedTopics {
-    /// Asks those of `topics` that were not asked before, beside everything else, and logs which of them take less than a body of
-    /// `body_bytes_max` can become.
+    /// Asks those of `topics` that were not asked before, beside everything else, and logs which of them take less than
+    /// a body of `body_bytes_max` can become.
     pub fn ask(
         &self,
         topics: Vec<Arc<str>>,

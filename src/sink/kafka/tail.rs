@@ -73,8 +73,8 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Connects and finds its place in every partition; takes at most the options' deadline. Messages that arrive after it
-    /// returned are not missed. Partitions and topics that are made later are not seen.
+    /// Connects and finds its place in every partition; takes at most the options' deadline. Messages that arrive after
+    /// it returned are not missed. Partitions and topics that are made later are not seen.
     pub async fn open(options: TailOptions) -> Result<Self, TailError> {
         let (sender, messages) = mpsc::channel(AHEAD_MESSAGES_MAX);
         let mut tokens = Settings::of("tail", &options.kafka).map(Tokens::fetch);
@@ -96,7 +96,8 @@ impl Tail {
         Ok(Self { messages })
     }
 
-    /// The next message of any partition; waits for it as long as it takes. Cancel-safe. After an `Err` the tail is over.
+    /// The next message of any partition; waits for it as long as it takes. Cancel-safe. After an `Err` the tail is
+    /// over.
     pub async fn next(&mut self) -> Result<Tailed, TailError> {
         let ended = || Err(TailError::Kafka("the tail is over".to_owned()));
         self.messages.recv().await.unwrap_or_else(ended)

@@ -232,8 +232,8 @@ async fn nothing_is_sent_past_a_message_that_failed() {
         .take_while(|(expected, sequence)| expected == *sequence)
         .count();
     assert!(beginning > 0, "{written:?}");
-    // One request may be ready to be sent when the answer comes. A broker, which knows the producer by now, refuses what follows a refused one, and
-    // the mock takes it.
+    // One request may be ready to be sent when the answer comes. A broker, which knows the producer by now, refuses
+    // what follows a refused one, and the mock takes it.
     assert!(written.len() - beginning <= BATCH, "{written:?}");
 }
 

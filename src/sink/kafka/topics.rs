@@ -145,7 +145,8 @@ impl Look {
         (topics, excess.collect())
     }
 
-    /// Makes topics. For one that is there now, made by this or by another, `There`, whatever the number of its partitions.
+    /// Makes topics. For one that is there now, made by this or by another, `There`, whatever the number of its
+    /// partitions.
     async fn create(&self, topics: Vec<Arc<str>>, how: CreateTopics) -> Answers {
         if topics.is_empty() {
             return Vec::new();

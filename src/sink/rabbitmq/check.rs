@@ -1,5 +1,5 @@
-//! `forebay check --connect`: what would keep a RabbitMQ sink from working, or its consumers from getting everything, found
-//! before it does. Nothing is published and nothing is made.
+//! `forebay check --connect`: what would keep a RabbitMQ sink from working, or its consumers from getting everything,
+//! found before it does. Nothing is published and nothing is made.
 
 mod queues;
 
@@ -19,8 +19,8 @@ use crate::{
 
 const MIB: u64 = 1024 * 1024;
 
-/// Connects to each node of the sink called `sink`, looks at its exchange, and asks the management API for what AMQP does not
-/// tell. Takes up to a quarter of a minute for each node that does not answer.
+/// Connects to each node of the sink called `sink`, looks at its exchange, and asks the management API for what AMQP
+/// does not tell. Takes up to a quarter of a minute for each node that does not answer.
 pub async fn connect_check(sink: &str, config: &config::RabbitMq, body_bytes_max: u64) -> Vec<Finding> {
     let (link, mut findings) = nodes(sink, config).await;
     let Some(link) = link else { return findings };
@@ -86,8 +86,8 @@ async fn exchange(link: &Link, sink: &str, config: &config::RabbitMq) -> Finding
     }
 }
 
-/// Whether the user may publish: the right to write is the first thing that is looked at when a binding to the exchange is
-/// taken off, and one that is not there can be taken off.
+/// Whether the user may publish: the right to write is the first thing that is looked at when a binding to the exchange
+/// is taken off, and one that is not there can be taken off.
 async fn writable(link: &Link, config: &config::RabbitMq) -> Option<Finding> {
     let asked = async {
         let channel = link.create_channel().await?;

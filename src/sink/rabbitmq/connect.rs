@@ -1,7 +1,8 @@
 //! A connection to one of a sink's nodes, made within a deadline and ended within one.
 //!
-//! lapin has no deadline of its own for connecting, and a connection that is blocked never finishes its orderly close. So the socket
-//! is opened here, and a second handle to it is kept: shutting it down ends lapin's thread, whatever it waits for.
+//! lapin has no deadline of its own for connecting, and a connection that is blocked never finishes its orderly close.
+//! So the socket is opened here, and a second handle to it is kept: shutting it down ends lapin's thread, whatever it
+//! waits for.
 
 use std::{
     net::{Shutdown, TcpStream},
@@ -141,8 +142,8 @@ impl Login {
     }
 }
 
-/// Connects to the first node that lets itself be connected to, beginning with `config.uris[first % len]`. What is in files and in the
-/// environment is read anew. `purpose` is shown in RabbitMQ's list of connections.
+/// Connects to the first node that lets itself be connected to, beginning with `config.uris[first % len]`. What is in
+/// files and in the environment is read anew. `purpose` is shown in RabbitMQ's list of connections.
 ///
 /// `Err`: of the nodes' failures the one that tells most.
 pub async fn connect(config: &config::RabbitMq, sink: &str, purpose: &str, first: usize) -> Result<Link, Failure> {

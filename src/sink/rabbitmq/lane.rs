@@ -1,13 +1,13 @@
-//! A partition's way to the broker: a channel, and the one task that publishes on it. Where fewer channels are granted than there are
-//! partitions, several share one.
+//! A partition's way to the broker: a channel, and the one task that publishes on it. Where fewer channels are granted
+//! than there are partitions, several share one.
 //!
-//! What a queue refuses (nacks) may have been taken by others that are bound to the same key, so each try of it is a copy there. While
-//! something was refused, one message of all those is tried at a time, in turn, and once it is taken two, four, and so on. What came back
-//! unroutable is in no queue at all: of that, everything is tried again.
+//! What a queue refuses (nacks) may have been taken by others that are bound to the same key, so each try of it is a
+//! copy there. While something was refused, one message of all those is tried at a time, in turn, and once it is taken
+//! two, four, and so on. What came back unroutable is in no queue at all: of that, everything is tried again.
 //!
-//! A queue that answers nothing (a quorum queue without a majority) is waited for as long as other lanes are confirmed by the same connection,
-//! for [`SILENT_MAX`] at most. Then, or where nothing at all is confirmed, the session ends, so that the next one can be with another node. In
-//! that, the lane begins with a single message.
+//! A queue that answers nothing (a quorum queue without a majority) is waited for as long as other lanes are confirmed
+//! by the same connection, for [`SILENT_MAX`] at most. Then, or where nothing at all is confirmed, the session ends, so
+//! that the next one can be with another node. In that, the lane begins with a single message.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -38,14 +38,15 @@ use crate::sink::{Failure, Message, Remedy, Settled};
 /// A batch: published without waiting, and settled as a whole.
 const BATCH_RECORDS_MAX: usize = 1024;
 const BATCH_BYTES_MAX: usize = 1 << 20;
-/// The broker's answer to a whole batch is waited for so long, and longer by the time that its bytes take on a slow network.
+/// The broker's answer to a whole batch is waited for so long, and longer by the time that its bytes take on a slow
+/// network.
 const CONFIRM_DEADLINE: Duration = Duration::from_secs(30);
 const BYTES_PER_SECOND_MIN: usize = 256 << 10;
 const CHANNEL_DEADLINE: Duration = Duration::from_secs(10);
 /// A lane without an answer for so long ends the session, though others go on: another node may be nearer to its queue.
 const SILENT_MAX: Duration = Duration::from_secs(300);
-/// A lane that was refused so long gets a new channel. RabbitMQ's channels keep a view of the queues that they publish to: one that was
-/// opened while a quorum queue had lost its leader goes on refusing after there is a new one.
+/// A lane that was refused so long gets a new channel. RabbitMQ's channels keep a view of the queues that they publish
+/// to: one that was opened while a quorum queue had lost its leader goes on refusing after there is a new one.
 const CHANNEL_REFUSED_MAX: Duration = Duration::from_secs(5);
 /// Between two offers of a message that a queue refuses.
 const REFUSED_DELAY_MIN: Duration = Duration::from_millis(20);
@@ -263,7 +264,8 @@ impl Lane {
                 self.channel
                     .basic_publish(exchange, key, options, &message.body, properties),
             );
-            // The first poll numbers the message and queues its frames; the rest of it is waiting, which is done for all at once.
+            // The first poll numbers the message and queues its frames; the rest of it is waiting, which is done for
+            // all at once.
             sendings.push(match publish.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 Poll::Ready(sent) => Sending::Sent(sent?),
                 Poll::Pending => Sending::Queued(publish),
@@ -317,7 +319,8 @@ impl Lane {
         }
     }
 
-    /// What was refused in a batch, and became of what had been refused before, decides when that is tried again, and how much of it.
+    /// What was refused in a batch, and became of what had been refused before, decides when that is tried again, and
+    /// how much of it.
     fn note(&mut self, reason: Option<Failure>, tries: &Tries) {
         let now = Instant::now();
         if !self.waiting.has_refused() {
@@ -343,7 +346,8 @@ impl Lane {
                         }
                     }
                     Tries { refused, .. } => Refused {
-                        // A full queue that takes some is slow. What has no binding waits for somebody, whatever else is taken.
+                        // A full queue that takes some is slow. What has no binding waits for somebody, whatever else
+                        // is taken.
                         since: if reason.label == failure::UNROUTABLE {
                             before.since
                         } else {
@@ -428,7 +432,8 @@ impl Waiting {
         }
     }
 
-    /// A message was on its way and is the next of its stream again, to be tried when it is its turn among those that were nacked.
+    /// A message was on its way and is the next of its stream again, to be tried when it is its turn among those that
+    /// were nacked.
     fn nacked(&mut self, message: Message) {
         self.nacked.push_back(message.key.clone());
         self.put_back(message);

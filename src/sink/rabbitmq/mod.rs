@@ -2,33 +2,35 @@
 //!
 //! # Lanes
 //!
-//! A partition's messages go through its *lane*: a channel with publisher confirms, and the one task that owns it. The lane takes what
-//! waits for it, publishes all of it (mandatory, persistent), waits for *all* the confirms, and settles the batch as a whole
-//! (`settlement`): lapin attaches a returned message to whichever confirm resolves next, so a single confirm proves
-//! nothing. Nothing else is published on the channel until then; lanes run side by side. A key has one partition, so the order of
-//! a key is the order of its lane.
+//! A partition's messages go through its *lane*: a channel with publisher confirms, and the one task that owns it. The
+//! lane takes what waits for it, publishes all of it (mandatory, persistent), waits for *all* the confirms, and settles
+//! the batch as a whole (`settlement`): lapin attaches a returned message to whichever confirm resolves next, so a
+//! single confirm proves nothing. Nothing else is published on the channel until then; lanes run side by side. A key
+//! has one partition, so the order of a key is the order of its lane.
 //!
-//! A batch has at most one message of a key, 1024 messages and a MiB. So nothing of a stream is on its way while an earlier
-//! message of it may still be refused, and lanes are fast with many streams: one stream alone gets one message a round trip.
+//! A batch has at most one message of a key, 1024 messages and a MiB. So nothing of a stream is on its way while an
+//! earlier message of it may still be refused, and lanes are fast with many streams: one stream alone gets one message
+//! a round trip.
 //!
 //! # What is refused, and the order
 //!
-//! - **Nacked** (a full queue with `reject-publish`, a node that fails): the message stays the next one of its stream and is
-//!   published again after a pause, without end. Other lanes go on.
-//! - **Returned** (no queue is bound): by default set aside as a dead letter, exactly that one; its neighbours and the session go on. With
-//!   `unroutable = "hold"` it is treated as nacked. With `declare = true` it ends the session first: a queue was deleted, and the next session
-//!   declares it again.
-//! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and the job replays
-//!   the rest.
-//! - **No answer** (a quorum queue without a majority): the lane stands while other lanes are confirmed, for five minutes at most; else the
-//!   session ends after the deadline.
+//! - **Nacked** (a full queue with `reject-publish`, a node that fails): the message stays the next one of its stream
+//!   and is published again after a pause, without end. Other lanes go on.
+//! - **Returned** (no queue is bound): by default set aside as a dead letter, exactly that one; its neighbours and the
+//!   session go on. With `unroutable = "hold"` it is treated as nacked. With `declare = true` it ends the session
+//!   first: a queue was deleted, and the next session declares it again.
+//! - **Too large**: RabbitMQ closes the channel and names the size; the message of that size is set aside, and the job
+//!   replays the rest.
+//! - **No answer** (a quorum queue without a majority): the lane stands while other lanes are confirmed, for five
+//!   minutes at most; else the session ends after the deadline.
 //! - Everything else (exchange gone, not allowed, connection lost) ends the session.
 //!   The job opens the next one and replays what is not settled. lapin's own recovery is off.
 //!
 //! # The end of a session
 //!
 //! A publish that was not answered may still be on its way. So the tasks of a session are ended and its socket is shut
-//! down before the next session is opened. A blocked connection is not closed in order, which would wait for as long as it is blocked.
+//! down before the next session is opened. A blocked connection is not closed in order, which would wait for as long as
+//! it is blocked.
 
 mod check;
 mod connect;
@@ -124,8 +126,8 @@ impl RabbitMqSink {
         Ok(partitions.min(channels))
     }
 
-    /// Logs, once, that RabbitMQ may take less than what a body can become. AMQP does not tell what it takes: the management API is asked,
-    /// beside everything else, where the configuration names it.
+    /// Logs, once, that RabbitMQ may take less than what a body can become. AMQP does not tell what it takes: the
+    /// management API is asked, beside everything else, where the configuration names it.
     fn compare_sizes(&mut self) {
         let Some(body_bytes_max) = self.uncompared_bytes.take_if(|_| self.config.management.is_some()) else {
             return;
@@ -226,7 +228,8 @@ impl Sink for RabbitMqSink {
             if settled.len() > before {
                 return Ok(());
             }
-            // The wait ends for what nobody tells: a task that panicked. Shorter than the job's own tick, which cancels it.
+            // The wait ends for what nobody tells: a task that panicked. Shorter than the job's own tick, which cancels
+            // it.
             if timeout(Duration::from_millis(250), session.shared.changed.notified())
                 .await
                 .is_err()

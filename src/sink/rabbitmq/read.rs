@@ -1,15 +1,16 @@
 //! Reads what queues hold, and leaves it there.
 //!
-//! AMQP cannot look into a queue: a message is delivered, and goes back when it was not acknowledged. So a queue is consumed
-//! without acknowledgements up to the messages that it holds at the start, and the connection is closed: the messages
-//! are put back where they were, marked as redelivered. That is safe only where nobody is at work and nothing counts, which
-//! the management API tells, and refused elsewhere:
+//! AMQP cannot look into a queue: a message is delivered, and goes back when it was not acknowledged. So a queue is
+//! consumed without acknowledgements up to the messages that it holds at the start, and the connection is closed: the
+//! messages are put back where they were, marked as redelivered. That is safe only where nobody is at work and nothing
+//! counts, which the management API tells, and refused elsewhere:
 //!
-//! - a queue with a consumer, or with messages that somebody has not acknowledged: they would be shared with him, or come back
-//!   to him out of order;
+//! - a queue with a consumer, or with messages that somebody has not acknowledged: they would be shared with him, or
+//!   come back to him out of order;
 //! - a queue that is deleted with its last consumer;
-//! - a quorum queue with a delivery limit (since RabbitMQ 4.0 each has one of 20, unless it is set to -1), where each reading is one delivery
-//!   of each message, and the last one would dead-letter it; with `spend_delivery` it is read all the same;
+//! - a quorum queue with a delivery limit (since RabbitMQ 4.0 each has one of 20, unless it is set to -1), where each
+//!   reading is one delivery of each message, and the last one would dead-letter it; with `spend_delivery` it is read
+//!   all the same;
 //! - more messages than a consumer may hold without an acknowledgement.
 //!
 //! A stream is read by its offsets, and none of this applies.

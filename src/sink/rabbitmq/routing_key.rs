@@ -1,9 +1,9 @@
 //! The routing key: `<partition>.<kind>.<event>.<account>.<stream>`.
 //!
-//! A word may hold any text, so the bytes that mean something in a topic exchange (`.`, `*`, `#`), the escape itself (`%`),
-//! control characters and the space are written as `%` and two hexadecimal digits. AMQP allows 255 bytes: in a key that would
-//! be longer, a word is cut and ends in `~` and 16 hexadecimal digits of the SHA-1 of the whole word, before escaping. A `~` of the
-//! word's own is escaped, so a key that holds one was shortened.
+//! A word may hold any text, so the bytes that mean something in a topic exchange (`.`, `*`, `#`), the escape itself
+//! (`%`), control characters and the space are written as `%` and two hexadecimal digits. AMQP allows 255 bytes: in a
+//! key that would be longer, a word is cut and ends in `~` and 16 hexadecimal digits of the SHA-1 of the whole word,
+//! before escaping. A `~` of the word's own is escaped, so a key that holds one was shortened.
 
 use sha1::{Digest as _, Sha1};
 

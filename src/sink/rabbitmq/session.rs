@@ -201,8 +201,8 @@ impl Shared {
         self.outcome.lock().over.is_some()
     }
 
-    /// Whether a message that came back is to end the session, so that the next one declares what is missing. Once: what comes back of queues
-    /// that were declared just now is not missing them.
+    /// Whether a message that came back is to end the session, so that the next one declares what is missing. Once:
+    /// what comes back of queues that were declared just now is not missing them.
     pub fn is_to_be_declared_for(&self, sequence: u64) -> bool {
         let declares = self.declares && !self.returned_before.contains(&sequence);
         if declares {

@@ -1,8 +1,9 @@
 //! What became of a batch, once the broker has answered for all of it.
 //!
-//! lapin attaches a returned message to whichever confirm resolves next, so of one confirm nothing follows. Of all the confirms of a
-//! batch it does: RabbitMQ sends a return before the confirm of the same message, and nothing else is in flight on the channel,
-//! so every return of the batch is attached to one of its confirms. Which message it was, its `sequence` header says.
+//! lapin attaches a returned message to whichever confirm resolves next, so of one confirm nothing follows. Of all the
+//! confirms of a batch it does: RabbitMQ sends a return before the confirm of the same message, and nothing else is in
+//! flight on the channel, so every return of the batch is attached to one of its confirms. Which message it was, its
+//! `sequence` header says.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +35,8 @@ pub(super) enum Contradiction {
     Stranger,
 }
 
-/// What became of the messages `sequences`, by the `answers` to each and the sequences that were `returned` in any order.
+/// What became of the messages `sequences`, by the `answers` to each and the sequences that were `returned` in any
+/// order.
 pub(super) fn fates(
     sequences: &[u64],
     answers: &[Answer],
@@ -102,8 +104,8 @@ mod tests {
     }
 
     proptest! {
-        /// The broker answers in an order of its own, each return before the confirm of its message; the client hands the oldest return
-        /// to whichever confirm comes next.
+        /// The broker answers in an order of its own, each return before the confirm of its message; the client hands
+        /// the oldest return to whichever confirm comes next.
         #[test]
         fn returns_that_come_with_the_wrong_confirms_are_settled_right(
             sent in proptest::collection::vec((0_u8..3, any::<u32>()), 1..40),

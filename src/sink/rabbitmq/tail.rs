@@ -1,8 +1,8 @@
 //! Follows an exchange as a bystander: through a temporary queue of its own, bound for as long as the tail is there.
 //!
-//! What a queue holds is its consumers': reading it takes it away, or puts it back out of order. So the queues that are there are
-//! not touched, and only what arrives from now on is seen. While the temporary queue is bound, an event that no other queue takes
-//! counts as delivered.
+//! What a queue holds is its consumers': reading it takes it away, or puts it back out of order. So the queues that are
+//! there are not touched, and only what arrives from now on is seen. While the temporary queue is bound, an event that
+//! no other queue takes counts as delivered.
 
 use std::time::Duration;
 

@@ -46,8 +46,8 @@ pub async fn prepare(config: &config::RabbitMq, sink: &str) -> Result<(), Failur
     Ok(())
 }
 
-/// Makes what is not there, when the configuration says `declare`; else sees that the exchange is there, of whose type AMQP
-/// tells nothing.
+/// Makes what is not there, when the configuration says `declare`; else sees that the exchange is there, of whose type
+/// AMQP tells nothing.
 pub(super) async fn ensure(connection: &Connection, config: &config::RabbitMq) -> Result<(), Failure> {
     let exchange = config.exchange.as_str();
     let channel = step(exchange, connection.create_channel()).await?;
@@ -62,8 +62,8 @@ pub(super) async fn ensure(connection: &Connection, config: &config::RabbitMq) -
     step(exchange, channel.close(200, "".into())).await
 }
 
-/// Whether a look at the exchange was refused and so says nothing of it: RabbitMQ 4.2.6 and 4.3.0 ask the right to configure of whoever looks.
-/// What may be published, the publish finds out.
+/// Whether a look at the exchange was refused and so says nothing of it: RabbitMQ 4.2.6 and 4.3.0 ask the right to
+/// configure of whoever looks. What may be published, the publish finds out.
 fn told_nothing(failure: &Failure) -> bool {
     failure.label == ACCESS_REFUSED
 }
@@ -178,8 +178,8 @@ fn refused(exchange: &str, error: &lapin::Error) -> Failure {
     }
 }
 
-/// What is there and not as it must be: `… inequivalent arg 'x-queue-type' for queue 'forebay.00' in vhost '/': received
-/// the value 'quorum' of type 'longstr' but current is none`.
+/// What is there and not as it must be: `… inequivalent arg 'x-queue-type' for queue 'forebay.00' in vhost '/':
+/// received the value 'quorum' of type 'longstr' but current is none`.
 fn mismatch(exchange: &str, told: &str) -> String {
     let quoted = |after: &str| told.split_once(after)?.1.split_once('\'').map(|(text, _)| text);
     let found = ["queue", "exchange"].into_iter().find_map(|kind| {

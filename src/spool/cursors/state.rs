@@ -1,9 +1,10 @@
 //! One cursor in memory: what it has settled, and what it pins.
 //!
-//! A cursor *pins* a record that it wants and has not settled: for its sake the record stays. The writer counts records as they are appended for
-//! an [`Audience`](crate::spool::Audience), and settles them at once for the cursors that do not want them, so that one that reads nothing pins
-//! no more than its own. What was there when the log was opened is counted by [`Cursor::count`](crate::spool::Cursor::count). A record that is
-//! damaged counts until the position has passed it together with all that is counted.
+//! A cursor *pins* a record that it wants and has not settled: for its sake the record stays. The writer counts records
+//! as they are appended for an [`Audience`](crate::spool::Audience), and settles them at once for the cursors that do
+//! not want them, so that one that reads nothing pins no more than its own. What was there when the log was opened is
+//! counted by [`Cursor::count`](crate::spool::Cursor::count). A record that is damaged counts until the position has
+//! passed it together with all that is counted.
 
 use std::{
     ops::RangeInclusive,
@@ -81,8 +82,8 @@ impl CursorState {
         self.show(&mut marks);
     }
 
-    /// Counts records that were appended, in rising order, all that there are between `first` and the last. Each with what it takes, if the
-    /// cursor wants it.
+    /// Counts records that were appended, in rising order, all that there are between `first` and the last. Each with
+    /// what it takes, if the cursor wants it.
     pub(in crate::spool) fn count_appended(&self, first: u64, records: impl IntoIterator<Item = (u64, Option<u64>)>) {
         let mut marks = self.marks.lock();
         self.count(&mut marks, first, records);
@@ -127,7 +128,8 @@ impl CursorState {
         marks.uncounted = Some(first..=through).filter(|range| !range.is_empty());
     }
 
-    /// Settles what is not wanted, unless that makes more ranges than are kept: it is then read and settled by the cursor's owner.
+    /// Settles what is not wanted, unless that makes more ranges than are kept: it is then read and settled by the
+    /// cursor's owner.
     fn settle_unwanted(&self, marks: &mut CursorMarks, numbers: RangeInclusive<u64>) {
         let joins = || {
             let position = self.position.load(Ordering::Acquire);
@@ -198,7 +200,8 @@ impl CursorState {
         max < u64::MAX && (self.pinned_bytes() as f64 > max as f64 * share || !self.has_room_for_ranges())
     }
 
-    /// Whether a record of so many bytes, which it wants, must not be appended. Where it pins nothing, one of any size may.
+    /// Whether a record of so many bytes, which it wants, must not be appended. Where it pins nothing, one of any size
+    /// may.
     pub(in crate::spool) fn refuses(&self, bytes: u64) -> bool {
         let max = self.pinned_bytes_max.load(Ordering::Acquire);
         if max == u64::MAX || !self.refuses.load(Ordering::Acquire) {

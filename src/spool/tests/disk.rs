@@ -65,8 +65,9 @@ struct Content {
     dirty: Vec<Write>,
     /// Pages whose blocks hold something.
     written: BTreeSet<usize>,
-    /// Pages whose first write failed: for the disk their blocks were never written, while memory takes them for written. What is
-    /// written there again, and synced with success, is gone once memory forgets it: ext4 is like that.
+    /// Pages whose first write failed: for the disk their blocks were never written, while memory takes them for
+    /// written. What is written there again, and synced with success, is gone once memory forgets it: ext4 is like
+    /// that.
     void: BTreeSet<usize>,
     /// Places that are not given back.
     bad: Vec<Range<usize>>,

@@ -1,4 +1,5 @@
-//! A log without threads: its owner has it append, tick and keep its cursors, so that a run is what its seed makes of it.
+//! A log without threads: its owner has it append, tick and keep its cursors, so that a run is what its seed makes of
+//! it.
 
 use std::{ops::Range, path::PathBuf, sync::Arc, time::Instant};
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{disk::FakeDisk, *};
+use crate::spool::segment::FRAME_HEADER_LEN;
 
 const DIR: &str = "/spool";
 
@@ -307,4 +308,20 @@ async fn what_is_not_wanted_does_not_come_from_disk_and_its_damage_counts_all_th
     // What was found is counted at the latest now.
     spool.close().await;
     assert!(counts.damage.lock().contains(&"record"));
+}
+
+#[test]
+fn what_stands_behind_a_run_of_zeros_of_any_length_is_found() {
+    for len in (3900..8400).step_by(8) {
+        let disk = FakeDisk::new(1);
+        let (mut log, _) = open(&disk);
+        append(&mut log, &[vec![b'y'; len].into(), long(2)], Class::Ordinary);
+        let path = segments(&disk).remove(0);
+        let bytes = disk.bytes(&path).unwrap();
+        let first = bytes.windows(64).position(|window| window == [b'y'; 64]).unwrap();
+        let frame = first - FRAME_HEADER_LEN..(first + len).next_multiple_of(8);
+        disk.corrupt(&path, |bytes| bytes[frame.clone()].fill(0));
+        let found: Vec<u64> = read_all(&log).iter().map(|record| record.sequence).collect();
+        assert_eq!(found, [2], "behind {} zeros", frame.len());
+    }
 }

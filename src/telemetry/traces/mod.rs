@@ -1,8 +1,9 @@
 //! Spans, exported by OTLP where that was asked for.
 //!
-//! Whoever makes a span gets one only if it is recorded: tracing is on, and its trace is sampled. So a process that does not trace asks one
-//! question for each span and allocates nothing. A span goes into a queue of limited length when it ends, and from there to the collector;
-//! a collector that is away or slow costs spans, which are counted, and never holds anything up. `docs/tracing.md` lists spans and attributes.
+//! Whoever makes a span gets one only if it is recorded: tracing is on, and its trace is sampled. So a process that
+//! does not trace asks one question for each span and allocates nothing. A span goes into a queue of limited length
+//! when it ends, and from there to the collector; a collector that is away or slow costs spans, which are counted, and
+//! never holds anything up. `docs/tracing.md` lists spans and attributes.
 
 mod export;
 
@@ -54,8 +55,8 @@ impl Traces {
         Self(None)
     }
 
-    /// Spans of this share of the traces that begin here, and of those that others began and sample, for the collector at `endpoint`. They
-    /// leave once the exporter runs.
+    /// Spans of this share of the traces that begin here, and of those that others began and sample, for the collector
+    /// at `endpoint`. They leave once the exporter runs.
     ///
     /// # Errors
     ///
@@ -86,8 +87,8 @@ impl Traces {
         self.0.is_some()
     }
 
-    /// A span that began at `start`, below a span of another process or of another time; without a parent a new trace begins with it.
-    /// `None`: it is not recorded.
+    /// A span that began at `start`, below a span of another process or of another time; without a parent a new trace
+    /// begins with it. `None`: it is not recorded.
     pub fn span(
         &self,
         kind: Kind,

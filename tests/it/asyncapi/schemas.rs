@@ -1,4 +1,5 @@
-//! The definitions of the events as AsyncAPI has schemas: what all events have in common once, and of each kind what it adds.
+//! The definitions of the events as AsyncAPI has schemas: what all events have in common once, and of each kind what it
+//! adds.
 
 use serde_json::{Map, Value, json};
 
@@ -103,8 +104,8 @@ fn as_text(property: &Value) -> Value {
     text
 }
 
-/// The headers of a message: on both brokers `sequence`, which is the attribute `replicasequence`, and `replica`, then `more` of the attributes, and of a binary message
-/// all attributes, with a prefix.
+/// The headers of a message: on both brokers `sequence`, which is the attribute `replicasequence`, and `replica`, then
+/// `more` of the attributes, and of a binary message all attributes, with a prefix.
 fn headers(more: &[&str], binary: Option<(&str, &Value)>) -> Value {
     let event = definitions::schemas().into_iter().find(|(name, _)| *name == "event");
     let (_, event) = event.unwrap();

@@ -1,5 +1,5 @@
-//! Two replicas of Forebay behind a proxy that gives them the webhooks in turn: out of order they go in, and every consumer has the state that
-//! the true order gives.
+//! Two replicas of Forebay behind a proxy that gives them the webhooks in turn: out of order they go in, and every
+//! consumer has the state that the true order gives.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -37,7 +37,8 @@ fn start_replicas(setup: impl Fn() -> Setup) -> Vec<(Setup, Forebay)> {
     ["replica-0", "replica-1"].map(start).into()
 }
 
-/// Sends what happens in the streams, out of order and some of it twice, through the proxy, and waits until all of it is published.
+/// Sends what happens in the streams, out of order and some of it twice, through the proxy, and waits until all of it
+/// is published.
 async fn send_through_proxy(replicas: &[(Setup, Forebay)]) {
     let proxy = RoundRobin::start(replicas.iter().map(|(setup, _)| setup.public).collect()).await;
     let address = proxy.address;
@@ -58,7 +59,8 @@ fn send(to: SocketAddr) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// All of it is there, from both replicas, with duplicates, and badly out of order. Returns the states that the true order gives.
+/// All of it is there, from both replicas, with duplicates, and badly out of order. Returns the states that the true
+/// order gives.
 fn true_states(messages: &[impl Delivered]) -> BTreeMap<String, Value> {
     let census = assert_in_order(messages);
     assert_eq!(census.ids.len(), COUNT);

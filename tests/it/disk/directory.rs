@@ -93,8 +93,8 @@ fn a_clock_that_steps_years_deletes_and_stops_nothing() {
     ] {
         step(offset);
         if restart {
-            // Not told to stop: libfaketime changes the time that librdkafka reads, and not how long its threads wait for it,
-            // so that they would not end.
+            // Not told to stop: libfaketime changes the time that librdkafka reads, and not how long its threads wait
+            // for it, so that they would not end.
             forebay.kill();
             forebay = setup.start();
         }

@@ -1,5 +1,5 @@
-//! A write or a sync fails: those who wait are told, nothing more is written, the process ends, and the next one finds everything
-//! that was acknowledged.
+//! A write or a sync fails: those who wait are told, nothing more is written, the process ends, and the next one finds
+//! everything that was acknowledged.
 
 use std::{fs, path::Path, process::Command, time::Duration};
 
@@ -59,8 +59,8 @@ fn fail(fault: &str, starts: bool) {
 
 #[test]
 fn a_failed_sync_ends_the_process_and_loses_nothing() {
-    // Each thread counts for itself. The first makes the superblock; on the spool's thread the first makes the page of the
-    // cursors, the second the first segment, and then comes one for each batch.
+    // Each thread counts for itself. The first makes the superblock; on the spool's thread the first makes the page of
+    // the cursors, the second the first segment, and then comes one for each batch.
     fail("fdatasync:error=EIO:when=1", false);
     for n in [2, 3, 4, 10, 60] {
         fail(&format!("fdatasync:error=EIO:delay_enter=300000:when={n}"), true);
@@ -69,8 +69,8 @@ fn a_failed_sync_ends_the_process_and_loses_nothing() {
 
 #[test]
 fn a_failed_write_ends_the_process_and_loses_nothing() {
-    // Each thread counts for itself. Two make the superblock; on the spool's thread two make the page of the cursors, the
-    // third is the first segment's header, and then comes one for each batch.
+    // Each thread counts for itself. Two make the superblock; on the spool's thread two make the page of the cursors,
+    // the third is the first segment's header, and then comes one for each batch.
     fail("pwrite64:error=EIO:when=1", false);
     fail("pwrite64:error=EIO:delay_enter=300000:when=3", true);
     for n in [4, 5, 40] {
@@ -130,8 +130,8 @@ fn a_device_that_fails_ends_the_process_and_loses_nothing() {
         sender.so_far().count(200) > 200
     });
 
-    // The device ends a little behind what is on it: what goes further is an error. (A device whose backing is full would not do: where
-    // a request goes halfway, the loop driver calls it a success.)
+    // The device ends a little behind what is on it: what goes further is an error. (A device whose backing is full
+    // would not do: where a request goes halfway, the loop driver calls it a success.)
     resize_device(&image, end_of_data(&image) + (1 << 20));
     let status = forebay.wait(RESTARTED);
     assert_eq!(status.code(), EXIT_DISK, "{}", forebay.log());

@@ -1,7 +1,7 @@
 //! The power is cut: what had not reached the device is gone.
 //!
-//! Forebay is stopped, the image behind its file system is copied, and the copy is mounted, as a disk is after a power cut: what the
-//! kernel had only in memory is not in it.
+//! Forebay is stopped, the image behind its file system is copied, and the copy is mounted, as a disk is after a power
+//! cut: what the kernel had only in memory is not in it.
 
 use std::{fs, io::Write, path::Path, thread::sleep, time::Duration};
 

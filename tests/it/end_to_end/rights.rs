@@ -74,7 +74,8 @@ impl Missing {
     }
 }
 
-/// What stands in front of the topic is reported, holds, and is over once it is granted: nothing is lost and nothing comes twice.
+/// What stands in front of the topic is reported, holds, and is over once it is granted: nothing is lost and nothing
+/// comes twice.
 fn assert_missed(missing: &Missing, cluster: &Cluster) {
     missing.grant(cluster, missing.granted);
     let setup = missing.setup(cluster);

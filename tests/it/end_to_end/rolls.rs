@@ -31,7 +31,8 @@ impl Replica {
         Self { setup, forebay }
     }
 
-    /// Stops and starts it. Its address leaves the proxy while it already stops, and comes back when it has been ready for a while.
+    /// Stops and starts it. Its address leaves the proxy while it already stops, and comes back when it has been ready
+    /// for a while.
     async fn roll(&mut self, proxy: &RoundRobin, others: &[Replica]) {
         let others: Vec<_> = others.iter().map(|replica| replica.setup.public).collect();
         self.forebay.signal("TERM");

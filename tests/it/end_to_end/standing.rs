@@ -1,5 +1,5 @@
-//! What takes nothing for as long as it likes, beside what does: a partition's queue that is full, a topic that is not there,
-//! dead letters without room.
+//! What takes nothing for as long as it likes, beside what does: a partition's queue that is full, a topic that is not
+//! there, dead letters without room.
 //!
 //! `FOREBAY_TEST_STANDING_S` says for how many seconds: `docs/benchmarks.md` has what ten minutes came to.
 

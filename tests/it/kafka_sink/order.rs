@@ -1,4 +1,5 @@
-//! The order of a stream where a session begins: the broker knows nothing of its producer yet, and takes any first sequence number.
+//! The order of a stream where a session begins: the broker knows nothing of its producer yet, and takes any first
+//! sequence number.
 
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ async fn sink(cluster: &Cluster, listener: Listener, properties: &[(&str, &str)]
     sink
 }
 
-/// Publishes through a session that begins with the broker held, so that all that may be on its way is on its way before anything is
-/// answered; then through as many more as it takes.
+/// Publishes through a session that begins with the broker held, so that all that may be on its way is on its way
+/// before anything is answered; then through as many more as it takes.
 async fn assert_order_is_kept(
     what: &str,
     cluster: &Cluster,

@@ -1,4 +1,5 @@
-//! A replica's life as the manifests have it: it is checked, serves, is tested, is scaled down, and its volume is drained.
+//! A replica's life as the manifests have it: it is checked, serves, is tested, is scaled down, and its volume is
+//! drained.
 
 use std::{
     net::SocketAddr,

@@ -139,7 +139,8 @@ impl Node {
         Config::load(Path::new(&file), env).unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    /// Mounts the volumes, and says where a path of the container is. The configuration names paths too: it is mounted as a copy.
+    /// Mounts the volumes, and says where a path of the container is. The configuration names paths too: it is mounted
+    /// as a copy.
     fn mounted(&self, container: &Value) -> impl Fn(&str) -> String {
         let mounts = container["volumeMounts"].as_array().unwrap();
         let mut places: Vec<(String, String)> = mounts

@@ -1,4 +1,5 @@
-//! The dashboard: what is in it, and that a real Prometheus that scrapes a real Forebay has an answer to each of its queries.
+//! The dashboard: what is in it, and that a real Prometheus that scrapes a real Forebay has an answer to each of its
+//! queries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -370,7 +371,8 @@ impl Scene {
     }
 }
 
-/// Also draws the picture of the documentation, which is kept where `FOREBAY_DASHBOARD_PICTURE` says; then everything goes on for longer.
+/// Also draws the picture of the documentation, which is kept where `FOREBAY_DASHBOARD_PICTURE` says; then everything
+/// goes on for longer.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_query_of_the_dashboard_has_an_answer() {
     let kept = std::env::var_os("FOREBAY_DASHBOARD_PICTURE").map(PathBuf::from);

@@ -71,7 +71,8 @@ pub fn unsaid(rules: &Value) -> Vec<String> {
     findings
 }
 
-/// Alerts without a page, pages without an alert, and pages that do not begin with a command, then how to read it, then cures.
+/// Alerts without a page, pages without an alert, and pages that do not begin with a command, then how to read it, then
+/// cures.
 pub fn pages_amiss(alerts: &[&str], pages: &[(String, String)], list: &str) -> Vec<String> {
     let mut findings = Vec::new();
     for alert in alerts {
@@ -125,7 +126,8 @@ pub fn untried(alerts: &[&str], files: &[Value]) -> Vec<String> {
     findings
 }
 
-/// The metrics that expressions name and that neither Forebay exposes nor a rule records. `exposed`: pages of `/metrics`.
+/// The metrics that expressions name and that neither Forebay exposes nor a rule records. `exposed`: pages of
+/// `/metrics`.
 pub fn unknown_metrics(expressions: &[String], rules: &Value, exposed: &[String]) -> Vec<String> {
     let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let mut known: BTreeSet<&str> = each(rules).filter_map(|rule| rule["record"].as_str()).collect();

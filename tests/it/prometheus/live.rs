@@ -1,7 +1,9 @@
-//! The causes, made to happen to real Forebays that a real Prometheus scrapes: each alert fires, and goes out when its cause is gone.
+//! The causes, made to happen to real Forebays that a real Prometheus scrapes: each alert fires, and goes out when its
+//! cause is gone.
 //!
-//! A rule says minutes, hours and days. Here they are seconds ([`HURRIED`]), in every rule alike; nothing else of a rule is changed. Each cause
-//! has a job of its own, so that all of them happen side by side, and what fires for a job is its own.
+//! A rule says minutes, hours and days. Here they are seconds ([`HURRIED`]), in every rule alike; nothing else of a
+//! rule is changed. Each cause has a job of its own, so that all of them happen side by side, and what fires for a job
+//! is its own.
 
 use std::{
     collections::BTreeSet,
@@ -31,7 +33,8 @@ use crate::support::{
     tls,
 };
 
-/// How many milliseconds of the test a minute is, an hour, … They keep their order, and each is longer than what happens within it.
+/// How many milliseconds of the test a minute is, an hour, … They keep their order, and each is longer than what
+/// happens within it.
 const HURRIED: [(&str, u64); 4] = [("m", 1_000), ("h", 20_000), ("d", 45_000), ("w", 100_000)];
 
 /// The rules in a hurry.
@@ -49,8 +52,8 @@ fn hurried(rules: &Value) -> String {
     rules.to_string()
 }
 
-/// Replaces each duration, and the numbers of seconds that are an hour and ten minutes. Not that of a day, in which certificates are counted:
-/// for those nobody waits.
+/// Replaces each duration, and the numbers of seconds that are an hour and ten minutes. Not that of a day, in which
+/// certificates are counted: for those nobody waits.
 fn hurry(text: &str) -> String {
     let mut whole = String::new();
     let mut word = String::new();
@@ -175,8 +178,8 @@ const SMALL: [&str; 2] = [
     "FOREBAY__SERVER__BODY_BYTES_MAX=1MiB",
 ];
 
-/// Frozen, away, back: the route of who has something to publish is blocked, its spool fills, and in the end events are refused. Another replica has
-/// nothing to publish, and is told of it all the same.
+/// Frozen, away, back: the route of who has something to publish is blocked, its spool fills, and in the end events are
+/// refused. Another replica has nothing to publish, and is told of it all the same.
 fn broker_gone(stage: &Stage, mut cluster: Cluster) {
     let [busy, idle] = stage.setups else {
         panic!("two replicas")

@@ -123,7 +123,8 @@ struct Attributes {
     senttime: Option<Moment>,
     /// When it was taken in.
     recordedtime: Moment,
-    /// How many milliseconds `time` lies behind the newest of the same stream that this replica had seen. Absent when it does not.
+    /// How many milliseconds `time` lies behind the newest of the same stream that this replica had seen. Absent when
+    /// it does not.
     #[schemars(regex(pattern = r"^[1-9][0-9]*$"))]
     lateby: Option<String>,
     /// The content type that came with what is unreadable, where `datacontenttype` is another.

@@ -1,5 +1,5 @@
-//! What is said of dependencies is so: their licences are those that `deny.toml` allows, and `SECURITY.md` names the C libraries that
-//! are compiled in.
+//! What is said of dependencies is so: their licences are those that `deny.toml` allows, and `SECURITY.md` names the C
+//! libraries that are compiled in.
 
 use std::{collections::BTreeSet, fs};
 

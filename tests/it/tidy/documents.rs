@@ -2,6 +2,9 @@
 
 use super::source::{Source, is_name, words};
 
+/// How long a line of a comment or document may be.
+const COLUMNS_MAX: usize = 120;
+
 /// The metrics that are registered: by their whole names, or by those that telemetry puts the prefix before.
 pub fn metrics(sources: &[Source]) -> Vec<String> {
     const PREFIX: &str = "forebay_";
@@ -136,6 +139,27 @@ pub fn broken_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Ve
         .filter(|target| !target.is_empty() && !target.contains(':'))
         .filter(|target| !exists(&format!("{dir}/{target}")))
         .map(|target| format!("{path}: no file {target}"))
+        .collect()
+}
+
+/// Lines of comments and documents that are too long to be seen side by side. What cannot be broken, or is shown as it
+/// is, may be.
+pub fn unwrapped(path: &str, text: &str) -> Vec<String> {
+    let is_document = path.ends_with(".md");
+    let mut is_shown = false;
+    let lines = text.lines().enumerate().filter(|(_, line)| {
+        let line = line.trim_start();
+        let content = match is_document {
+            true => line,
+            false => line.strip_prefix("//").unwrap_or_default(),
+        };
+        is_shown ^= content.trim_start_matches(['/', '!', ' ']).starts_with("```");
+        let stays = content.starts_with(['|', '#', '<']) || content.contains("://");
+        !content.is_empty() && !is_shown && !stays
+    });
+    lines
+        .filter(|(_, line)| line.chars().count() > COLUMNS_MAX)
+        .map(|(number, _)| format!("{path}:{}", number + 1))
         .collect()
 }
 

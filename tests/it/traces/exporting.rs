@@ -1,4 +1,5 @@
-//! The way to a collector: one that is away, one that is slow, one that wants to know who sends, and the real one's receiver.
+//! The way to a collector: one that is away, one that is slow, one that wants to know who sends, and the real one's
+//! receiver.
 
 use std::{
     io::Write as _,
@@ -117,8 +118,8 @@ fn what_a_collector_wants_to_see_comes_from_the_environment() {
     drop(forebay);
 }
 
-/// The receiver of OpenTelemetry's own collector, which prints each request as OTLP/JSON. `None`, said on stderr, where there is no Go; in
-/// CI that is a failure.
+/// The receiver of OpenTelemetry's own collector, which prints each request as OTLP/JSON. `None`, said on stderr, where
+/// there is no Go; in CI that is a failure.
 fn real_receiver(address: SocketAddr, log: &Path) -> Option<Process> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collector");
     let go = |arguments: &[&str]| {

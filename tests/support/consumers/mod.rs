@@ -21,8 +21,8 @@ use super::{
 };
 pub use services::{ALL, of, runs};
 
-/// How long a service may take from its start, or after a kill of the one before, until it stores something: a broker misses a
-/// consumer that was killed when its session is over.
+/// How long a service may take from its start, or after a kill of the one before, until it stores something: a broker
+/// misses a consumer that was killed when its session is over.
 const STARTED: Duration = Duration::from_secs(90);
 const STOPPED: Duration = Duration::from_secs(30);
 
@@ -37,8 +37,8 @@ pub struct Consumer {
     /// Its folder in `examples/consumers`.
     pub name: &'static str,
     pub reads: Broker,
-    /// Builds what must be built, and returns the words that start it; or what is missing here, for which it is left out.
-    /// The first path is its folder, the second a directory of its own that stays from run to run.
+    /// Builds what must be built, and returns the words that start it; or what is missing here, for which it is left
+    /// out. The first path is its folder, the second a directory of its own that stays from run to run.
     pub build: fn(&Path, &Path) -> Result<Vec<String>, String>,
 }
 
@@ -50,7 +50,8 @@ pub enum Source {
 }
 
 impl Consumer {
-    /// The words that start it, built once. `None`, said on stderr, where this machine lacks something; in CI that is a failure.
+    /// The words that start it, built once. `None`, said on stderr, where this machine lacks something; in CI that is a
+    /// failure.
     pub fn command(&self) -> Option<Vec<String>> {
         type Command = Result<Vec<String>, String>;
         static BUILT: LazyLock<Mutex<HashMap<&str, Command>>> = LazyLock::new(Mutex::default);
@@ -144,7 +145,8 @@ impl Service {
         self.dir.path().join(name)
     }
 
-    /// What it has told so far, on stdout: a transition a line. The last line of one that was killed may be torn: it is left out.
+    /// What it has told so far, on stdout: a transition a line. The last line of one that was killed may be torn: it is
+    /// left out.
     pub fn transitions(&self) -> Vec<Value> {
         let text = std::fs::read_to_string(self.path("stdout")).unwrap_or_default();
         text.lines()
@@ -194,9 +196,9 @@ impl Service {
         }
     }
 
-    /// Kills it (`kill -9`) when it has read and could not store: its database is locked between two of its transactions, it sleeps
-    /// while something piles up, and wakes to find the lock. `pile_up` is called twice, for the pile and for the time that it is
-    /// given to read it.
+    /// Kills it (`kill -9`) when it has read and could not store: its database is locked between two of its
+    /// transactions, it sleeps while something piles up, and wakes to find the lock. `pile_up` is called twice, for the
+    /// pile and for the time that it is given to read it.
     pub fn kill_before_it_can_store(&mut self, pile_up: impl Fn()) {
         let lock = Lock::take(&self.path("streams.db"), STARTED)
             .unwrap_or_else(|| panic!("{}: its database stays locked for {STARTED:?}", self.name));

@@ -98,7 +98,8 @@ fn java(folder: &Path) -> Result<Vec<String>, String> {
     Ok(words.map(str::to_owned).collect())
 }
 
-/// A Go that is too old for `go.mod` fetches the one that it names, unless `GOTOOLCHAIN` forbids it; before 1.21 it cannot read the file.
+/// A Go that is too old for `go.mod` fetches the one that it names, unless `GOTOOLCHAIN` forbids it; before 1.21 it
+/// cannot read the file.
 fn go(folder: &Path, kept: &Path) -> Result<Vec<String>, String> {
     let go = |arguments: &[&str]| {
         let mut command = Command::new("go");

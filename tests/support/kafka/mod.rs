@@ -1,4 +1,5 @@
-//! Real Kafka for tests: brokers in processes of their own, on free ports, in a temporary directory, gone with the test.
+//! Real Kafka for tests: brokers in processes of their own, on free ports, in a temporary directory, gone with the
+//! test.
 //!
 //! Most tests share one broker ([`shared`]): the one of `FOREBAY_TEST_KAFKA`, else one that is started for the run.
 //! Tests that kill, stop or reconfigure a broker start a [`Cluster`] of their own.

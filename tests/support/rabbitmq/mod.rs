@@ -1,7 +1,8 @@
-//! Real RabbitMQ for tests: nodes in processes of their own, on free ports, in a temporary directory, gone with the test.
+//! Real RabbitMQ for tests: nodes in processes of their own, on free ports, in a temporary directory, gone with the
+//! test.
 //!
-//! Most tests share one node ([`shared`]) and take a virtual host each: the one of `FOREBAY_TEST_AMQP`, else one that is
-//! started for the run. Tests that kill, stop or reconfigure a node start a [`Cluster`] of their own.
+//! Most tests share one node ([`shared`]) and take a virtual host each: the one of `FOREBAY_TEST_AMQP`, else one that
+//! is started for the run. Tests that kill, stop or reconfigure a node start a [`Cluster`] of their own.
 
 #![allow(
     dead_code,
@@ -194,8 +195,8 @@ impl Cluster {
         );
     }
 
-    /// Does once a second, so many times, what `rabbitmqctl close_all_connections` does, whose own start takes longer than that.
-    /// Returns how many connections there were to close, all in all.
+    /// Does once a second, so many times, what `rabbitmqctl close_all_connections` does, whose own start takes longer
+    /// than that. Returns how many connections there were to close, all in all.
     pub fn close_all_connections_every_second(&self, node: usize, times: usize) -> usize {
         let expression = format!(
             "lists:sum([begin timer:sleep(1000), Open = rabbit_networking:connections(), \

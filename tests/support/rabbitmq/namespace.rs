@@ -16,8 +16,8 @@ use super::{
 /// An Ethernet address that nobody has.
 const NOBODY: &str = "02:00:5e:00:53:01";
 
-/// Whether a network namespace can be made here. Fails where it cannot, unless `FOREBAY_TEST_NO_ROOT` allows it: then it says
-/// what is left out.
+/// Whether a network namespace can be made here. Fails where it cannot, unless `FOREBAY_TEST_NO_ROOT` allows it: then
+/// it says what is left out.
 #[allow(clippy::print_stderr, reason = "what is left out is said")]
 pub fn can_isolate(test: &str) -> bool {
     if rustix::process::geteuid().is_root() {

@@ -180,8 +180,8 @@ impl Vhost {
         queues
     }
 
-    /// An exchange and, for each partition, a queue of that kind bound to it, with a single active consumer where there can
-    /// be one. Returns the queues' names.
+    /// An exchange and, for each partition, a queue of that kind bound to it, with a single active consumer where there
+    /// can be one. Returns the queues' names.
     pub fn topology(&self, exchange: &str, partitions: usize, kind: &str) -> Vec<String> {
         let arguments = match kind {
             STREAM => json!({}),

@@ -1,8 +1,8 @@
 //! SASL/OAUTHBEARER: tokens of an identity provider, fetched beside librdkafka.
 //!
-//! librdkafka would fetch on the thread that also brings delivery reports, and needs libcurl for it. Here a task of its own
-//! fetches, renews after 80 % of a token's life, and tries again for as long as it takes; clients get every new token pushed. So
-//! a slow or absent provider delays nobody who holds a token.
+//! librdkafka would fetch on the thread that also brings delivery reports, and needs libcurl for it. Here a task of its
+//! own fetches, renews after 80 % of a token's life, and tries again for as long as it takes; clients get every new
+//! token pushed. So a slow or absent provider delays nobody who holds a token.
 
 mod fetch;
 mod settings;

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "these are only described, never made")]
 
-use schemars::{JsonSchema, generate::SchemaSettings};
+use schemars::{JsonSchema, Schema, generate::SchemaSettings, transform::RecursiveTransform};
 use serde_json::{Number, Value};
 
 /// Every schema with the name of its kind; `event` is what all events have in common.
@@ -38,7 +38,9 @@ pub fn schemas() -> Vec<(&'static str, Value)> {
 }
 
 fn of<T: JsonSchema>(title: &str, kind: Option<&str>) -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|settings| settings.inline_subschemas = true);
+    let settings = SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .with_transform(RecursiveTransform(|schema: &mut Schema| one_line(schema)));
     let mut schema = settings.into_generator().into_root_schema_for::<T>();
     schema.insert("title".to_owned(), title.into());
     let pattern = match kind {
@@ -59,6 +61,13 @@ fn of<T: JsonSchema>(title: &str, kind: Option<&str>) -> Value {
         }
     }
     schema.to_value()
+}
+
+/// A description is one line, however the comment is wrapped that it comes from.
+fn one_line(schema: &mut Schema) {
+    if let Some(Value::String(description)) = schema.get_mut("description") {
+        *description = description.replace('\n', " ");
+    }
 }
 
 /// What we write ourselves, an attribute, a time or `envelope`, is there or it is not; it is never null.

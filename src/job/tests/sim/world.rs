@@ -394,13 +394,17 @@ impl World {
         limit.bytes_max.map(|_| limit.when_full)
     }
 
-    /// A route that pinned so much had a record go: all that are older are with the broker.
+    /// A route that pinned so much had a record go: all that are older are with the broker, or were until now.
     fn require_oldest(&mut self, at: usize, sequence: u64, pinned: u64) {
         let route = &self.routes[at];
         let is_with_broker = |one: &u64| route.streams.values().any(|all| all.contains(one));
         let older = route.unsettled.range(..sequence).copied();
-        let older = (older.filter(|one| !route.dead.contains(one) && !self.damaged.contains(one)))
-            .find(|one| !is_with_broker(one));
+        let is_done = |one: &u64| {
+            [&route.dead, &route.confirmed, &self.damaged]
+                .iter()
+                .any(|done| done.contains(one))
+        };
+        let older = older.filter(|one| !is_done(one)).find(|one| !is_with_broker(one));
         self.require(older.is_none(), || {
             format!("route {at} lets {sequence} go before {older:?}, which is not with the broker")
         });

@@ -187,9 +187,10 @@ async fn a_route_that_gives_up_its_oldest_takes_all_and_publishes_the_newest() {
 
     forebay.kill();
     let mut forebay = bench.setup.start();
-    // What was given up within half a second before is given up again.
+    // What was given up within half a second before is given up again, and more with it: down to nine tenths.
+    let least = before.min(PINNED_BYTES_MAX * 0.9 - 2.0 * PICTURE_BYTES as f64);
     wait_until("what it pins is counted again", SOON, || {
-        (before..=PINNED_BYTES_MAX + PICTURE_BYTES as f64).contains(&pinned(&forebay))
+        (least..=PINNED_BYTES_MAX + PICTURE_BYTES as f64).contains(&pinned(&forebay))
     });
     bench.create_topic().await;
     forebay.wait_until_drained(DRAINED);

@@ -99,6 +99,8 @@ pub(super) struct RouteWorld {
     settled: BTreeSet<u64>,
     /// What the broker confirmed, ever.
     confirmed: BTreeSet<u64>,
+    /// Refused in this session: on the way to the dead letters.
+    refused: BTreeSet<u64>,
     /// Which numbers arrived at the broker, and the newest of each stream that did.
     arrived: BTreeSet<u64>,
     newest: HashMap<u64, u64>,
@@ -400,9 +402,8 @@ impl World {
         let is_with_broker = |one: &u64| route.streams.values().any(|all| all.contains(one));
         let older = route.unsettled.range(..sequence).copied();
         let is_done = |one: &u64| {
-            [&route.dead, &route.confirmed, &self.damaged]
-                .iter()
-                .any(|done| done.contains(one))
+            let done = [&route.dead, &route.confirmed, &route.refused, &self.damaged];
+            done.iter().any(|done| done.contains(one))
         };
         let older = older.filter(|one| !is_done(one)).find(|one| !is_with_broker(one));
         self.require(older.is_none(), || {
@@ -471,6 +472,7 @@ impl World {
         let route = &mut self.routes[at];
         route.lanes.clear();
         route.streams.clear();
+        route.refused.clear();
         route.ahead.clear();
         route.in_flight = 0;
         route.answers_at = None;
@@ -540,6 +542,7 @@ impl World {
     /// The session learns that a message is refused for itself.
     pub(super) fn set_aside(&mut self, at: usize, sequence: u64, stream: u64) {
         self.note("set aside", at, sequence);
+        self.routes[at].refused.insert(sequence);
         if let Some(all) = self.routes[at].streams.get_mut(&stream) {
             all.retain(|other| *other != sequence);
         }

@@ -80,6 +80,12 @@ impl Inlet {
         })
     }
 
+    /// How many records wait.
+    #[cfg(test)]
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.lock().requests.len()
+    }
+
     /// Queues a record; its answer goes to `asker`, which is only made when it is taken.
     pub(super) fn push(
         &self,

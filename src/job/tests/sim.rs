@@ -1,6 +1,7 @@
 //! A simulator of the whole way out: the log, its readers, the routes and a scripted publisher, on a fake disk and a
 //! clock that stands still unless all wait for it. Everything runs on one thread, so a run is a function of its seed:
-//! `FOREBAY_SIM_SEED` replays one, and prints what happened; `FOREBAY_SIM_SEEDS` says how many are run.
+//! `FOREBAY_SIM_SEED` replays one, and prints what happened; `FOREBAY_SIM_SEEDS` says how many are run, and
+//! `FOREBAY_SIM_FROM` with which it begins.
 
 mod life;
 mod shape;
@@ -214,8 +215,9 @@ fn whatever_fails_what_is_acknowledged_gets_out_and_nothing_that_is_settled_come
         assert_eq!(outcome.problem, None);
         return;
     }
-    let seeds = number("FOREBAY_SIM_SEEDS").unwrap_or(SEEDS);
-    let (next, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+    let from = number("FOREBAY_SIM_FROM").unwrap_or(0);
+    let end = from + number("FOREBAY_SIM_SEEDS").unwrap_or(SEEDS);
+    let (next, is_over) = (AtomicU64::new(from), AtomicBool::new(false));
     let fired = Mutex::new(BTreeMap::<&'static str, u64>::new());
     let problems = Mutex::new(BTreeMap::new());
     thread::scope(|scope| {
@@ -224,7 +226,7 @@ fn whatever_fails_what_is_acknowledged_gets_out_and_nothing_that_is_settled_come
                 let metrics = Metrics::new();
                 while !is_over.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= end {
                         break;
                     }
                     let outcome = simulate(seed, &metrics);
@@ -249,7 +251,7 @@ fn whatever_fails_what_is_acknowledged_gets_out_and_nothing_that_is_settled_come
         "shed",
     ] {
         assert!(
-            seeds < SEEDS || !problems.lock().is_empty() || fired.contains_key(what),
+            end - from < SEEDS || !problems.lock().is_empty() || fired.contains_key(what),
             "never happened: {what}"
         );
     }

@@ -35,6 +35,8 @@ pub(crate) struct SteppedLog {
     compactor: Compactor,
     requests: Vec<writer::Request>,
     results: Vec<Result<u64, AppendError>>,
+    /// Something that was to be appended was not.
+    has_refused: bool,
 }
 
 impl SteppedLog {
@@ -55,6 +57,7 @@ impl SteppedLog {
             compactor: Compactor::default(),
             requests: Vec::new(),
             results: Vec::new(),
+            has_refused: false,
         };
         Ok((Spool { handle }, stepped))
     }
@@ -66,8 +69,10 @@ impl SteppedLog {
 
     /// Appends all that waits, as the writer's thread does.
     pub(crate) fn append(&mut self) {
+        let (waiting, before) = (self.inlet.waiting() as u64, self.head());
         let now = Instant::now();
         writer::work(&mut self.log, &self.inlet, now, &mut self.requests, &mut self.results);
+        self.has_refused |= self.head() - before < waiting;
     }
 
     /// What the writer's thread does now and then.
@@ -112,9 +117,9 @@ impl SteppedLog {
         self.log.shared().head()
     }
 
-    /// Whether it had no room for something just now.
+    /// Whether it has no room, or had none for something: what is smaller may fit still.
     pub(crate) fn lacks_room(&self) -> bool {
-        self.log.lacks_room()
+        self.has_refused || self.log.lacks_room()
     }
 
     /// What there is and whether it has room, for people.

@@ -20,7 +20,10 @@ use tokio::{
 use super::DeadLetter;
 use crate::{
     config::{KeepDeadLetters, WhenFull},
-    spool::{self, AppendError, Class, Observer, OpenError, Spool, Start},
+    spool::{
+        self, AppendError, Class, Observer, OpenError, Spool, Start,
+        file_name::{escape, unescape},
+    },
 };
 
 /// Below the directory of the dead letters, a directory for each route.
@@ -268,34 +271,6 @@ fn routes(dir: &Path) -> Vec<(String, PathBuf)> {
     let logs = paths.filter(|path| Spool::exists(path));
     logs.filter_map(|path| Some((unescape(path.file_name()?.to_str()?)?, path)))
         .collect()
-}
-
-/// A route's name as a directory's: letters, digits, `-` and `_` stay, every other byte becomes `%` and two digits.
-fn escape(route: &str) -> String {
-    let mut escaped = String::new();
-    for byte in route.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => escaped.push(char::from(byte)),
-            _ => escaped += &format!("%{byte:02x}"),
-        }
-    }
-    escaped
-}
-
-fn unescape(name: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = name.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'%' {
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &rest[2..];
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -159,7 +159,7 @@ impl<S: Sink> Job<S> {
         if let (Some(held), Some(interest)) = (&mut self.reordering, interest) {
             held.observe(interest.recorded);
         }
-        if !plan::wants(self.plan.matches(), &record.bytes) {
+        if !plan::accepts(self.plan.matches(), interest) {
             return self.pass(sequence);
         }
         let event = match Event::decode(&record.bytes) {

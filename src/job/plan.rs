@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     config::{self, Match, Part, Template},
     event::{
-        Event,
+        Event, Interest,
         render::{Mode, Stamp, render},
     },
     provider::{self, Payload},
@@ -16,9 +16,14 @@ use crate::{
 /// A topic's name is at most this long in Kafka.
 const TOPIC_BYTES_MAX: usize = 249;
 
-/// Whether a route wants a record. One that cannot be read becomes a dead letter of every route.
+/// Whether a route wants a record.
 pub(super) fn wants(matches: &Match, record: &[u8]) -> bool {
-    Event::interest(record).map_or(true, |interest| matches.accepts(interest.kind, interest.endpoint))
+    accepts(matches, Event::interest(record).ok())
+}
+
+/// Whether a route wants a record of which this was read. One that cannot be read becomes a dead letter of every route.
+pub(super) fn accepts(matches: &Match, interest: Option<Interest<'_>>) -> bool {
+    interest.is_none_or(|interest| matches.accepts(interest.kind, interest.endpoint))
 }
 
 /// A route's rules.

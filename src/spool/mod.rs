@@ -126,6 +126,7 @@ mod cursor;
 mod cursors;
 mod damage;
 mod desk;
+pub mod file_name;
 mod file_system;
 mod log;
 mod quarantine;

@@ -6,7 +6,10 @@ use std::{
 };
 
 use super::{NAME_BYTES_MAX, POSITION_MAX, PathError, is_name};
-use crate::spool::file_system::{FileSystem, read_around};
+use crate::spool::{
+    file_name::unescape,
+    file_system::{FileSystem, read_around},
+};
 
 const SLOT_LEN: usize = 512;
 const MAGIC: [u8; 8] = *b"FBAYCURS";
@@ -58,21 +61,4 @@ fn decode(slot: &[u8], name: &str) -> Option<(u64, u64)> {
         && slot[NAME_AT..NAME_AT + len] == *name.as_bytes()
         && number(24) <= POSITION_MAX;
     valid.then(|| (number(16), number(24)))
-}
-
-/// In the file's name, bytes other than `a-z A-Z 0-9 - _` are `%` and two hexadecimal digits.
-fn unescape(file_name: &str) -> Option<String> {
-    let mut bytes = Vec::new();
-    let mut rest = file_name.as_bytes();
-    while let Some((&byte, tail)) = rest.split_first() {
-        rest = tail;
-        if byte == b'%' {
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = &rest[2..];
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

@@ -146,19 +146,20 @@ fn compact(
         let filler = encode_filler(segment.seed(), run.start, run.end - run.start);
         let mut before = [0; FRAME_HEADER_LEN];
         file.pread(run.start, &mut before)?;
-        match file.pwrite(run.start, &filler) {
-            Err(error) if is_passing(&error) => {
-                let mut now = [0; FRAME_HEADER_LEN];
-                file.pread(run.start, &mut now)?;
-                // Where nothing was written, there is no room to write what is there once more either: file systems
-                // that copy on write.
-                if now != before {
-                    file.pwrite(run.start, &before)?;
-                }
-                return Ok(None);
-            }
-            result => result?,
+        let Err(error) = file.pwrite(run.start, &filler) else {
+            continue;
+        };
+        let mut now = [0; FRAME_HEADER_LEN];
+        file.pread(run.start, &mut now)?;
+        // A part of a filler would be taken for damage. Where nothing was written, there is no room to write what is
+        // there once more either: file systems that copy on write.
+        if now != before {
+            file.pwrite(run.start, &before)?;
         }
+        return match is_passing(&error) {
+            true => Ok(None),
+            false => Err(error),
+        };
     }
     // A full disk is known before the sync.
     file.sync_data().map_err(io::Error::other)?;

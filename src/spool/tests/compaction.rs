@@ -184,6 +184,35 @@ fn where_sectors_are_whole_power_may_go_at_any_call_and_it_is_no_damage() {
 }
 
 #[test]
+fn a_filler_that_is_written_in_part_is_taken_back() {
+    let dir = Path::new("/spool");
+    let mut failed = 0;
+    for seed in 0..400 {
+        let disk = FakeDisk::new(seed);
+        let counts = Arc::new(Counts::default());
+        let mut log = mostly_settled(Arc::new(disk.clone()), dir, &counts, 64 << 10);
+        log.sync_cursors();
+        let expected = waiting(&log);
+        disk.behave(|behaviour| behaviour.fault_one_in = 8);
+        let _ = Compactor::default().run(log.cursors(), log.shared());
+        disk.behave(|behaviour| behaviour.fault_one_in = 0);
+        let fired = disk.fired();
+        // One call fails, and what is done about it does not.
+        if fired.get("write failed") != Some(&1) || fired.values().sum::<u64>() != 1 {
+            continue;
+        }
+        failed += 1;
+        drop(log);
+        disk.kill_process();
+        let mut log = Log::open(Arc::new(disk.clone()), &small(dir), counts.clone()).unwrap();
+        assert_eq!(waiting(&log), expected, "seed {seed}");
+        log.tick();
+        assert_eq!(*counts.damage.lock(), Vec::<&str>::new(), "seed {seed}");
+    }
+    assert!(failed > 10, "{failed} runs had one write fail");
+}
+
+#[test]
 fn a_reader_that_stood_within_it_finds_its_place_again() {
     let dir = tempfile::tempdir().unwrap();
     let counts = Arc::new(Counts::default());

@@ -184,7 +184,43 @@ impl Event {
 
     /// Reads a record. The event's body shares the record's memory.
     pub fn decode(record: &Bytes) -> Result<Self, DecodeError> {
+        Recorded::read(record)?.event()
+    }
+
+    /// Reads only what a route looks at before it wants the event.
+    pub fn interest(record: &[u8]) -> Result<Interest<'_>, DecodeError> {
+        let (header, ..) = header(record)?;
+        Ok(header.interest())
+    }
+}
+
+/// A record of which the header was read, and nothing copied.
+pub struct Recorded<'a> {
+    record: &'a Bytes,
+    header: Header<'a>,
+    marked: Marked<'a>,
+    body_offset: usize,
+}
+
+impl<'a> Recorded<'a> {
+    pub fn read(record: &'a Bytes) -> Result<Self, DecodeError> {
         let (header, marked, body_offset) = header(record)?;
+        Ok(Self {
+            record,
+            header,
+            marked,
+            body_offset,
+        })
+    }
+
+    /// What a route looks at before it wants the event.
+    pub fn interest(&self) -> Interest<'a> {
+        self.header.interest()
+    }
+
+    /// The event. Its body shares the record's memory.
+    pub fn event(self) -> Result<Event, DecodeError> {
+        let Self { header, marked, .. } = self;
         Ok(Event {
             id: Uuid::from_bytes(header.id),
             provider: match header.provider {
@@ -213,18 +249,18 @@ impl Event {
                 (2, Some(content_type)) => Content::Opaque(content_type.to_owned()),
                 _ => return Err(DecodeError::Header),
             },
-            body: record.slice(body_offset..),
+            body: self.record.slice(self.body_offset..),
         })
     }
+}
 
-    /// Reads only what a route looks at before it wants the event.
-    pub fn interest(record: &[u8]) -> Result<Interest<'_>, DecodeError> {
-        let (header, ..) = header(record)?;
-        Ok(Interest {
-            kind: header.kind,
-            endpoint: header.endpoint,
-            recorded: Time(header.recorded),
-        })
+impl<'a> Header<'a> {
+    fn interest(&self) -> Interest<'a> {
+        Interest {
+            kind: self.kind,
+            endpoint: self.endpoint,
+            recorded: Time(self.recorded),
+        }
     }
 }
 

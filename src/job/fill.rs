@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     config::UNROUTED,
-    event::Event,
+    event::{Event, Recorded},
     provider::kind_label,
     sink::{EnqueueError, Failure, Message, Place, Remedy, Sink},
     spool::Record,
@@ -68,6 +68,12 @@ impl<S: Sink> Job<S> {
         !self.stuck.lane_is_full(lane) && self.window.lane(lane).has_room_below(max)
     }
 
+    /// Whether a lane without room is to be read past. Of one that flows like the others room is waited for: what is
+    /// read past is read twice.
+    fn is_slow(&self, lane: u64, now: Instant) -> bool {
+        self.stuck.lane_is_full(lane) || self.window.is_slow(lane, now)
+    }
+
     fn lane_max(&self) -> Load {
         self.window.lane_max(Load {
             records: self.limits.records,
@@ -77,11 +83,11 @@ impl<S: Sink> Job<S> {
 
     /// Hands over what was read, as far as there is room.
     pub(super) async fn fill(&mut self) -> Result<(), End> {
-        let position_before = self.cursor.position();
-        self.hand_over_deferred().await?;
+        let (position_before, now) = (self.cursor.position(), Instant::now());
+        self.hand_over_deferred(now).await?;
         while self.has_room() {
             if let Some(turn) = self.turn.take().or_else(|| self.release()) {
-                if !self.take_turn(turn).await? {
+                if !self.take_turn(turn, now).await? {
                     break;
                 }
                 continue;
@@ -101,7 +107,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// What was deferred and was read again goes out, as far as its lanes have room.
-    async fn hand_over_deferred(&mut self) -> Result<(), End> {
+    async fn hand_over_deferred(&mut self, now: Instant) -> Result<(), End> {
         while let Some(lane) = self.lane_with_room()
             && let Some(next) = self.deferred.first(lane)
         {
@@ -134,7 +140,7 @@ impl<S: Sink> Job<S> {
                 continue;
             }
             let message = self.render(&waiting, destination);
-            if self.offer(message, place).await? {
+            if self.offer(message, place, now).await? {
                 self.deferred.pop(lane);
             } else {
                 break;
@@ -155,14 +161,15 @@ impl<S: Sink> Job<S> {
             self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
             return self.refuse(record, failure);
         }
-        let interest = Event::interest(&record.bytes).ok();
+        let recorded = Recorded::read(&record.bytes);
+        let interest = recorded.as_ref().ok().map(Recorded::interest);
         if let (Some(held), Some(interest)) = (&mut self.reordering, interest) {
             held.observe(interest.recorded);
         }
         if !plan::accepts(self.plan.matches(), interest) {
             return self.pass(sequence);
         }
-        let event = match Event::decode(&record.bytes) {
+        let event = match recorded.and_then(Recorded::event) {
             Ok(event) => event,
             Err(error) => {
                 let failure = Failure {
@@ -207,7 +214,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Hands over what is the next to go, or defers it; `false` when it has to wait.
-    async fn take_turn(&mut self, turn: Turn) -> Result<bool, End> {
+    async fn take_turn(&mut self, turn: Turn, now: Instant) -> Result<bool, End> {
         if !self.window.is_held(turn.sequence()) {
             // It had to go.
             return Ok(true);
@@ -218,7 +225,8 @@ impl<S: Sink> Job<S> {
                 let (destination, place) = self.place(&waiting);
                 let is_behind = self.deferred.behind(place).is_some();
                 if is_behind || !self.lane_has_room(place.lane, self.lane_max()) {
-                    let is_deferred = self.deferred.add(waiting.sequence, place, Instant::now());
+                    let is_deferred =
+                        (is_behind || self.is_slow(place.lane, now)) && self.deferred.add(waiting.sequence, place, now);
                     if !is_deferred {
                         self.turn = Some(Turn::Waiting(waiting));
                     }
@@ -228,7 +236,7 @@ impl<S: Sink> Job<S> {
             }
         };
         let sequence = message.sequence;
-        match self.enqueue(message, place) {
+        match self.enqueue(message, place, now) {
             Ok(()) => {
                 self.deferred.found();
                 Ok(true)
@@ -242,13 +250,13 @@ impl<S: Sink> Job<S> {
     }
 
     /// Hands over what was deferred; `false` when the sink has no room.
-    async fn offer(&mut self, message: Message, place: Place) -> Result<bool, End> {
+    async fn offer(&mut self, message: Message, place: Place, now: Instant) -> Result<bool, End> {
         let sequence = message.sequence;
-        match self.enqueue(message, place) {
+        match self.enqueue(message, place, now) {
             Ok(()) => Ok(true),
             Err(EnqueueError::Full(_)) => {
                 self.spans.confirmed(sequence);
-                self.resting_until = Some(Instant::now() + LOOK_INTERVAL);
+                self.resting_until = Some(now + LOOK_INTERVAL);
                 Ok(false)
             }
             Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, place, failure).await.map(|()| true),
@@ -267,21 +275,21 @@ impl<S: Sink> Job<S> {
         message
     }
 
-    fn enqueue(&mut self, message: Message, place: Place) -> Result<(), EnqueueError> {
+    fn enqueue(&mut self, message: Message, place: Place, now: Instant) -> Result<(), EnqueueError> {
         let sequence = message.sequence;
         let is_idle = self.window.in_flight().records == 0;
         match self.sink.enqueue(message) {
             Ok(()) => {
                 self.not_taken_since = None;
                 if is_idle {
-                    self.settled_at = Instant::now();
+                    self.settled_at = now;
                 }
-                self.window.hand_over(sequence, place);
+                self.window.hand_over(sequence, place, now);
                 Ok(())
             }
             Err(EnqueueError::Full(message)) => {
                 if is_idle {
-                    self.not_taken_since.get_or_insert_with(Instant::now);
+                    self.not_taken_since.get_or_insert(now);
                 }
                 Err(EnqueueError::Full(message))
             }

@@ -92,7 +92,7 @@ use shedding::Shedding;
 use sizes::RouteSizes;
 use spans::Spans;
 use status::now_ms;
-use window::Window;
+use window::{SettledRecord, Window};
 
 /// A read that brought as many shows that they come fast: then they gather before the next read, which saves wake-ups
 /// here and requests to the broker. A read that brought all it may is a backlog and is followed at once.
@@ -149,6 +149,8 @@ pub struct Job<S> {
     stuck: Stuck,
     shedding: Shedding,
     settled: Vec<Settled>,
+    /// What that settles.
+    settleable: Vec<SettledRecord>,
     /// When something was confirmed, or the first message was handed over.
     settled_at: Instant,
     /// Since when the sink has no room for the next message, though nothing is in flight.
@@ -218,6 +220,7 @@ impl<S: Sink> Job<S> {
             stuck: Stuck::default(),
             shedding,
             settled: Vec::new(),
+            settleable: Vec::new(),
             settled_at: Instant::now(),
             not_taken_since: None,
         }
@@ -317,7 +320,7 @@ impl<S: Sink> Job<S> {
                     gathering = None;
                     continue;
                 }
-                more = self.reader.next(self.sizes.read_records_max, self.sizes.read_bytes_max, &mut read), if wants_more && gathering.is_none() => {
+                more = self.reader.next(self.sizes.read_records_max, self.sizes.read_bytes_max, &mut read), if wants_more && gathering.is_none() && lane_with_room.is_none() => {
                     self.ahead_through = more?;
                     let fast = (GATHER_RECORDS_MIN..self.sizes.read_records_max).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);
@@ -414,7 +417,7 @@ impl<S: Sink> Job<S> {
 
     /// Takes in what the sink settled. `over`: whether the session goes on.
     async fn settle(&mut self, over: Result<(), Failure>) -> Result<(), End> {
-        let now = now_ms();
+        let (now, instant) = (now_ms(), Instant::now());
         let in_flight = self.window.in_flight().records;
         let mut failed = None;
         let mut refused = Vec::new();
@@ -423,14 +426,10 @@ impl<S: Sink> Job<S> {
             match result {
                 Ok(()) => {
                     self.spans.confirmed(sequence);
-                    if let Some(found) = self.window.confirm(sequence) {
+                    if let Some(recorded) = self.window.confirm(sequence, instant, &mut self.settleable) {
                         confirmed += 1;
-                        let seconds = now.saturating_sub(found.recorded_ms).max(0) as f64 / 1000.0;
+                        let seconds = now.saturating_sub(recorded).max(0) as f64 / 1000.0;
                         self.metrics.publish_seconds.observe(seconds);
-                        found
-                            .settled
-                            .into_iter()
-                            .for_each(|settled| settled.settle(&self.cursor));
                     }
                 }
                 Err(failure) if failure.remedy == Remedy::SetAside => {
@@ -441,6 +440,7 @@ impl<S: Sink> Job<S> {
                 Err(_) => {}
             }
         }
+        window::settle(&mut self.settleable, &self.cursor);
         let progressed = confirmed > 0 || !refused.is_empty();
         if !refused.is_empty() {
             self.set_aside(refused).await?;

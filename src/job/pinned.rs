@@ -78,9 +78,13 @@ impl Routing {
 
     /// Counts what is there from `first` through a number.
     fn count(&self, first: u64, records: &[Record], through: u64) {
+        let interests: Vec<_> = records
+            .iter()
+            .map(|record| Event::interest(&record.bytes).ok())
+            .collect();
         for (matches, cursor) in self.routes.iter() {
-            let found = records.iter().map(|record| {
-                let is_wanted = plan::wants(matches, &record.bytes);
+            let found = records.iter().zip(&interests).map(|(record, interest)| {
+                let is_wanted = plan::accepts(matches, *interest);
                 (record.sequence, is_wanted.then_some(record.bytes.len()))
             });
             let last = records.last().map_or(first - 1, |record| record.sequence);

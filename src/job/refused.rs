@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{DeadLetter, End, Job, sizes::RouteSizes, status::now_ms};
+use super::{DeadLetter, End, Job, sizes::RouteSizes, status::now_ms, window};
 use crate::{
     config::UNROUTED,
     event::Event,
@@ -235,8 +235,8 @@ impl<S: Sink> Job<S> {
         let mut to_keep = Vec::new();
         for (sequence, failure) in refused {
             let lane = self.window.place(sequence).map(|place| place.lane);
-            let settled = self.window.take_back(sequence);
-            settled.into_iter().for_each(|settled| settled.settle(&self.cursor));
+            self.window.take_back(sequence, &mut self.settleable);
+            window::settle(&mut self.settleable, &self.cursor);
             to_keep.push((sequence, Why { failure, lane }));
         }
         self.refuse_by_number(to_keep).await

@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use memchr::{memchr, memchr2};
+
 /// The deepest nesting. Parsers that recurse give up at some depth: Python's at about 1,000, .NET's (unless it is set
 /// otherwise) at 64.
 pub const NESTING_MAX: u32 = 128;
@@ -134,7 +136,7 @@ pub fn replace_half_pairs(json: &mut [u8]) {
 /// Where the first escape of half a surrogate pair is, from `at` on.
 pub fn half_pair(json: &[u8], mut at: usize) -> Option<usize> {
     loop {
-        at = skip(json, at, |byte| byte != b'\\');
+        at += memchr(b'\\', json.get(at..)?)?;
         match (escaped_unit(json, at), escaped_unit(json, at + ESCAPE_BYTES)) {
             (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => at += 2 * ESCAPE_BYTES,
             (Some(0xD800..=0xDFFF), _) => return Some(at),
@@ -267,14 +269,16 @@ impl<'a> Checker<'a> {
     fn string(&mut self, bytes_max: usize) -> Option<()> {
         let start = self.at;
         loop {
-            let at = skip(self.bytes, self.at, |byte| {
-                byte >= 0x20 && byte != b'"' && byte != b'\\'
-            });
+            let rest = &self.bytes[self.at..];
+            let text = &rest[..memchr2(b'"', b'\\', rest)?];
+            // Without an end before the last one: so many at a time.
+            let has_control = text.iter().fold(false, |has, byte| has | (*byte < 0x20));
+            (!has_control).then_some(())?;
+            let at = self.at + text.len();
             self.at = at + 1;
-            match self.bytes.get(at)? {
+            match self.bytes[at] {
                 b'"' => return (at - start <= bytes_max).then_some(()),
-                b'\\' => self.escape()?,
-                _ => return None,
+                _ => self.escape()?,
             }
         }
     }
@@ -361,8 +365,8 @@ fn skip(bytes: &[u8], mut at: usize, skipped: impl Fn(u8) -> bool) -> usize {
 fn string_end(bytes: &[u8], at: usize) -> Option<usize> {
     let mut at = at + 1;
     loop {
-        at = skip(bytes, at, |byte| byte != b'"' && byte != b'\\');
-        match bytes.get(at)? {
+        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        match bytes[at] {
             b'"' => return Some(at + 1),
             _ => at += 2,
         }

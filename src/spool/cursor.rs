@@ -34,12 +34,20 @@ impl Cursor {
         self.state.settle(*numbers.start()..=last);
     }
 
-    /// Like [`Cursor::settle`], where the last of the numbers is that of a record of `record_bytes`, which is pinned no
-    /// longer.
+    /// Like [`Cursor::settle`], where the last of the numbers of each is that of a record, with its length, which is
+    /// pinned no longer. Many at a time cost little more than one.
+    pub fn settle_records(&self, records: impl IntoIterator<Item = (RangeInclusive<u64>, usize)>) {
+        let head = self.shared.head();
+        let framed = records.into_iter().map(|(numbers, record_bytes)| {
+            let last = (*numbers.end()).min(head);
+            (*numbers.start()..=last, frame_len(record_bytes))
+        });
+        self.state.settle_records(framed);
+    }
+
+    /// One of them.
     pub fn settle_record(&self, numbers: RangeInclusive<u64>, record_bytes: usize) {
-        let last = (*numbers.end()).min(self.shared.head());
-        let numbers = *numbers.start()..=last;
-        self.state.settle_record(numbers, frame_len(record_bytes));
+        self.settle_records([(numbers, record_bytes)]);
     }
 
     /// Counts what was in the log when it was opened, from front to back: all records from `first` on as far as these

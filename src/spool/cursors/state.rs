@@ -67,18 +67,29 @@ impl CursorState {
     }
 
     pub(in crate::spool) fn settle(&self, numbers: RangeInclusive<u64>) {
-        self.settle_record(numbers, 0);
+        self.settle_records([(numbers, 0)]);
     }
 
-    /// Settles numbers, of which the last is that of a record that takes `bytes`.
-    pub(in crate::spool) fn settle_record(&self, numbers: RangeInclusive<u64>, bytes: u64) {
+    /// Settles numbers, of which the last is that of a record that takes so many bytes.
+    pub(in crate::spool) fn settle_records(&self, records: impl IntoIterator<Item = (RangeInclusive<u64>, u64)>) {
         let mut marks = self.marks.lock();
-        let number = *numbers.end();
-        let is_counted = !marks.uncounted.as_ref().is_some_and(|range| range.contains(&number));
-        if bytes > 0 && is_counted && !self.is_settled(&marks, number) {
-            marks.pinned_bytes = marks.pinned_bytes.saturating_sub(bytes);
+        let mut joined: Option<RangeInclusive<u64>> = None;
+        for (numbers, bytes) in records {
+            let number = *numbers.end();
+            let is_counted = !marks.uncounted.as_ref().is_some_and(|range| range.contains(&number));
+            if bytes > 0 && is_counted && !self.is_settled(&marks, number) {
+                marks.pinned_bytes = marks.pinned_bytes.saturating_sub(bytes);
+            }
+            // Neighbours are settled together.
+            joined = match joined {
+                Some(before) if *before.end() + 1 == *numbers.start() => Some(*before.start()..=number),
+                before => {
+                    before.into_iter().for_each(|before| self.raise(&mut marks, before));
+                    Some(numbers)
+                }
+            };
         }
-        self.raise(&mut marks, numbers);
+        joined.into_iter().for_each(|numbers| self.raise(&mut marks, numbers));
         self.show(&mut marks);
     }
 

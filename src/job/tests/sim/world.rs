@@ -17,7 +17,7 @@ use crate::{
     job::DeadLetter,
     spool::{
         Answer, AppendError, Observer,
-        tests::{Random, stepped::frame_len},
+        testing::{Random, stepped::frame_len},
     },
 };
 
@@ -374,7 +374,8 @@ impl World {
                 let bytes = settled
                     .iter()
                     .map(|sequence| self.frame_len(self.certain[sequence].index));
-                self.require_oldest(at, newest, pinned + bytes.sum::<u64>());
+                let bytes = pinned + bytes.sum::<u64>() + self.damaged_bytes();
+                self.require_oldest(at, newest, bytes);
             }
             for sequence in dropped {
                 self.note("given up", at, sequence);
@@ -392,6 +393,12 @@ impl World {
         self.require(wrong.is_none(), || {
             format!("route {at} settles {wrong:?}, which is neither confirmed nor a dead letter: at {position}")
         });
+    }
+
+    /// What is damaged counts as pinned until the position has passed all that was counted.
+    fn damaged_bytes(&self) -> u64 {
+        let damaged = self.damaged.iter().filter_map(|sequence| self.certain.get(sequence));
+        damaged.map(|record| self.frame_len(record.index)).sum()
     }
 
     /// What becomes of what a route may not pin; `None` where there is no limit.
@@ -527,8 +534,11 @@ impl World {
             return;
         }
         let newest = route.newest.insert(stream, sequence).unwrap_or(0);
-        // What had to go, and comes again since nobody knows that it went, comes late.
-        let is_late = self.shape.routes[at].reorder_window.is_some() || route.shed.contains(&sequence);
+        // What had to go, and comes again since nobody knows that it went, comes late. So may what is damaged on disk,
+        // was passed there, and is in memory when the next session begins with it.
+        let is_late = self.shape.routes[at].reorder_window.is_some()
+            || route.shed.contains(&sequence)
+            || self.damaged.contains(&sequence);
         let is_in_order = sequence > newest || is_late;
         self.require(is_in_order, || {
             format!("route {at}: of stream {stream} {sequence} came first after {newest}")

@@ -92,14 +92,13 @@ async fn nothing_acknowledged_is_lost_when_forebay_is_killed_and_started_again()
     let mut forebay = setup.start();
     let sender = Sender::start(setup.public, 8, 2_000, 500);
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(1_700)).await;
+        sender.wait_until_acknowledged(sender.acknowledged() + 2_000);
         forebay.kill();
         forebay = setup.start();
     }
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    sender.wait_until_acknowledged(sender.acknowledged() + 1_000);
     let outcome = sender.stop();
     assert!(outcome.unanswered > 0, "the kills were felt");
-    assert!(outcome.acknowledged.len() > 1_000);
     forebay.wait_until_drained(DRAINED);
     assert_delivered(&read_to_end(&brokers, &topic), &outcome);
 }
@@ -111,16 +110,15 @@ async fn a_broker_that_is_away_for_a_minute_is_never_noticed_by_the_sender() {
     let setup = Setup::new(&cluster.bootstrap(), &topic);
     let forebay = setup.start();
     let sender = Sender::start(setup.public, 8, 500, 500);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    sender.wait_until_acknowledged(500);
     cluster.kill(0);
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    sender.wait_until_acknowledged(60 * 500);
     assert_eq!(forebay.get("/readyz").unwrap().0, 200, "a broker makes nothing unready");
     let blocked = forebay.blocked();
     assert!(blocked["text"].is_string(), "the broker's absence is told: {blocked}");
     cluster.restart(0);
     let outcome = sender.stop();
     assert_eq!(outcome.unanswered, 0);
-    assert!(outcome.acknowledged.len() > 20_000);
     forebay.wait_until_drained(DRAINED);
     assert_delivered(&read_to_end(&cluster.bootstrap(), &topic), &outcome);
     assert!(forebay.blocked().is_null(), "and so is its return");
@@ -134,7 +132,7 @@ async fn a_rolling_restart_of_three_brokers_is_never_noticed_by_the_sender() {
     let setup = Setup::new(&cluster.bootstrap(), &topic);
     let forebay = setup.start();
     let sender = Sender::start(setup.public, 8, 500, 500);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sender.wait_until_acknowledged(500);
     cluster.roll();
     let outcome = sender.stop();
     assert_eq!(outcome.unanswered, 0);
@@ -149,7 +147,7 @@ async fn sigterm_goes_on_accepting_then_publishes_what_is_in_flight_and_exits_0(
     let setup = Setup::new(&brokers, &topic).with("\n");
     let mut forebay = setup.start();
     let sender = Sender::start(setup.public, 4, 400, 50);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    sender.wait_until_acknowledged(300);
     forebay.signal("TERM");
     wait_until("not ready after SIGTERM", Duration::from_secs(1), || {
         !matches!(forebay.get("/readyz"), Some((200, _)))

@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::JoinHandle,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -51,6 +51,9 @@ pub struct Sender {
     stop: Arc<AtomicBool>,
     threads: Vec<(JoinHandle<()>, Arc<Mutex<Outcome>>)>,
 }
+
+/// How long it may take until as many are acknowledged as are waited for.
+const ACKNOWLEDGED: Duration = Duration::from_secs(300);
 
 /// Part of every feed id, so that no two senders use the same.
 static SENDERS: AtomicUsize = AtomicUsize::new(0);
@@ -115,7 +118,7 @@ impl Sender {
                     outcome: Arc::default(),
                 };
                 let outcome = run.outcome.clone();
-                (std::thread::spawn(move || run.run()), outcome)
+                (thread::spawn(move || run.run()), outcome)
             })
             .collect();
         Self { stop, threads }
@@ -135,6 +138,19 @@ impl Sender {
         let of_one =
             |outcome: &Arc<Mutex<Outcome>>| outcome.lock().expect("no panic under the lock").acknowledged.len();
         self.threads.iter().map(|(_, outcome)| of_one(outcome)).sum()
+    }
+
+    /// Sends until so many were acknowledged.
+    pub fn wait_until_acknowledged(&self, count: usize) {
+        let deadline = Instant::now() + ACKNOWLEDGED;
+        while self.acknowledged() < count {
+            let so_far = self.acknowledged();
+            assert!(
+                Instant::now() < deadline,
+                "{so_far} of {count} acknowledged within {ACKNOWLEDGED:?}"
+            );
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     pub fn stop(mut self) -> Outcome {
@@ -206,7 +222,7 @@ impl Run {
             }
             drop(outcome);
             due += self.pause;
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            thread::sleep(due.saturating_duration_since(Instant::now()));
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Routes to Kafka and to RabbitMQ side by side: what is down holds back nothing of the other.
 
-use std::time::Duration;
-
 use super::DRAINED;
 use crate::support::{
     census::assert_delivered,
@@ -36,7 +34,7 @@ async fn a_broker_that_is_down_holds_back_nothing_of_the_other() {
     let setup = Setup::publishing(&routes.concat());
     let forebay = setup.start();
     let sender = Sender::start(setup.public, 8, 500, 200);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    sender.wait_until_acknowledged(500);
 
     for (down, other) in [("streams", "queues"), ("queues", "streams")] {
         match down {

@@ -54,7 +54,7 @@ async fn a_queue_of_type_stream_takes_the_same() {
     let setup = Setup::rabbitmq(&vhost.uris(), 2);
     let forebay = setup.start();
     let sender = Sender::start(setup.public, 4, 1_000, 100);
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    sender.wait_until_acknowledged(2_000);
     let outcome = sender.stop();
     forebay.wait_until_drained(DRAINED);
     let records = read_streams(&vhost.uri(), &queues, outcome.acknowledged.len()).await;

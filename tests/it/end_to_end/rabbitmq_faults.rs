@@ -178,7 +178,7 @@ async fn messages_that_no_queue_takes_are_dead_letters_and_their_neighbours_pass
         let setup = Setup::rabbitmq(&vhost.uris(), 1);
         let forebay = setup.start();
         let sender = Sender::start(setup.public, 7, 1_400, 7);
-        sleep(Duration::from_secs(4)).await;
+        sender.wait_until_acknowledged(2_000);
         let outcome = sender.stop();
         forebay.wait_until_drained(DRAINED);
 

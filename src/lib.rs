@@ -13,31 +13,19 @@
 //!
 //! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
 
-#[cfg(feature = "server")]
 pub mod admin;
-#[cfg(feature = "server")]
 pub mod app;
-#[cfg(feature = "server")]
 pub mod cli;
-#[cfg(feature = "server")]
 pub mod config;
-pub mod event;
-#[cfg(feature = "server")]
 mod http;
-#[cfg(feature = "server")]
 mod http_client;
-#[cfg(feature = "server")]
 pub mod ingress;
-#[cfg(feature = "server")]
 pub mod job;
-#[cfg(feature = "server")]
 pub mod lifecycle;
-pub mod order;
-#[cfg(feature = "server")]
 pub mod provider;
-#[cfg(feature = "server")]
 pub mod sink;
-#[cfg(feature = "server")]
-pub mod spool;
-#[cfg(feature = "server")]
 pub mod telemetry;
+
+pub use forebay_consumer as order;
+pub use forebay_event as event;
+pub use forebay_log as spool;

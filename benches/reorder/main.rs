@@ -33,7 +33,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use forebay::event::Time;
+use forebay_event::Time;
 use serde_json::Value;
 use tempfile::TempDir;
 

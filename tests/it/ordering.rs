@@ -6,7 +6,7 @@ mod cases;
 
 use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, process::Command};
 
-use forebay::order::{StreamEvent, Streams, Transition};
+use forebay_consumer::{StreamEvent, Streams, Transition};
 use serde_json::{Value, json};
 
 use crate::support::schemas::validate;

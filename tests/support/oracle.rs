@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use forebay::order::{StreamEvent, Streams};
+use forebay_consumer::{StreamEvent, Streams};
 use serde_json::Value;
 
 use super::census::Delivered;

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
-use forebay::order::{Stream, StreamEvent, Transition};
+use forebay_consumer::{Stream, StreamEvent, Transition};
 use rdkafka::{
     ClientConfig, Message as _,
     consumer::{BaseConsumer, Consumer as _},

@@ -31,7 +31,7 @@ use self::{
     world::{Step, Weather, World},
 };
 use crate::{
-    spool::tests::{Random, disk::FakeDisk, stepped::Place},
+    spool::testing::{Random, disk::FakeDisk, stepped::Place},
     telemetry::Metrics,
 };
 

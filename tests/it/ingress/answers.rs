@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, OnceLock};
 
-use forebay::event::Time;
+use forebay_event::Time;
 use prometheus::IntCounterVec;
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use forebay::event::Time;
+use forebay_event::Time;
 use serde_json::{Value, json};
 
 pub struct Case {

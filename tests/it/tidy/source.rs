@@ -67,6 +67,25 @@ pub fn is_name(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
+/// All sources of the package and of the crates that it is made of, likewise.
+pub fn walk_all(root: &Path) -> Vec<Source> {
+    let mut sources = walk(root, "src");
+    for krate in crates(root) {
+        sources.extend(walk(root, &format!("{krate}/src")));
+    }
+    sources
+}
+
+/// The folders of the crates, from the repository's root.
+pub fn crates(root: &Path) -> Vec<String> {
+    let folders = fs::read_dir(root.join("crates")).expect("there are crates");
+    let mut names: Vec<String> = folders
+        .map(|folder| format!("crates/{}", folder.expect("a folder").file_name().to_string_lossy()))
+        .collect();
+    names.sort();
+    names
+}
+
 /// All sources below `dir`, but those that only tests compile.
 pub fn walk(root: &Path, dir: &str) -> Vec<Source> {
     let mut paths = Vec::new();
@@ -126,11 +145,19 @@ pub fn test_modules(source: &Source) -> Vec<String> {
         .collect()
 }
 
+/// What stands before an item that only tests compile; the second one, of tests of any crate.
+const TEST_ATTRIBUTES: [&str; 2] = ["#[cfg(test)]", "#[cfg(any(test, feature = "];
+
 /// The items that only tests compile, from the attribute to the end.
 fn test_items(code: &str) -> Vec<(usize, usize)> {
     let mut items = Vec::new();
     let mut from = 0;
-    while let Some(at) = code[from..].find("#[cfg(test)]").map(|at| from + at) {
+    let next = |from: usize| {
+        let rest = &code[from..];
+        let found = TEST_ATTRIBUTES.iter().filter_map(|attribute| rest.find(attribute));
+        found.min().map(|at| from + at)
+    };
+    while let Some(at) = next(from) {
         let end = match code[at..].find(['{', ';']) {
             Some(open) if code.as_bytes()[at + open] == b'{' => close(code, at + open),
             Some(semicolon) => at + semicolon + 1,

@@ -28,7 +28,7 @@ use crate::{
     job::{DeadLetters, Job, RouteStatus, Routing, backoff::Backoff},
     spool::{
         AppendError, Audience, Class, Cursor, Desk, OpenError, Options, Spool, Start,
-        tests::{
+        testing::{
             disk::FakeDisk,
             stepped::{Place, SteppedLog},
         },

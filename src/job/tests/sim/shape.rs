@@ -9,7 +9,7 @@ use crate::{
     config::{BacklogFull, BacklogLimit, Match, Route},
     event::{Event, Time},
     job::sizes::RouteSizes,
-    spool::{Options, RECORD_OVERHEAD_BYTES, sizes::ReadSizes, tests::Random},
+    spool::{Options, RECORD_OVERHEAD_BYTES, sizes::ReadSizes, testing::Random},
 };
 
 /// What becomes of an event at any broker.
@@ -138,7 +138,7 @@ impl Shape {
             log: options("/log", bytes_max, segment_bytes, hot_bytes_max, readers_bytes_max),
             dead_letters: options("/dead", dead_bytes_max, 8 << 10, 1 << 24, 1 << 20),
             is_damaged: random.one_in(2),
-            salt: random.next(),
+            salt: random.number(),
         }
     }
 
@@ -151,7 +151,7 @@ impl Shape {
     }
 
     fn number(&self, index: u64, of: u64) -> u64 {
-        Random::new(self.salt ^ (index << 8) ^ of).next()
+        Random::new(self.salt ^ (index << 8) ^ of).number()
     }
 
     pub(super) fn fate(&self, index: u64) -> Fate {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::spool::{
     Start,
-    tests::{Random, disk::FakeDisk, stepped::Place},
+    testing::{Random, disk::FakeDisk, stepped::Place},
 };
 
 const EMPTIED_INTERVAL: Duration = Duration::from_secs(3);

@@ -1,0 +1,101 @@
+//! The handle of a cursor.
+
+use std::{
+    ops::RangeInclusive,
+    sync::{Arc, atomic::Ordering},
+};
+
+use super::{Backlog, cursors::CursorState, segment::frame_len, shared::Shared};
+
+/// The position of a route: everything up to it is confirmed, dead-lettered or not the route's; and what of that kind
+/// is above it. Clones share it.
+#[derive(Clone)]
+pub struct Cursor {
+    pub(super) state: Arc<CursorState>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Cursor {
+    /// The sequence number of the last settled record.
+    pub fn position(&self) -> u64 {
+        self.state.position.load(Ordering::Acquire)
+    }
+
+    /// Settles everything up to `sequence`, at most to the head. Made durable soon after, and at
+    /// [`super::Spool::close`]; records behind every cursor are deleted, a segment at a time.
+    pub fn advance(&self, sequence: u64) {
+        self.settle(0..=sequence);
+    }
+
+    /// Settles these numbers, whatever lies before them; the position follows once nothing does. Numbers that no record
+    /// has are settled with their neighbours: of a record, from the number after the one that was read before it.
+    pub fn settle(&self, numbers: RangeInclusive<u64>) {
+        let last = (*numbers.end()).min(self.shared.head());
+        self.state.settle(*numbers.start()..=last);
+    }
+
+    /// Like [`Cursor::settle`], where the last of the numbers of each is that of a record, with its length, which is
+    /// pinned no longer. Many at a time cost little more than one.
+    pub fn settle_records(&self, records: impl IntoIterator<Item = (RangeInclusive<u64>, usize)>) {
+        let head = self.shared.head();
+        let framed = records.into_iter().map(|(numbers, record_bytes)| {
+            let last = (*numbers.end()).min(head);
+            (*numbers.start()..=last, frame_len(record_bytes))
+        });
+        self.state.settle_records(framed);
+    }
+
+    /// One of them.
+    pub fn settle_record(&self, numbers: RangeInclusive<u64>, record_bytes: usize) {
+        self.settle_records([(numbers, record_bytes)]);
+    }
+
+    /// Counts what was in the log when it was opened, from front to back: all records from `first` on as far as these
+    /// go, each with its number, and its length if it is wanted. Those that are not wanted are settled.
+    pub fn count(&self, first: u64, records: impl IntoIterator<Item = (u64, Option<usize>)>) {
+        let records = records.into_iter();
+        let framed = records.map(|(number, len)| (number, len.map(frame_len)));
+        self.state.count_found(first, framed);
+    }
+
+    /// What of the log is there for its sake: the records that it wants and has not settled.
+    pub fn pinned_bytes(&self) -> u64 {
+        self.state.pinned_bytes()
+    }
+
+    /// From here on it may pin so much. More is taken until [`Cursor::refuse_above_limit`].
+    pub fn limit(&self, pinned_bytes_max: u64) {
+        self.state.limit(pinned_bytes_max);
+    }
+
+    /// Whether records that it wants are refused ([`super::AppendError::RouteFull`]) rather than that it pins more than
+    /// it may.
+    pub fn refuse_above_limit(&self, refuses: bool) {
+        self.state.refuse_above_limit(refuses);
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub fn uncounted(&self) -> Option<RangeInclusive<u64>> {
+        self.state.uncounted()
+    }
+
+    #[cfg(any(test, feature = "testing"))]
+    pub fn refuses_above_limit(&self) -> bool {
+        self.state.refuses_above_limit()
+    }
+
+    /// Whether it pins more than this share of its limit.
+    pub fn is_above(&self, share: f64) -> bool {
+        self.state.is_above(share)
+    }
+
+    /// What is not settled, and what the segments that hold it take on disk: what this cursor pins.
+    pub fn backlog(&self) -> Backlog {
+        self.shared.backlog(self.position(), &self.settled())
+    }
+
+    /// What is settled above the position, in rising order: for [`super::Reader::skip_settled`].
+    pub fn settled(&self) -> Vec<RangeInclusive<u64>> {
+        self.state.settled()
+    }
+}

@@ -1,0 +1,499 @@
+//! The durable log between the sender and the broker.
+//!
+//! # Constraints
+//!
+//! - A record is acknowledged after it is durable, and seen by a reader only then.
+//! - What was acknowledged is read, in order and unchanged, until every cursor has passed it. No sequence number that
+//!   anybody could have seen is given out twice.
+//! - After the first write or sync that failed, nothing more is written. The process ends and recovers from the disk.
+//! - A full disk is no failure: it is said, and it passes.
+//! - Damage is found, counted, set aside and passed over, never cut off silently, never a reason to stop.
+//! - Memory and disk are bounded; opening takes time by the segment, not by the record.
+//! - Records are opaque bytes. No wall clock is read.
+//!
+//! # Format
+//!
+//! The log is a row of *segments*, preallocated files that are written front to back and never changed. A *frame* is a
+//! record with a header: length, checksums, sequence number, and where its *batch* starts. A batch is what is written
+//! with one call and one sync; its header has its length and how far the log was durable before it. Every checksum
+//! covers the log's UUID, the segment and the offset, so that a right frame in a wrong place, or of another log, is
+//! wrong. Once a segment is full it gets a *seal*, which says what it holds. A *superblock*, written twice, has the
+//! UUID, an epoch that rises at every start, and whether the log was closed in order. `docs/spool-format.md` has every
+//! byte.
+//!
+//! Numbers begin at [`Options::numbers_from`] in each life of the log, if they are not higher already: a clock there
+//! makes sure that not even a log that began anew, or was restored, gives out a number twice. An epoch in the numbers
+//! would not: a copy repeats it.
+//!
+//! # Write path
+//!
+//! One thread, `forebay-spool`, does everything that writes. Requests queue in memory, bounded in number and bytes; the
+//! writer takes all that wait as one batch: one `pwrite`, one `fdatasync`, then the index and the newest records are
+//! shown to the readers, then everybody is answered. While it syncs, the next batch gathers. There is no timer: under
+//! no load a record is written at once, and under load the sync is shared.
+//!
+//! A segment that has no room is sealed, made durable, and only then the next one is created: allocated, header
+//! written, file synced, directory synced, first record. No space while creating is [`AppendError::Full`]; it is tried
+//! again with the next append, and twice a second without one, because nobody may be sending to a spool that is not
+//! ready.
+//!
+//! # Read path
+//!
+//! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader
+//! near the head copies references. One that is far behind reads the files on a blocking thread, up to what is durable,
+//! no more than it was asked for; each record that its owner wants ([`Wanted`]) is copied out of what was read, so that
+//! it keeps nothing alive but itself. What readers have handed out counts until the last part of it is dropped, all
+//! readers together against one limit ([`Options::readers_bytes_max`]), beyond which they wait.
+//!
+//! Where a frame is wrong, or the disk does not give a page back, the reader goes on at the next valid header; the
+//! writer counts the place and copies its bytes to `quarantine/`. A hole settles like a record: [`Reader::next`]
+//! returns how far it got, with or without records, so a position never stands before something that nobody can read.
+//! Every wait of a reader can be given up. A segment that is deleted under a reader is finished from the open file, or
+//! passed over: only what every cursor has passed is deleted.
+//!
+//! A reader's owner counts on this: numbers rise and may have gaps; a call returns a number that is higher than that of
+//! the call before; what lies between two calls' numbers and was not handed out is not there or not wanted, and is
+//! settled together with what was. So a cursor is moved by [`Cursor::settle`] with ranges that begin behind the record
+//! read before, and reaches the head when all was settled.
+//!
+//! # Delete path
+//!
+//! A [`Cursor`] moves in memory: its position, and the ranges that are settled above it. Twice a second a thread of its
+//! own makes all that moved durable, on one page, in place, in the older of two slots, so that neither a torn write nor
+//! a full disk can lose it and no append waits for it. Then the writer unlinks each segment behind every durable cursor
+//! and syncs the directory, oldest first and one by one, so that a gap is never ordinary. The newest segment stays, and
+//! without any cursor everything stays.
+//!
+//! A record may be appended for an [`Audience`]: it is settled at once for the cursors that do not want it,
+//! and *pinned* by those that do, until they settle it. What a cursor may pin can be limited: then what it wants is
+//! refused, or its owner settles what is oldest. So one that stands fills no log for the others.
+//!
+//! # Recovery
+//!
+//! Sealed segments are opened by their first block. A newest segment without a seal is read: it ends after its last
+//! valid frame, is cut there and sealed; appends go to a new segment, so no stale frame can become valid. A hole is
+//! either
+//!
+//! - *torn*, in the last batch: its sync never returned, nobody was told; what is whole around it is kept, and it is
+//!   written over; or
+//! - *damage*, when the disk does not give it back, or when what stood there was durable once: a later batch left a
+//!   header, or the page of the cursors knows it.
+//!
+//! Superblock and page also know the first and the last segment that must be there. What is missing, of another log, or
+//! put back from a copy is named and counted; the log goes on with what is there.
+//!
+//! The newest segment is read from the disk, not from the kernel's memory; then its last batch, header and seal are
+//! written again before they are synced and trusted: if the sync of the process before failed, the kernel holds their
+//! pages as clean, and a sync alone would say yes to what the disk does not have.
+//!
+//! The same holds for superblock and page: what is found may be in memory alone, so it is written again before the
+//! other slot is given up.
+//!
+//! A cursor is a hint. A damaged page falls back to its other slot, or else the routes start at the oldest record.
+//! Ahead of the log, when the log's end is lost, a cursor raises the next sequence number: what was settled under a
+//! number must not settle another record.
+//!
+//! Of a segment of which little is still wanted the settled rest is given back to the file system (`compaction.rs`).
+//!
+//! What needs no room starts without it: on a disk that is full, or a directory that cannot be written, the log is
+//! read, and appends are refused.
+//!
+//! # What is assumed of the disk
+//!
+//! - A sync that returned success is kept, also over a loss of power.
+//! - Unsynced writes may be there or not, sector by sector, in any order, and torn. A sector's bytes that a torn write
+//!   does not change stay as they are: consecutive batches share sectors. A disk that garbles a whole sector instead
+//!   makes this damage: found and counted.
+//! - Preallocated space can be written without new space, so a full disk shows when a segment is made. A file system
+//!   that copies on write does not keep this; there a full disk fails the spool, and the process ends.
+//!
+//! What cannot be known: damage within half a second of the end of a log that was not closed, before the page was
+//! written, looks torn.
+//!
+//! # Why it is safe
+//!
+//! *Acknowledged implies durable*: the answer follows the sync of the frame, which follows the syncs of its file and of
+//! its directory entry. *Durable implies found*: recovery keeps every frame that is whole, wherever holes are. *Seen
+//! implies durable*: readers are shown records after the sync, and after recovery has written again what was in doubt.
+//! The simulator in the tests drives the log over a disk that loses, tears and fails at every call, and checks this
+//! against a model; with the syncs taken out it fails.
+
+mod audience;
+mod batch;
+mod budget;
+mod compaction;
+mod cursor;
+mod cursors;
+mod damage;
+mod desk;
+pub mod file_name;
+mod file_system;
+mod log;
+mod quarantine;
+mod reader;
+mod recovery;
+mod scan;
+mod segment;
+mod settled;
+mod shared;
+#[cfg(not(any(test, feature = "testing")))]
+mod sizes;
+#[cfg(any(test, feature = "testing"))]
+pub mod sizes;
+mod superblock;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod writer;
+
+use std::{
+    future::Future,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+pub use self::{
+    audience::Audience,
+    budget::RECORD_OVERHEAD_BYTES,
+    cursor::Cursor,
+    desk::{Answer, Desk},
+    file_system::is_full,
+    reader::{ReadError, Reader, Wanted},
+};
+use self::{
+    desk::{Asker, Ticket},
+    file_system::{FileSystem, Lock, RealFileSystem, is_passing},
+    log::{Log, io_error},
+    shared::Shared,
+    writer::Inlet,
+};
+
+/// Where the segments are in a spool's directory.
+const SEGMENTS_DIR: &str = "segments";
+/// Descriptors that a spool keeps for its files, for when the process has no other left.
+const SPARE_DESCRIPTORS: usize = 8;
+
+/// How a spool is laid out and limited.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub dir: PathBuf,
+    /// Who writes the log: for people who find its directory.
+    pub replica: String,
+    /// Records of this life have numbers from here on, or higher ones. A caller that gives a clock that does not stand
+    /// still makes sure that no number comes again, not even from a log that began anew under its old name or was
+    /// restored from a copy.
+    pub numbers_from: u64,
+    /// All segments together stay below this.
+    pub bytes_max: u64,
+    /// The share of `bytes_max` that bulk records may take, from 0.0 to 1.0.
+    pub bulk_share_max: f64,
+    /// What a segment takes on disk from its first record on. At most a quarter of `bytes_max` is used, and at least 8
+    /// KiB.
+    pub segment_bytes: u64,
+    /// A record that needs more gets a segment of its own, up to this; nothing above a segment's size makes no
+    /// difference.
+    pub record_bytes_max: u64,
+    /// Newest records kept in memory for readers near the head.
+    pub hot_bytes_max: usize,
+    /// What all readers together have handed out and is still held. Each may hold a mebibyte, or one record, beyond it,
+    /// and a quarter of one to read with.
+    pub readers_bytes_max: usize,
+}
+
+/// Numbers for each second of a clock: no log takes more records than that.
+const NUMBERS_PER_SECOND: u64 = 1_000_000;
+
+/// For [`Options::numbers_from`]: where a life that begins at this second of the clock has its numbers.
+pub fn numbers_from(unix_seconds: u64) -> u64 {
+    unix_seconds.saturating_mul(NUMBERS_PER_SECOND).saturating_add(1)
+}
+
+/// Of numbers that are missing between two that are there, those that a life of the log would have given out: not those
+/// between the end of one life and the first number of the next.
+pub fn numbers_given_out(missing: RangeInclusive<u64>) -> RangeInclusive<u64> {
+    // Before numbers began at a clock they were small.
+    const CLOCK_MIN: u64 = 1_000_000_000 * NUMBERS_PER_SECOND;
+    let (first, last) = missing.into_inner();
+    let life = last / NUMBERS_PER_SECOND * NUMBERS_PER_SECOND + 1;
+    match last >= CLOCK_MIN && life > first {
+        true => life..=last,
+        false => first..=last,
+    }
+}
+
+/// How a record counts against the limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Ordinary,
+    /// Pictures: they never push out ordinary records.
+    Bulk,
+}
+
+/// A record as a reader sees it: durable.
+#[derive(Debug, Clone)]
+pub struct Record {
+    pub sequence: u64,
+    pub bytes: Bytes,
+}
+
+/// What of the log is behind a position.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Backlog {
+    pub records: u64,
+    /// What the segments that hold them take on disk.
+    pub bytes: u64,
+}
+
+/// Where a new cursor starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// After the newest record.
+    Head,
+    /// At the oldest record that is still there.
+    Oldest,
+}
+
+/// Why a record was not taken. It is not in the spool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("the spool is full")]
+    Full,
+    #[error("the bulk share of the spool is full")]
+    BulkFull,
+    #[error("a route that wants the record may pin no more of the spool")]
+    RouteFull,
+    #[error("the record is larger than a segment")]
+    TooLarge,
+    #[error("the disk failed; the process must end and recover from it")]
+    Failed,
+    #[error("the process has no descriptor or memory left for a new segment")]
+    Exhausted,
+    #[error("too many records wait for the disk")]
+    Busy,
+    #[error("the spool is closed")]
+    Closed,
+}
+
+/// What the spool holds, for metrics and readiness.
+#[derive(Debug, Clone, Copy)]
+pub struct State {
+    pub records: u64,
+    pub bytes: u64,
+    pub bytes_max: u64,
+    /// The newest durable record, 0 when there was never one.
+    pub head: u64,
+    /// `None` while it takes ordinary records; else what an append would be answered.
+    pub refuses: Option<AppendError>,
+    /// How long the oldest append that has no answer has waited.
+    pub append_waits: Option<Duration>,
+    /// How long a write or sync that is under way has taken; appends wait for it.
+    pub disk_works: Option<Duration>,
+}
+
+/// Told of what the spool does, for metrics. Called on the writer thread, or by [`Spool::open`]: must not block.
+pub trait Observer: Send + Sync {
+    fn synced(&self, records: usize, took: Duration);
+    /// `kind` is one of [`damage_kinds`].
+    fn damage(&self, kind: &'static str);
+}
+
+/// The kinds of damage: a closed set.
+pub fn damage_kinds() -> [&'static str; 8] {
+    damage::DamageKind::ALL.map(damage::DamageKind::label)
+}
+
+/// Why a spool could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("{dir} is held by another process ({holder})")]
+    Held { dir: PathBuf, holder: String },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error("{0}")]
+    Format(String),
+}
+
+impl OpenError {
+    /// Whether there was no room, no descriptor or no memory for it, which may pass.
+    pub fn lacks_room(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if is_passing(source))
+    }
+}
+
+/// The open log. Clones share it. When the last one is dropped, the log is closed as by [`Spool::close`].
+#[derive(Clone)]
+pub struct Spool {
+    handle: Arc<Handle>,
+}
+
+struct Handle {
+    inlet: Arc<Inlet>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.inlet.close();
+    }
+}
+
+impl Spool {
+    /// Whether a spool was ever opened in `dir`.
+    pub fn exists(dir: &Path) -> bool {
+        dir.join(SEGMENTS_DIR).is_dir()
+    }
+
+    /// Takes the directory for this process and recovers what is in it.
+    pub fn open(options: Options, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
+        let fs = Arc::new(RealFileSystem::with_spares(SPARE_DESCRIPTORS));
+        Self::open_on(fs, options, observer, "forebay-spool")
+    }
+
+    /// Like [`Spool::open`], for a spool beside another one: with a name for the writer's thread, and without
+    /// descriptors of its own for when the process has no other left.
+    pub fn open_named(options: Options, observer: Arc<dyn Observer>, thread_name: &str) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(RealFileSystem::with_spares(0)), options, observer, thread_name)
+    }
+
+    fn open_on(
+        fs: Arc<dyn FileSystem>,
+        options: Options,
+        observer: Arc<dyn Observer>,
+        thread_name: &str,
+    ) -> Result<Self, OpenError> {
+        let dir = &options.dir;
+        fs.make_dir(dir).map_err(|source| io_error(dir, source))?;
+        let path = dir.join("LOCK");
+        let lock = match fs.lock(&path, &holder()).map_err(|source| io_error(&path, source))? {
+            Lock::Taken(lock) => lock,
+            Lock::Held(holder) => {
+                return Err(OpenError::Held {
+                    dir: dir.clone(),
+                    holder,
+                });
+            }
+        };
+        let log = Log::open(fs, &options, observer)?;
+        let shared = log.shared().clone();
+        let inlet = writer::start(log, lock, thread_name).map_err(|source| io_error(dir, source))?;
+        let handle = Arc::new(Handle { inlet, shared });
+        Ok(Self { handle })
+    }
+
+    /// Appends a record and returns its sequence number once it is durable.
+    ///
+    /// It waits in the queue from the call on: dropping the future does not take the record back.
+    pub fn append(
+        &self,
+        record: Bytes,
+        class: Class,
+    ) -> impl Future<Output = Result<u64, AppendError>> + Send + 'static {
+        let (sender, receiver) = oneshot::channel();
+        let pushed = self.handle.inlet.push(record, class, None, || Asker::One(sender));
+        async move {
+            pushed?;
+            receiver.await.unwrap_or(Err(AppendError::Failed))
+        }
+    }
+
+    /// Like [`Spool::append`], for one who appends much: the answer arrives at `desk`, under `ticket`. `Err`: the
+    /// record was not taken, and no answer comes. The cursors of the `audience` pin it until they settle it, and refuse
+    /// it where they may pin no more; for all others it is settled.
+    pub fn append_for(
+        &self,
+        desk: &Arc<Desk>,
+        ticket: u64,
+        record: Bytes,
+        class: Class,
+        audience: Audience,
+    ) -> Result<(), AppendError> {
+        let asker = || Asker::Desk(Ticket::new(desk.clone(), ticket));
+        self.handle.inlet.push(record, class, Some(audience), asker)
+    }
+
+    /// The names of the cursors on disk.
+    pub fn cursors(&self) -> Vec<String> {
+        self.handle.inlet.cursor_names()
+    }
+
+    /// Opens the cursor `name`, or makes it at `start`, durably. One at a time: handles of one name share the position.
+    ///
+    /// Waits for the disk.
+    pub fn cursor(&self, name: &str, start: Start) -> Result<Cursor, OpenError> {
+        Ok(Cursor {
+            state: self.handle.inlet.cursor(name, start)?,
+            shared: self.handle.shared.clone(),
+        })
+    }
+
+    /// Makes durable where the cursors are. `false`: there is no room for that, or the file system is read-only, and a
+    /// process that opens the spool next begins where they were. Waits for the disk.
+    pub fn keep_cursors(&self) -> bool {
+        self.handle.inlet.keep_cursors()
+    }
+
+    /// Forgets the cursor `name` and what only it kept. Waits for the disk.
+    pub fn remove_cursor(&self, name: &str) -> Result<(), OpenError> {
+        self.handle.inlet.remove_cursor(name)
+    }
+
+    /// Reads from the first record at or after `from`.
+    pub fn reader(&self, from: u64) -> Reader {
+        self.reader_of(from, Arc::new(|_| true))
+    }
+
+    /// Reads what is `wanted` from the first record at or after `from`: of what is read from disk, nothing else takes
+    /// memory or comes back.
+    pub fn reader_of(&self, from: u64, wanted: Wanted) -> Reader {
+        Reader::new(self.handle.shared.clone(), from, wanted)
+    }
+
+    /// What the log has behind `position`. Numbers are not always in a row, so this is counted and not subtracted.
+    pub fn backlog(&self, position: u64) -> Backlog {
+        self.handle.shared.backlog(position, &[])
+    }
+
+    /// The last record of so many segments behind `position` that they take `bytes` on disk together: at least one, and
+    /// never the newest.
+    pub fn number_after(&self, position: u64, bytes: u64) -> u64 {
+        self.handle.shared.number_after(position, bytes)
+    }
+
+    pub fn state(&self) -> State {
+        let mut state = self.handle.shared.state();
+        state.refuses = state.refuses.or_else(|| self.handle.inlet.refuses());
+        state.append_waits = self.handle.inlet.oldest_waits();
+        state
+    }
+
+    /// Resolves when a write or an fsync failed, with the reason. The process must end.
+    pub async fn failed(&self) -> String {
+        let mut failed = self.handle.shared.watch_failed();
+        let reason = failed.wait_for(Option::is_some).await;
+        let reason = reason.expect("the sender is kept by the handle");
+        reason.clone().unwrap_or_default()
+    }
+
+    /// Makes the cursors durable, seals the log and stops the writer. What waits is appended before.
+    pub async fn close(&self) {
+        self.handle.inlet.close();
+        let mut closed = self.handle.shared.watch_closed();
+        closed
+            .wait_for(|closed| *closed)
+            .await
+            .expect("the sender is kept by the handle");
+    }
+}
+
+/// What the lock file says about this process.
+fn holder() -> String {
+    let host = hostname::get().unwrap_or_default();
+    format!("pid {} on {}", std::process::id(), host.to_string_lossy())
+}
+
+#[cfg(test)]
+mod tests;

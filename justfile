@@ -20,6 +20,10 @@ test *ARGS:
 unit *ARGS:
     cargo test --release --locked --lib {{ ARGS }}
 
+# All tests that need no broker, in the profile `dev`.
+fast:
+    tests/run.sh fast
+
 # Form and lints; warnings are errors.
 lint:
     cargo fmt --check

@@ -2,6 +2,7 @@
 # Runs all tests, from a clean clone: gets what they need, builds once, and lets them start the servers they talk to.
 #
 #   tests/run.sh [ARGUMENT...]      arguments go to `cargo test`, e.g. `--test it kafka_sink`
+#   tests/run.sh fast               what needs no broker, in the profile `dev`: a few minutes
 #
 # FOREBAY_TEST_KAFKA=host:port      the broker that most tests share; without it a container where a Docker daemon answers,
 #                                   else Kafka's own jars. Tests that break brokers start theirs from the jars in any case.
@@ -58,6 +59,9 @@ strace:strace mkfs.ext4:e2fsprogs mkfs.btrfs:btrfs-progs mount:mount setpriv:uti
 python3:python3 git:git go:golang-go node:nodejs npm:npm
 rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-linux unshare:util-linux systemd-analyze:systemd
 "
+
+# Modules of `tests/it` that start no broker, and measure nothing.
+fast="admin:: cli:: descriptors:: dev:: files:: image:: ingress:: ordering:: refused:: rotation:: schemas:: tidy:: told::"
 
 missing_packages() {
     local need
@@ -203,6 +207,19 @@ run() { cargo test --release --locked "$@" 2>&1 | tee "$FOREBAY_TEST_OUTPUT/test
 
 # Says which file and line tells what, and shows first that it can.
 search() { cargo test --release --locked --test it -- secrets::; }
+
+# What needs no broker, and no program beside a compiler. The simulators run fewer seeds than they do in the whole suite.
+fast() {
+    export FOREBAY_TEST_NO_BROKERS=1 FOREBAY_SIM_SEEDS=100
+    stage "unit tests" cargo test --locked --lib --bins
+    stage "documentation's examples" cargo test --locked --doc
+    stage "tests of the binary" cargo test --locked --test it -- $fast
+}
+
+if [ "${1:-}" = fast ]; then
+    fast
+    exit
+fi
 
 stage "tools" get_tools
 stage "Python clients" get_python

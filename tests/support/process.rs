@@ -18,6 +18,15 @@ use std::{
 
 use tempfile::TempDir;
 
+/// Panics where a run is to need no broker: `tests/run.sh fast` names what it runs, and must not start one unseen.
+pub fn brokers_are_allowed(broker: &str) {
+    let is_without = std::env::var_os("FOREBAY_TEST_NO_BROKERS").is_some();
+    assert!(
+        !is_without,
+        "this test starts a {broker}: it does not belong to `tests/run.sh fast`"
+    );
+}
+
 /// A job for the thread that spawns, and where to send the child.
 type Job = (Command, Sender<std::io::Result<Child>>);
 

@@ -164,6 +164,7 @@ impl Options {
 impl Cluster {
     /// Starts brokers and waits until all of them are there.
     pub fn start(options: &Options) -> Self {
+        super::process::brokers_are_allowed("Kafka");
         let dir = directory(DIR_PREFIX);
         let certificates = options
             .listeners

@@ -77,6 +77,7 @@ pub struct Cluster {
 impl Cluster {
     /// Starts nodes, joins them, and waits until all of them are there.
     pub fn start(options: &Options) -> Self {
+        super::process::brokers_are_allowed("RabbitMQ");
         let dir = directory(DIR_PREFIX);
         let namespace = options.isolated.then(|| Namespace::make(dir.path()));
         let certificates = options.tls.then(|| Certificates::make(dir.path()));

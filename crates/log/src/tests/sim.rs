@@ -423,7 +423,7 @@ fn whatever_the_disk_does_nothing_acknowledged_is_lost() {
     let one = number("FOREBAY_SIM_SEED");
     let seeds = one.map_or(0..number("FOREBAY_SIM_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
     let mut fired = Fired::new();
-    for seed in seeds {
+    for seed in seeds.clone() {
         if let Err(problem) = run(seed, Lies::None, &mut fired) {
             panic!("{problem}; FOREBAY_SIM_SEED={seed} replays it");
         }
@@ -467,8 +467,9 @@ fn whatever_the_disk_does_nothing_acknowledged_is_lost() {
         "unlink lost",
         "write failed",
     ];
+    let is_whole = seeds.end - seeds.start >= SEEDS;
     for what in all {
-        assert!(one.is_some() || fired.contains_key(what), "never happened: {what}");
+        assert!(!is_whole || fired.contains_key(what), "never happened: {what}");
     }
 }
 

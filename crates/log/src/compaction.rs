@@ -155,6 +155,8 @@ fn compact(
         // there once more either: file systems that copy on write.
         if now != before {
             file.pwrite(run.start, &before)?;
+            // Power may go, and leave the part.
+            file.sync_data().map_err(io::Error::other)?;
         }
         return match is_passing(&error) {
             true => Ok(None),

@@ -203,7 +203,8 @@ fn a_filler_that_is_written_in_part_is_taken_back() {
         }
         failed += 1;
         drop(log);
-        disk.kill_process();
+        disk.behave(|behaviour| behaviour.whole_sectors = true);
+        disk.lose_power();
         let mut log = Log::open(Arc::new(disk.clone()), &small(dir), counts.clone()).unwrap();
         assert_eq!(waiting(&log), expected, "seed {seed}");
         log.tick();

@@ -307,6 +307,8 @@ impl<S: Sink> Job<S> {
             let release_at = if wants_more { self.release_at() } else { None };
             let lane_with_room = self.lane_with_room();
             let sheds = self.sheds();
+            // What is deferred and has room goes first: read on without it, a lane that was slow once stays behind for ever.
+            let reads_on = wants_more && gathering.is_none() && lane_with_room.is_none();
             let looks = self.turn.is_some() || self.resting_until.is_some();
             let over = tokio::select! {
                 biased;
@@ -320,7 +322,7 @@ impl<S: Sink> Job<S> {
                     gathering = None;
                     continue;
                 }
-                more = self.reader.next(self.sizes.read_records_max, self.sizes.read_bytes_max, &mut read), if wants_more && gathering.is_none() && lane_with_room.is_none() => {
+                more = self.reader.next(self.sizes.read_records_max, self.sizes.read_bytes_max, &mut read), if reads_on => {
                     self.ahead_through = more?;
                     let fast = (GATHER_RECORDS_MIN..self.sizes.read_records_max).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);

@@ -236,9 +236,9 @@ impl<S: Sink> Job<S> {
         for (sequence, failure) in refused {
             let lane = self.window.place(sequence).map(|place| place.lane);
             self.window.take_back(sequence, &mut self.settleable);
-            window::settle(&mut self.settleable, &self.cursor);
             to_keep.push((sequence, Why { failure, lane }));
         }
+        window::settle(&mut self.settleable, &self.cursor);
         self.refuse_by_number(to_keep).await
     }
 

@@ -72,8 +72,7 @@ impl SettledRecord {
     }
 }
 
-/// Settles them at the cursor, and empties the list. Those that stand next to one another are settled
-/// together.
+/// Settles them at the cursor, and empties the list. Those that stand next to one another are settled together.
 pub(super) fn settle(records: &mut Vec<SettledRecord>, cursor: &Cursor) {
     records.sort_unstable_by_key(|record| *record.numbers.start());
     cursor.settle_records(records.drain(..).map(|record| (record.numbers, record.bytes)));

@@ -55,6 +55,8 @@ struct Broker {
     unroutable: HashSet<u64>,
     /// Lanes that take what they are given and confirm nothing.
     standing: HashSet<u64>,
+    /// A lane that confirms one message at a time, so far apart.
+    trickling: Option<(u64, Duration)>,
     /// The session ends by itself, once.
     breaks: bool,
     opened: usize,
@@ -65,15 +67,30 @@ struct ScriptedSink {
     broker: Arc<Mutex<Broker>>,
     queue: Vec<Message>,
     capacity: usize,
+    trickled_at: Instant,
 }
 
 impl ScriptedSink {
-    /// What is not in a lane that stands.
+    /// What is not in a lane that stands, or has to wait for its turn in one that trickles.
     fn take_answered(&mut self) -> Vec<Message> {
         let broker = self.broker.lock();
-        let stands = |message: &Message| broker.standing.contains(&place_of(&message.key).lane);
+        let mut is_next = broker
+            .trickling
+            .is_some_and(|(_, apart)| self.trickled_at.elapsed() >= apart);
+        let mut trickled_at = self.trickled_at;
+        let stands = |message: &Message| {
+            let lane = place_of(&message.key).lane;
+            if broker.trickling.is_some_and(|(trickling, _)| trickling == lane) {
+                if !std::mem::take(&mut is_next) {
+                    return true;
+                }
+                trickled_at = Instant::now();
+            }
+            broker.standing.contains(&lane)
+        };
         let (standing, answered) = std::mem::take(&mut self.queue).into_iter().partition(stands);
         self.queue = standing;
+        self.trickled_at = trickled_at;
         answered
     }
 }
@@ -296,6 +313,7 @@ impl Bench {
             broker: self.broker.clone(),
             queue: Vec::new(),
             capacity: 40,
+            trickled_at: Instant::now(),
         };
         Job::new(
             route,

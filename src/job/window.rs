@@ -265,13 +265,17 @@ impl Window {
         self.lanes.get(&lane).map(|lane| lane.load).unwrap_or_default()
     }
 
-    /// Whether a lane stands, or takes much longer than another: one that others are not to wait for.
+    /// Whether a lane stands, or takes much longer than another: one that others are not to wait for. Where no other has
+    /// anything in flight, they wait for it.
     pub(super) fn is_slow(&self, lane: u64, now: Instant) -> bool {
         let Some(this) = self.lanes.get(&lane) else {
             return false;
         };
-        let confirming = self.lanes.values().filter(|lane| lane.took.is_some());
-        let fastest = confirming.map(|lane| lane.takes(now)).min().unwrap_or_default();
+        let others = self
+            .lanes
+            .iter()
+            .filter(|(other, of_other)| **other != lane && of_other.took.is_some());
+        let fastest = others.map(|(_, other)| other.takes(now)).min().unwrap_or_default();
         this.takes(now) > fastest * SLOW_TIMES + SLOW_MIN
     }
 
@@ -456,6 +460,10 @@ mod tests {
         assert_eq!(slow(&window, now), [2], "it stands");
         window.confirm(8, now, &mut Vec::new());
         assert_eq!(slow(&window, now), [2], "it moves, and takes too long");
+        for sequence in (101..=130).filter(|sequence| sequence % 3 != 2) {
+            window.confirm(sequence, now, &mut Vec::new());
+        }
+        assert_eq!(slow(&window, now), [2], "the others have nothing to do");
     }
 
     #[test]

@@ -70,6 +70,32 @@ async fn a_lane_that_stands_holds_back_its_own_only_and_nothing_is_published_twi
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lane_that_is_slow_is_read_past_and_what_comes_later_in_it_overtakes_nothing() {
+    const COUNT: u64 = 600;
+    let bench = Bench::new();
+    bench.append(COUNT).await;
+    bench.broker.lock().trickling = Some((standing_lane(), Duration::from_millis(15)));
+    let others = wanted(COUNT).filter(|sequence| !is_standing(*sequence)).count();
+    bench
+        .run(&small(), async |status| {
+            let of_others = || {
+                let published = bench.published();
+                published.iter().filter(|sequence| !is_standing(**sequence)).count()
+            };
+            wait_until("the other lanes are published", || of_others() == others).await;
+            assert!(
+                status.snapshot().backlog_records > 60,
+                "it is slow: {}",
+                status.snapshot().backlog_records
+            );
+            wait_until("all is published", || status.snapshot().backlog_records == 0).await;
+        })
+        .await;
+    bench.assert_in_order(COUNT, &[]);
+    assert_eq!(bench.published().len(), wanted(COUNT).count(), "nothing twice");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_that_break_while_a_lane_stands_repeat_no_more_than_what_was_on_its_way() {
     const COUNT: u64 = 2000;
     let bench = Bench::new();

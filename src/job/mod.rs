@@ -307,7 +307,8 @@ impl<S: Sink> Job<S> {
             let release_at = if wants_more { self.release_at() } else { None };
             let lane_with_room = self.lane_with_room();
             let sheds = self.sheds();
-            // What is deferred and has room goes first: read on without it, a lane that was slow once stays behind for ever.
+            // What is deferred and has room goes first: read on without it, a lane that was slow once stays behind for
+            // ever.
             let reads_on = wants_more && gathering.is_none() && lane_with_room.is_none();
             let looks = self.turn.is_some() || self.resting_until.is_some();
             let over = tokio::select! {

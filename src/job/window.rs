@@ -265,8 +265,8 @@ impl Window {
         self.lanes.get(&lane).map(|lane| lane.load).unwrap_or_default()
     }
 
-    /// Whether a lane stands, or takes much longer than another: one that others are not to wait for. Where no other has
-    /// anything in flight, they wait for it.
+    /// Whether a lane stands, or takes much longer than another: one that others are not to wait for. Where no other
+    /// has anything in flight, they wait for it.
     pub(super) fn is_slow(&self, lane: u64, now: Instant) -> bool {
         let Some(this) = self.lanes.get(&lane) else {
             return false;

@@ -39,35 +39,68 @@ pub(super) struct Appended {
 /// The open cursors of a log, each at its place in an [`Audience`].
 #[derive(Default)]
 pub(super) struct Followers {
-    cursors: Vec<Option<Arc<CursorState>>>,
+    cursors: Vec<Option<Follower>>,
+}
+
+struct Follower {
+    cursor: Arc<CursorState>,
+    /// What is appended is counted for it, or settled. Before, it is neither: the cursor's owner finds it in the log.
+    is_counted: bool,
 }
 
 impl Followers {
-    /// Whether the cursor is new among them.
-    pub(super) fn add(&mut self, cursor: &Arc<CursorState>) -> bool {
-        let is_one = |open: &Option<Arc<CursorState>>| open.as_ref().is_some_and(|open| Arc::ptr_eq(open, cursor));
-        if self.cursors.iter().any(is_one) {
-            return false;
+    /// Gives the cursor a place, if it has none.
+    pub(super) fn add(&mut self, cursor: &Arc<CursorState>) {
+        if self.find(cursor).is_some() {
+            return;
         }
         let free = self.cursors.iter().position(Option::is_none);
         let place = free.unwrap_or(self.cursors.len());
         cursor.set_place(place);
+        let follower = Some(Follower {
+            cursor: cursor.clone(),
+            is_counted: false,
+        });
         match free {
-            Some(place) => self.cursors[place] = Some(cursor.clone()),
-            None => self.cursors.push(Some(cursor.clone())),
+            Some(place) => self.cursors[place] = follower,
+            None => self.cursors.push(follower),
         }
-        true
+    }
+
+    /// Whether what is appended is counted for the cursor.
+    pub(super) fn counts(&self, cursor: &Arc<CursorState>) -> bool {
+        self.find(cursor)
+            .and_then(|place| self.cursors[place].as_ref())
+            .is_some_and(|follower| follower.is_counted)
+    }
+
+    /// From here on what is appended is counted for the cursor.
+    pub(super) fn count_for(&mut self, cursor: &Arc<CursorState>) {
+        if let Some(place) = self.find(cursor)
+            && let Some(follower) = &mut self.cursors[place]
+        {
+            follower.is_counted = true;
+        }
     }
 
     pub(super) fn remove(&mut self, cursor: &Arc<CursorState>) {
-        for open in &mut self.cursors {
-            open.take_if(|open| Arc::ptr_eq(open, cursor));
+        if let Some(place) = self.find(cursor) {
+            self.cursors[place] = None;
         }
     }
 
+    fn find(&self, cursor: &Arc<CursorState>) -> Option<usize> {
+        let is_one = |open: &Option<Follower>| open.as_ref().is_some_and(|open| Arc::ptr_eq(&open.cursor, cursor));
+        self.cursors.iter().position(is_one)
+    }
+
+    /// Those that are counted for.
     fn iter(&self) -> impl Iterator<Item = (usize, &Arc<CursorState>)> {
-        let cursors = self.cursors.iter().enumerate();
-        cursors.filter_map(|(place, cursor)| Some((place, cursor.as_ref()?)))
+        let followers = self.cursors.iter().enumerate();
+        followers.filter_map(|(place, follower)| {
+            let follower = follower.as_ref().filter(|follower| follower.is_counted)?;
+            Some((place, &follower.cursor))
+        })
     }
 
     fn wanting(&self, audience: Audience) -> impl Iterator<Item = &Arc<CursorState>> {

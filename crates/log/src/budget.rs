@@ -15,7 +15,7 @@ pub const RECORD_OVERHEAD_BYTES: usize = 64;
 
 /// The memory that all readers of a spool share.
 pub(super) struct ReadBudget {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
     held: AtomicUsize,
     freed: Notify,
 }
@@ -30,10 +30,20 @@ pub(super) struct ReadShare {
 impl ReadBudget {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
-            bytes_max,
+            bytes_max: AtomicUsize::new(bytes_max),
             held: AtomicUsize::new(0),
             freed: Notify::new(),
         }
+    }
+
+    /// What is held above the new limit stays until it is let go.
+    pub(super) fn limit(&self, bytes_max: usize) {
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        self.freed.notify_waiters();
+    }
+
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
     }
 
     pub(super) fn held(&self) -> usize {
@@ -58,7 +68,7 @@ impl ReadShare {
             // From here on nothing that is freed is missed.
             freed.as_mut().enable();
             let own = self.bytes_min.saturating_sub(self.held.load(Ordering::Relaxed));
-            let room = own.max(self.budget.bytes_max.saturating_sub(self.budget.held()));
+            let room = own.max(self.budget.bytes_max().saturating_sub(self.budget.held()));
             if room > 0 {
                 return room;
             }
@@ -99,7 +109,7 @@ impl Drop for HeldRecord {
     fn drop(&mut self) {
         let budget = &self.share.budget;
         self.share.held.fetch_sub(self.bytes, Ordering::Relaxed);
-        if budget.held.fetch_sub(self.bytes, Ordering::Relaxed) >= budget.bytes_max {
+        if budget.held.fetch_sub(self.bytes, Ordering::Relaxed) >= budget.bytes_max() {
             budget.freed.notify_waiters();
         }
     }

@@ -50,8 +50,8 @@ impl Cursor {
         self.settle_records([(numbers, record_bytes)]);
     }
 
-    /// Counts what was in the log when it was opened, from front to back: all records from `first` on as far as these
-    /// go, each with its number, and its length if it is wanted. Those that are not wanted are settled.
+    /// Counts what was in the log when the cursor was followed, from front to back: all records from `first` on as far
+    /// as these go, each with its number, and its length if it is wanted. Those that are not wanted are settled.
     pub fn count(&self, first: u64, records: impl IntoIterator<Item = (u64, Option<usize>)>) {
         let records = records.into_iter();
         let framed = records.map(|(number, len)| (number, len.map(frame_len)));
@@ -74,7 +74,7 @@ impl Cursor {
         self.state.refuse_above_limit(refuses);
     }
 
-    #[cfg(any(test, feature = "testing"))]
+    /// What was in the log when the cursor was followed, and is yet to be counted.
     pub fn uncounted(&self) -> Option<RangeInclusive<u64>> {
         self.state.uncounted()
     }

@@ -430,6 +430,28 @@ impl Spool {
         })
     }
 
+    /// Like [`Spool::cursor`], for one that others may append for while it is made: what is appended is not counted for
+    /// it, nor settled, until [`Spool::follow`]. In between every [`Audience`] must come to know of it.
+    pub fn open_cursor(&self, name: &str, start: Start) -> Result<Cursor, OpenError> {
+        Ok(Cursor {
+            state: self.handle.inlet.open_cursor(name, start)?,
+            shared: self.handle.shared.clone(),
+        })
+    }
+
+    /// From here on what is appended is counted for the cursor, or settled, as its audience says. All that was given to
+    /// [`Spool::append_for`] before, and is not settled, is yet to be counted ([`Cursor::uncounted`]), also where it
+    /// was counted already. Waits for the disk.
+    pub fn follow(&self, cursor: &Cursor) -> Result<(), OpenError> {
+        self.handle.inlet.follow(cursor.state.clone())
+    }
+
+    /// The number of the last record that was given to [`Spool::append_for`] before this call, or a higher one. Waits
+    /// for the disk.
+    pub fn last_number(&self) -> Result<u64, OpenError> {
+        self.handle.inlet.last_number()
+    }
+
     /// Makes durable where the cursors are. `false`: there is no room for that, or the file system is read-only, and a
     /// process that opens the spool next begins where they were. Waits for the disk.
     pub fn keep_cursors(&self) -> bool {
@@ -461,6 +483,17 @@ impl Spool {
     /// never the newest.
     pub fn number_after(&self, position: u64, bytes: u64) -> u64 {
         self.handle.shared.number_after(position, bytes)
+    }
+
+    /// From here on the log may take so much of the disk; where it takes more, nothing is appended until it takes less.
+    /// The size of its segments stays. Waits for the disk.
+    pub fn limit(&self, bytes_max: u64) {
+        self.handle.inlet.limit(bytes_max);
+    }
+
+    /// From here on all readers together may hold so much of what they have read.
+    pub fn limit_readers(&self, bytes_max: usize) {
+        self.handle.shared.limit_readers(bytes_max);
     }
 
     pub fn state(&self) -> State {

@@ -281,6 +281,12 @@ impl Log {
         &self.cursors
     }
 
+    /// From here on the log may take so much of the disk.
+    pub(super) fn limit(&mut self, bytes_max: u64) {
+        self.limits.bytes_max = bytes_max;
+        self.shared.limit(bytes_max);
+    }
+
     /// Whether the last segment could not be made.
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn lacks_room(&self) -> bool {

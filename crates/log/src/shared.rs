@@ -203,6 +203,14 @@ impl Shared {
         state
     }
 
+    pub(super) fn limit(&self, bytes_max: u64) {
+        self.state.lock().bytes_max = bytes_max;
+    }
+
+    pub(super) fn limit_readers(&self, bytes_max: usize) {
+        self.read_budget.limit(bytes_max);
+    }
+
     /// Tells what the segments are now, and whether there is room.
     pub(super) fn publish_segments(&self, segments: &[Segment], refuses: Option<AppendError>) {
         let mut state = self.state.lock();

@@ -155,6 +155,25 @@ impl Inlet {
         self.command(move |log| log.cursor(&name, start)).unwrap_or_else(ended)
     }
 
+    pub(super) fn open_cursor(&self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
+        let name = name.to_owned();
+        self.command(move |log| log.open_cursor(&name, start))
+            .unwrap_or_else(ended)
+    }
+
+    pub(super) fn follow(&self, cursor: Arc<CursorState>) -> Result<(), OpenError> {
+        self.command(move |log| Ok(log.follow(&cursor))).unwrap_or_else(ended)
+    }
+
+    pub(super) fn last_number(&self) -> Result<u64, OpenError> {
+        self.command(|log| Ok(log.last_number())).unwrap_or_else(ended)
+    }
+
+    pub(super) fn limit(&self, bytes_max: u64) {
+        // Of a log that has ended there is nothing to limit.
+        let _ = self.command(move |log| log.limit(bytes_max));
+    }
+
     pub(super) fn remove_cursor(&self, name: &str) -> Result<(), OpenError> {
         let name = name.to_owned();
         self.command(move |log| log.remove_cursor(&name)).unwrap_or_else(ended)

@@ -2,8 +2,8 @@
 //!
 //! A cursor *pins* a record that it wants and has not settled: for its sake the record stays. The writer counts records
 //! as they are appended for an [`Audience`](crate::Audience), and settles them at once for the cursors that do
-//! not want them, so that one that reads nothing pins no more than its own. What was there when the log was opened is
-//! counted by [`Cursor::count`](crate::Cursor::count). A record that is damaged counts until the position has
+//! not want them, so that one that reads nothing pins no more than its own. What was there when the cursor was followed
+//! is counted by [`Cursor::count`](crate::Cursor::count). A record that is damaged counts until the position has
 //! passed it together with all that is counted.
 
 use std::{
@@ -43,7 +43,7 @@ struct CursorMarks {
     /// Bytes of the records that were counted and are not settled.
     pinned_bytes: u64,
     counted_through: u64,
-    /// These were there when the log was opened, and are not counted yet.
+    /// These were there when the cursor was followed, and are not counted yet.
     uncounted: Option<RangeInclusive<u64>>,
 }
 
@@ -102,7 +102,7 @@ impl CursorState {
         self.show(&mut marks);
     }
 
-    /// Counts records that were there when the log was opened, likewise.
+    /// Counts records that were there when the cursor was followed, likewise.
     pub(crate) fn count_found(&self, first: u64, records: impl IntoIterator<Item = (u64, Option<u64>)>) {
         let mut marks = self.marks.lock();
         let next = self.count(&mut marks, first, records);
@@ -132,11 +132,13 @@ impl CursorState {
         next
     }
 
-    /// What there is up to `through`, and is not settled, is yet to be counted.
+    /// What there is up to `through`, and is not settled, is yet to be counted, whatever was counted before.
     pub(crate) fn expect_count(&self, through: u64) {
         let first = self.position.load(Ordering::Acquire) + 1;
         let mut marks = self.marks.lock();
+        marks.pinned_bytes = 0;
         marks.uncounted = Some(first..=through).filter(|range| !range.is_empty());
+        self.show(&mut marks);
     }
 
     /// Settles what is not wanted, unless that makes more ranges than are kept: it is then read and settled by the
@@ -185,8 +187,7 @@ impl CursorState {
         self.pinned_bytes.load(Ordering::Acquire)
     }
 
-    /// What was there when the log was opened and is not counted yet.
-    #[cfg(any(test, feature = "testing"))]
+    /// What was there when the cursor was followed, and is not counted yet.
     pub(crate) fn uncounted(&self) -> Option<RangeInclusive<u64>> {
         self.marks.lock().uncounted.clone()
     }

@@ -26,13 +26,32 @@ impl Log {
         self.cursors.names()
     }
 
-    /// Opens the cursor, or makes it.
+    /// Opens the cursor, or makes it, and follows it.
     pub(crate) fn cursor(&mut self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
-        let cursor = self.find_or_make(name, start)?;
-        if self.followers.add(&cursor) {
-            cursor.expect_count(self.next_sequence - 1);
+        let cursor = self.open_cursor(name, start)?;
+        if !self.followers.counts(&cursor) {
+            self.follow(&cursor);
         }
         Ok(cursor)
+    }
+
+    /// Opens the cursor, or makes it. What is appended is not counted for it, nor settled, before [`Log::follow`].
+    pub(crate) fn open_cursor(&mut self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
+        let cursor = self.find_or_make(name, start)?;
+        self.followers.add(&cursor);
+        Ok(cursor)
+    }
+
+    /// From here on what is appended is counted for the cursor, or settled, as its audience says; what is there is yet
+    /// to be counted.
+    pub(crate) fn follow(&mut self, cursor: &Arc<CursorState>) {
+        self.followers.count_for(cursor);
+        cursor.expect_count(self.next_sequence - 1);
+    }
+
+    /// The last number that is given out.
+    pub(crate) fn last_number(&self) -> u64 {
+        self.next_sequence - 1
     }
 
     fn find_or_make(&mut self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {

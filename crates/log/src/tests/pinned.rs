@@ -57,6 +57,57 @@ fn what_a_cursor_does_not_want_it_does_not_pin_though_it_reads_nothing() {
 }
 
 #[test]
+fn nothing_is_settled_for_a_cursor_that_is_opened_and_not_followed_yet() {
+    let disk = FakeDisk::new(1);
+    let mut log = open(&disk);
+    let old = cursor(&mut log, "old");
+    let for_old = (Bytes::from(vec![1; 1000]), Audience::of([&old]));
+    assert_eq!(append_for(&mut log, std::slice::from_ref(&for_old)), [Ok(1)]);
+    let new = Cursor {
+        state: log.open_cursor("new", Start::Oldest).unwrap(),
+        shared: log.shared().clone(),
+    };
+    // One whose sender did not know of it yet, and one whose sender did.
+    let for_both = (for_old.0.clone(), Audience::of([&old, &new]));
+    assert_eq!(append_for(&mut log, &[for_old.clone(), for_both.clone()]), [Ok(2), Ok(3)]);
+    assert_eq!((new.position(), new.pinned_bytes(), new.uncounted()), (0, 0, None));
+    log.follow(&new.state);
+    assert_eq!(new.uncounted(), Some(1..=3));
+    let found = [(1, Some(1000)), (2, Some(1000)), (3, Some(1000))];
+    new.count(1, found);
+    assert_eq!(append_for(&mut log, &[for_old, for_both]), [Ok(4), Ok(5)]);
+    assert_eq!(new.pinned_bytes(), 4 * frame_len(1000), "the fourth is settled");
+    // It wants less from here on: what it pins is counted anew.
+    log.follow(&new.state);
+    assert_eq!((new.pinned_bytes(), new.uncounted()), (0, Some(1..=5)));
+    new.count(1, [(2, Some(1000)), (5, Some(1000))]);
+    assert_eq!((new.position(), new.pinned_bytes()), (1, 2 * frame_len(1000)));
+    assert_eq!(old.pinned_bytes(), 5 * frame_len(1000), "the other one's are as they were");
+}
+
+#[test]
+fn a_log_takes_more_once_it_may() {
+    let disk = FakeDisk::new(1);
+    let mut log = open(&disk);
+    let cursor = cursor(&mut log, "a");
+    let record = (Bytes::from(vec![1; 60_000]), Audience::of([&cursor]));
+    let fill = |log: &mut Log| {
+        (0..1000)
+            .take_while(|_| append_for(log, std::slice::from_ref(&record))[0].is_ok())
+            .count()
+    };
+    let bytes_max = log.shared().state().bytes_max;
+    let first = fill(&mut log);
+    log.limit(2 * bytes_max);
+    assert_eq!(log.shared().state().bytes_max, 2 * bytes_max);
+    log.tick();
+    assert!(fill(&mut log) >= first / 2, "{first}");
+    log.limit(bytes_max);
+    log.tick();
+    assert_eq!(fill(&mut log), 0);
+}
+
+#[test]
 fn a_cursor_at_its_limit_refuses_what_it_wants_and_nothing_else() {
     let disk = FakeDisk::new(1);
     let mut log = open(&disk);

@@ -11,10 +11,9 @@
 //!
 //! [`order`] is for whoever reads the events from the broker: it makes order of what comes out of order.
 //!
-//! [`app`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
+//! [`node`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
 
 pub mod admin;
-pub mod app;
 pub mod cli;
 pub mod config;
 mod http;
@@ -22,6 +21,7 @@ mod http_client;
 pub mod ingress;
 pub mod job;
 pub mod lifecycle;
+pub mod node;
 pub mod provider;
 pub mod sink;
 pub mod telemetry;

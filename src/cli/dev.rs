@@ -23,9 +23,9 @@ use super::{
     tail::{Show, Source, Tail, of_rabbitmq},
 };
 use crate::{
-    app::{App, Handed},
     config::{Config, SinkKind, process_env},
     event::Time,
+    node::{Handed, Node},
     provider::millicast::{
         Secret,
         samples::{self, Parameters, Sample},
@@ -70,7 +70,7 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     }
     let config = config(args, dir.path(), &text, brokers.as_deref())?;
     let source = source(&config).await?;
-    let app = App::build(config, Handed::default()).await.map_err(|error| {
+    let node = Node::open(config, Handed::default()).await.map_err(|error| {
         let failure = Failure::from(error);
         match failure.exit {
             Exit::Unavailable => Failure::unavailable(format!(
@@ -80,7 +80,7 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
         }
     })?;
     let broker = brokers.map_or(Broker::RabbitMq, Broker::Embedded);
-    let guide = Guide::of(&app, &secret, text, broker);
+    let guide = Guide::of(&node, &secret, text, broker);
     let tail = Tail::open(source).await?;
 
     if args.json {
@@ -103,7 +103,7 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
         std::future::pending::<Result<Exit, Failure>>().await
     };
     tokio::select! {
-        stopped = app.run() => stopped.map(|()| Exit::Ok).map_err(Failure::from),
+        stopped = node.run(None) => stopped.map(|()| Exit::Ok).map_err(Failure::from),
         failed = showing => failed,
         failed = sending => failed,
     }

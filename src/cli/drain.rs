@@ -6,9 +6,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{ConfigArg, Exit, Failure, out, runtime};
 use crate::{
-    app::{Drain, DrainEnd},
     config::{Config, process_env},
     job::Snapshot,
+    node::{Drain, DrainEnd},
 };
 
 /// Where there is no terminal, a log line says so often how far it is.

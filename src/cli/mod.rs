@@ -87,13 +87,21 @@ pub struct ConfigArg {
 #[command(after_help = "\
 Examples:
   forebay serve --config forebay.toml
+  forebay serve --config forebay.toml --watch
   FOREBAY__SPOOL__BYTES_MAX=20GiB forebay serve --config /etc/forebay/forebay.yaml
+
+SIGHUP reads the configuration again: endpoints, secrets, routes, sinks and limits change without a
+restart, and what is the same is not touched. One that cannot be used changes nothing; the log,
+/status and forebay_config_last_reload_successful say so. What needs a restart is named.
 
 SIGTERM and Ctrl-C stop in order: not ready, still accepting for server.drain_delay, then everything
 that was accepted is on disk. A second one stops at once.")]
 pub struct ServeArgs {
     #[command(flatten)]
     pub config: ConfigArg,
+    /// Apply the configuration again when its file changes, and not only after a SIGHUP
+    #[arg(long)]
+    pub watch: bool,
 }
 
 #[derive(Args)]
@@ -152,7 +160,7 @@ pub fn parse() -> Result<Cli, Exit> {
 /// Runs the subcommand.
 pub fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.command {
-        Command::Serve(args) => serve::run(&args.config),
+        Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Dev(args) => dev::run(&args),
         Command::Send(args) => send::run(&args),

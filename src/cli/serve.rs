@@ -1,26 +1,27 @@
 //! `forebay serve`: takes webhooks in and publishes them, until told to stop.
 
-use super::{ConfigArg, Exit, Failure, runtime};
-use crate::{
-    app::{App, BuildError, Handed, HandedError, RunError},
-    config::{Config, process_env},
-};
+use super::{Exit, Failure, ServeArgs, runtime};
+use crate::node::{BuildError, ConfigFile, Handed, HandedError, Node, RunError};
 
-pub(super) fn run(args: &ConfigArg) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
     let handed = Handed::from_environment()?;
-    let config = Config::load(&args.config, process_env())?;
+    let file = ConfigFile {
+        path: args.config.config.clone(),
+        watch: args.watch,
+    };
+    let config = file.load()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     runtime()?.block_on(async {
-        let app = App::build(config, handed).await?;
-        for address in app.public_addresses() {
+        let node = Node::open(config, handed).await?;
+        for address in node.public_addresses() {
             tracing::info!(%address, "listening for webhooks");
         }
-        for address in app.admin_addresses() {
+        for address in node.admin_addresses() {
             tracing::info!(%address, "listening for the operator: /livez /readyz /metrics /status");
         }
-        app.run().await?;
+        node.run(Some(file)).await?;
         Ok(Exit::Ok)
     })
 }
@@ -37,6 +38,7 @@ impl From<BuildError> for Failure {
         match error {
             BuildError::Spool(_) | BuildError::KeptFile { .. } => Self::disk(text),
             BuildError::CursorWithoutRoute { .. }
+            | BuildError::RouteCannotEnd { .. }
             | BuildError::Secret { .. }
             | BuildError::Sink { .. }
             | BuildError::NoSpool(_)

@@ -138,7 +138,7 @@ impl FromStr for Network {
 }
 
 /// `[admin]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Admin {
     pub listen: SocketAddr,
 }
@@ -165,7 +165,7 @@ pub struct Tracing {
 }
 
 /// `[endpoints.<name>]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Endpoint {
     pub name: String,
     pub path: String,
@@ -192,20 +192,20 @@ pub struct AllowList {
 }
 
 /// `[sinks.<name>]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Sink {
     pub name: String,
     pub kind: SinkKind,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SinkKind {
     Kafka(Kafka),
     RabbitMq(RabbitMq),
 }
 
 /// `type = "kafka"`
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Kafka {
     pub brokers: Vec<String>,
     /// librdkafka's properties; none breaks a promise (the deny list is `sink::kafka`'s).
@@ -245,7 +245,7 @@ pub enum UnknownTopic {
 }
 
 /// `type = "rabbitmq"`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct RabbitMq {
     /// One or more nodes, tried in turn. Read again for every new connection, so that a changed password is found.
     pub uris: Vec<TextSource>,
@@ -266,7 +266,7 @@ pub struct RabbitMq {
 }
 
 /// Files in PEM.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct RabbitMqTls {
     /// Trusted beside the system's own.
     pub ca_file: Option<PathBuf>,
@@ -286,7 +286,7 @@ pub enum Unroutable {
 }
 
 /// `[routes.<name>]`
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Route {
     pub name: String,
     /// The name of its sink, which exists.

@@ -15,7 +15,7 @@ const SECRETS_MAX: usize = 16;
 const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// Where secrets come from: a line for each, which is what the provider's page shows, in base64.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum SecretSource {
     Env(String),
     /// Read again when it changes.

@@ -16,7 +16,7 @@ use std::{
 };
 
 use futures_util::task::AtomicWaker;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus::IntGauge;
 
 use super::metrics::{Closed, ConnectionMetrics};
@@ -44,7 +44,7 @@ pub(crate) struct ConnectionLimits {
 
 /// All open connections of a server.
 pub(crate) struct Connections {
-    limits: ConnectionLimits,
+    limits: RwLock<ConnectionLimits>,
     metrics: ConnectionMetrics,
     epoch: Instant,
     open: Mutex<OpenConnections>,
@@ -95,11 +95,9 @@ pub(crate) struct ClientFull;
 
 impl Connections {
     pub fn new(limits: ConnectionLimits, metrics: ConnectionMetrics) -> Arc<Self> {
-        metrics.connections_max.set(as_gauge(limits.connections_max));
-        metrics.per_client_max.set(as_gauge(limits.per_client_max));
-        metrics.heads_bytes_max.set(as_gauge(limits.heads_bytes_max));
+        metrics.limits(&limits);
         Arc::new(Self {
-            limits,
+            limits: RwLock::new(limits),
             metrics,
             epoch: Instant::now(),
             open: Mutex::default(),
@@ -108,8 +106,23 @@ impl Connections {
         })
     }
 
+    /// From here on these limits hold, for connections that come.
+    pub fn limit(&self, limits: ConnectionLimits) {
+        self.metrics.limits(&limits);
+        *self.limits.write() = limits;
+    }
+
+    fn connections_max(&self) -> usize {
+        self.limits.read().connections_max
+    }
+
+    fn per_client_max(&self) -> usize {
+        self.limits.read().per_client_max
+    }
+
     pub fn is_trusted(&self, address: IpAddr) -> bool {
         self.limits
+            .read()
             .trusted_proxies
             .iter()
             .any(|network| network.contains(address))
@@ -120,14 +133,14 @@ impl Connections {
         let client = (!self.is_trusted(peer)).then(|| client_key(peer));
         let mut open = self.open.lock();
         if let Some(client) = client
-            && open.count(client) >= self.limits.per_client_max
+            && open.count(client) >= self.per_client_max()
         {
             let victim = open.least_missed_of(client);
             if !self.make_room(&mut open, victim) {
                 self.metrics.closed(Closed::ClientLimit);
                 return None;
             }
-        } else if open.all.len() - open.closing >= self.limits.connections_max {
+        } else if open.all.len() - open.closing >= self.connections_max() {
             let victim = open.least_missed();
             if !self.make_room(&mut open, victim) {
                 self.metrics.closed(Closed::Refused);
@@ -160,7 +173,7 @@ impl Connections {
 
     /// Has this connection closed, if there is one, and not too many are closing already.
     fn make_room(&self, open: &mut OpenConnections, victim: Option<Arc<Connection>>) -> bool {
-        let Some(victim) = victim.filter(|_| open.closing < closing_max(self.limits.connections_max)) else {
+        let Some(victim) = victim.filter(|_| open.closing < closing_max(self.connections_max())) else {
             return false;
         };
         if victim.close() {
@@ -173,7 +186,8 @@ impl Connections {
     /// Counts bytes of an unfinished head. Over the limit, the connection that is missed least goes.
     pub(super) fn add_head_bytes(&self, bytes: u64) {
         let before = self.heads_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if before + bytes > self.limits.heads_bytes_max {
+        let heads_bytes_max = self.limits.read().heads_bytes_max;
+        if before + bytes > heads_bytes_max {
             let mut open = self.open.lock();
             let victim = open.least_missed();
             self.make_room(&mut open, victim);
@@ -343,7 +357,7 @@ impl Place {
         }
         let mut open = self.connections.open.lock();
         let mut counted = self.client.lock();
-        if open.count(client) >= self.connections.limits.per_client_max {
+        if open.count(client) >= self.connections.per_client_max() {
             return Err(ClientFull);
         }
         open.clients.entry(client).or_default().count += 1;
@@ -382,7 +396,7 @@ fn client_key(address: IpAddr) -> IpAddr {
     }
 }
 
-fn as_gauge(value: impl TryInto<i64>) -> i64 {
+pub(super) fn as_gauge(value: impl TryInto<i64>) -> i64 {
     value.try_into().unwrap_or(i64::MAX)
 }
 

@@ -2,6 +2,7 @@
 
 use prometheus::{IntCounter, IntGauge};
 
+use super::connections::{ConnectionLimits, as_gauge};
 use crate::telemetry::Metrics;
 
 /// Which server it is; a label.
@@ -62,11 +63,11 @@ impl Closed {
 pub(crate) struct ConnectionMetrics {
     /// Under its own name too, for the public server.
     open: Vec<IntGauge>,
-    pub connections_max: IntGauge,
+    connections_max: IntGauge,
     pub busiest_client: IntGauge,
-    pub per_client_max: IntGauge,
+    per_client_max: IntGauge,
     pub heads_bytes: IntGauge,
-    pub heads_bytes_max: IntGauge,
+    heads_bytes_max: IntGauge,
     closed: [IntCounter; Closed::ALL.len()],
 }
 
@@ -97,6 +98,12 @@ impl ConnectionMetrics {
             heads_bytes_max,
             closed,
         }
+    }
+
+    pub fn limits(&self, limits: &ConnectionLimits) {
+        self.connections_max.set(as_gauge(limits.connections_max));
+        self.per_client_max.set(as_gauge(limits.per_client_max));
+        self.heads_bytes_max.set(as_gauge(limits.heads_bytes_max));
     }
 
     pub fn open(&self, connections: usize) {

@@ -9,19 +9,13 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
 use prometheus::IntCounter;
 use slab::Slab;
 
-use super::Intake;
-use crate::{
-    event::Event,
-    spool::{Answer, AppendError, Audience, Class, Desk},
-};
+use crate::spool::{Answer, AppendError, Desk};
 
 /// The appends of one worker that wait for the disk.
 pub(super) struct Appends {
-    intake: Intake,
     desk: Arc<Desk>,
     waiting: RefCell<Slab<Waiting>>,
 }
@@ -48,9 +42,8 @@ pub(super) struct Append {
 
 impl Appends {
     /// For the worker on whose thread, and in whose task set, this is called.
-    pub fn open(intake: Intake) -> Rc<Self> {
+    pub fn open() -> Rc<Self> {
         let appends = Rc::new(Self {
-            intake,
             desk: Arc::default(),
             waiting: RefCell::default(),
         });
@@ -58,25 +51,17 @@ impl Appends {
         appends
     }
 
-    /// For whom an event is.
-    pub fn audience(&self, event: &Event) -> Audience {
-        (self.intake.audience)(event)
-    }
-
-    /// Gives a record to the spool; `durable` counts it once it is on disk.
+    /// Has `give` give a record to the spool, to be answered at this desk under this ticket; `durable` counts it once
+    /// it is on disk.
     pub fn append(
         self: &Rc<Self>,
-        record: Bytes,
-        class: Class,
-        audience: Audience,
         durable: &IntCounter,
+        give: impl FnOnce(&Arc<Desk>, u64) -> Result<(), AppendError>,
     ) -> Result<Append, AppendError> {
         let mut waiting = self.waiting.borrow_mut();
         let entry = waiting.vacant_entry();
         let ticket = entry.key();
-        self.intake
-            .spool
-            .append_for(&self.desk, ticket as u64, record, class, audience)?;
+        give(&self.desk, ticket as u64)?;
         entry.insert(Waiting {
             durable: durable.clone(),
             state: State::Queued(None),
@@ -144,7 +129,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::spool::{Observer, Options, Spool};
+    use crate::spool::{Audience, Class, Observer, Options, Spool};
 
     struct Nobody;
 
@@ -168,28 +153,32 @@ mod tests {
         Spool::open(options, Arc::new(Nobody)).unwrap()
     }
 
-    /// Runs a test as a worker runs its service.
-    fn on_a_worker(test: impl AsyncFnOnce(Rc<Appends>, IntCounter)) {
+    /// Runs a test as a worker runs its service. It appends records of a length.
+    fn on_a_worker(test: impl AsyncFnOnce(&dyn Fn(usize) -> Append, IntCounter)) {
         let dir = tempfile::tempdir().unwrap();
         let durable = IntCounter::new("events", "durable").unwrap();
         actix_web::rt::System::new().block_on(async {
-            let appends = Appends::open(Intake {
-                spool: spool(dir.path()),
-                audience: Arc::new(|_| Audience::default()),
-            });
-            test(appends.clone(), durable).await;
+            let (appends, spool) = (Appends::open(), spool(dir.path()));
+            let append = |bytes: usize| {
+                let give = |desk: &Arc<Desk>, ticket| {
+                    spool.append_for(
+                        desk,
+                        ticket,
+                        vec![0; bytes].into(),
+                        Class::Ordinary,
+                        Audience::default(),
+                    )
+                };
+                appends.append(&durable, give).unwrap()
+            };
+            test(&append, durable.clone()).await;
             assert!(appends.waiting.borrow().is_empty(), "nothing is left behind");
         });
     }
 
     #[test]
     fn every_append_gets_its_own_answer() {
-        on_a_worker(async |appends, durable| {
-            let append = |bytes: usize| {
-                appends
-                    .append(vec![0; bytes].into(), Class::Ordinary, Audience::default(), &durable)
-                    .unwrap()
-            };
+        on_a_worker(async |append, durable| {
             let (small, large, last) = (append(10), append(1 << 19), append(10));
             assert_eq!(last.await, Ok(2));
             assert_eq!(large.await, Err(AppendError::TooLarge));
@@ -200,19 +189,9 @@ mod tests {
 
     #[test]
     fn a_record_that_nobody_waits_for_any_more_still_counts() {
-        on_a_worker(async |appends, durable| {
-            let append = |bytes| {
-                appends
-                    .append(
-                        Bytes::from_static(bytes),
-                        Class::Ordinary,
-                        Audience::default(),
-                        &durable,
-                    )
-                    .unwrap()
-            };
-            drop(append(b"x"));
-            assert_eq!(append(b"y").await, Ok(2));
+        on_a_worker(async |append, durable| {
+            drop(append(1));
+            assert_eq!(append(1).await, Ok(2));
             assert_eq!(durable.get(), 2);
         });
     }

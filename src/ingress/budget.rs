@@ -5,7 +5,10 @@
 //! the same, a body on a connection that carried a verified request before, or a small one, takes the place of the
 //! largest of those that are neither and are still being read.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use parking_lot::Mutex;
 use slab::Slab;
@@ -31,8 +34,8 @@ enum Standing {
 pub(super) struct BodyBudget(Arc<BudgetShared>);
 
 struct BudgetShared {
-    bytes_max: u64,
-    large_bytes_max: u64,
+    bytes_max: AtomicU64,
+    large_bytes_max: AtomicU64,
     use_: Mutex<BudgetUse>,
 }
 
@@ -110,20 +113,29 @@ impl BudgetUse {
 impl BodyBudget {
     /// `body_bytes_max`: a body of this size fits in any case.
     pub fn new(bytes_max: u64, body_bytes_max: u64) -> Self {
-        Self(Arc::new(BudgetShared {
-            bytes_max,
-            large_bytes_max: (bytes_max - bytes_max / SMALL_SHARE).max(body_bytes_max),
+        let budget = Self(Arc::new(BudgetShared {
+            bytes_max: AtomicU64::new(0),
+            large_bytes_max: AtomicU64::new(0),
             use_: Mutex::default(),
-        }))
+        }));
+        budget.limit(bytes_max, body_bytes_max);
+        budget
+    }
+
+    /// From here on so much is set aside; what is reserved stays.
+    pub fn limit(&self, bytes_max: u64, body_bytes_max: u64) {
+        let large_bytes_max = (bytes_max - bytes_max / SMALL_SHARE).max(body_bytes_max);
+        self.0.bytes_max.store(bytes_max, Ordering::Relaxed);
+        self.0.large_bytes_max.store(large_bytes_max, Ordering::Relaxed);
     }
 
     pub fn bytes_max(&self) -> u64 {
-        self.0.bytes_max
+        self.0.bytes_max.load(Ordering::Relaxed)
     }
 
     /// What large bodies may use of it.
     pub fn large_bytes_max(&self) -> u64 {
-        self.0.large_bytes_max
+        self.0.large_bytes_max.load(Ordering::Relaxed)
     }
 
     pub fn reading(&self) -> BudgetReading {
@@ -154,13 +166,14 @@ impl Reservation {
     /// Reserves `bytes` in all.
     pub fn set(&self, bytes: u64) -> Result<(), Refusal> {
         let shared = &self.budget.0;
+        let (bytes_max, large_bytes_max) = (self.budget.bytes_max(), self.budget.large_bytes_max());
         let mut use_ = shared.use_.lock();
         let before = use_.holders[self.key].bytes;
         use_.set(self.key, bytes);
         loop {
             let holder = &use_.holders[self.key];
-            let large_full = holder.is_large() && use_.large_bytes > shared.large_bytes_max;
-            if use_.bytes <= shared.bytes_max && !large_full {
+            let large_full = holder.is_large() && use_.large_bytes > large_bytes_max;
+            if use_.bytes <= bytes_max && !large_full {
                 return Ok(());
             }
             let standing = holder.standing();

@@ -8,7 +8,7 @@ use std::{
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use super::{RefusedRequests, answer::Refusal, other_accounts::OtherAccounts};
+use super::{Endpoint, RefusedRequests, answer::Refusal, other_accounts::OtherAccounts};
 use crate::{
     config::AllowList,
     event::Event,
@@ -36,6 +36,21 @@ pub(super) struct Served {
     pub refused: Arc<RefusedRequests>,
     pub allow: Option<AllowList>,
     pub told: Told,
+}
+
+impl Served {
+    pub fn new(endpoint: Endpoint, metrics: &Metrics) -> Self {
+        let counter = metrics.other_account_events.with_label_values(&[&endpoint.name]);
+        Self {
+            told: Told::new(&endpoint.name, metrics),
+            other_accounts: OtherAccounts::new(&endpoint.receiver, counter),
+            replay_window: endpoint.replay_window,
+            receiver: endpoint.receiver,
+            refused: endpoint.refused,
+            allow: endpoint.allow,
+            path: endpoint.path,
+        }
+    }
 }
 
 /// What an endpoint tells of itself. Every label is resolved here, once: requests look up none.

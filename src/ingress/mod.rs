@@ -36,7 +36,7 @@ mod verification;
 pub(crate) use crate::http::files_for;
 pub use crate::http::{Bound, Handle};
 pub use lateness::Lateness;
-pub use refused::RefusedRequests;
+pub use refused::{RefusalInspector, RefusedRequests};
 
 use std::{
     io,
@@ -46,18 +46,20 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
+
 use crate::{
     config::{self, AllowList},
     event::Event,
     http::{self, ConnectionLimits, ConnectionMetrics, Connections, HEAD_BYTES_MAX, ServerOptions},
     lifecycle::Lifecycle,
     provider::millicast::Receiver,
-    spool::{Audience, Spool},
+    spool::{AppendError, Class, Desk},
     telemetry::{Metrics, Traces},
 };
 use appends::Appends;
 use budget::BodyBudget;
-use service::Service;
+use service::{Service, ServiceParts};
 use verification::Verification;
 
 /// Connections that wait for being accepted.
@@ -82,12 +84,33 @@ pub struct Endpoint {
     pub allow: Option<AllowList>,
 }
 
-/// Where events go.
-#[derive(Clone)]
-pub struct Intake {
-    pub spool: Spool,
-    /// Which of its cursors an event is for.
-    pub audience: Arc<dyn Fn(&Event) -> Audience + Send + Sync>,
+/// Gives an event's record to the log, for whom the event is; the answer arrives at the desk, under the ticket.
+pub type Intake = Arc<dyn Fn(&Event, Bytes, Class, (&Arc<Desk>, u64)) -> Result<(), AppendError> + Send + Sync>;
+
+/// What can be changed of the server while it runs.
+pub struct Settings {
+    service: Arc<Service>,
+    connections: Arc<Connections>,
+    budget: BodyBudget,
+}
+
+impl Settings {
+    /// From the next request on these are the endpoints, and from the next connection on these are the limits. Of
+    /// `config` the rest stays as it was at the start.
+    pub fn change(&self, config: &config::Server, endpoints: Vec<Endpoint>) {
+        self.connections.limit(connection_limits(config));
+        self.budget.limit(config.bodies_bytes_max, config.body_bytes_max);
+        self.service.change(config, endpoints);
+    }
+}
+
+fn connection_limits(config: &config::Server) -> ConnectionLimits {
+    ConnectionLimits {
+        connections_max: config.connections_max,
+        per_client_max: config.connections_per_client_max,
+        heads_bytes_max: HEADS_BYTES_MAX.min((config.connections_max * HEAD_BYTES_MAX) as u64),
+        trusted_proxies: config.trusted_proxies.clone(),
+    }
 }
 
 /// Why the server could not be set up.
@@ -113,20 +136,14 @@ pub fn bind(
     lifecycle: Arc<Lifecycle>,
     metrics: Arc<Metrics>,
     traces: Traces,
-) -> Result<Bound, BindError> {
-    let connections_max = config.connections_max;
+) -> Result<(Bound, Settings), BindError> {
     let listen_error = |source| BindError::Listen {
         address: config.listen,
         source,
     };
     let listener = http::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(listen_error)?;
-    let limits = ConnectionLimits {
-        connections_max,
-        per_client_max: config.connections_per_client_max,
-        heads_bytes_max: HEADS_BYTES_MAX.min((connections_max * HEAD_BYTES_MAX) as u64),
-        trusted_proxies: config.trusted_proxies.clone(),
-    };
-    let connections = Connections::new(limits, ConnectionMetrics::new(http::Server::Public, &metrics));
+    let server_metrics = ConnectionMetrics::new(http::Server::Public, &metrics);
+    let connections = Connections::new(connection_limits(config), server_metrics);
     let options = ServerOptions {
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         backlog_connections: BACKLOG_CONNECTIONS,
@@ -136,26 +153,31 @@ pub fn bind(
     };
     let budget = BodyBudget::new(config.bodies_bytes_max, config.body_bytes_max);
     let verification = Verification::start().map_err(BindError::Thread)?;
-    let service = Service::new(
-        config,
-        endpoints,
-        budget.clone(),
+    let parts = ServiceParts {
+        intake,
+        budget: budget.clone(),
         verification,
         lifecycle,
-        &metrics,
+        metrics: metrics.clone(),
         traces,
-    );
-    let service = Arc::new(service);
+    };
+    let service = Arc::new(Service::new(config, endpoints, parts));
+    let settings = Settings {
+        service: service.clone(),
+        connections: connections.clone(),
+        budget: budget.clone(),
+    };
     let bound = http::serve(listener, &options, connections, move || {
         let service = Arc::clone(&service);
         // Called on each worker's own thread.
-        let appends = Appends::open(intake.clone());
+        let appends = Appends::open();
         move |request, payload| {
             let (service, appends) = (Arc::clone(&service), Rc::clone(&appends));
             async move { service.answer(&appends, request, payload).await }
         }
     });
-    Ok(bound.map_err(listen_error)?.beside(observe(budget, metrics)))
+    let bound = bound.map_err(listen_error)?.beside(observe(budget, metrics));
+    Ok((bound, settings))
 }
 
 /// Keeps the metrics of the memory for bodies up to date.

@@ -49,7 +49,18 @@ pub struct RefusedRequests {
     requests: Mutex<Remembered>,
     queue: SyncSender<Suspect>,
     due: Seldom,
+    /// When something was logged of what was found.
+    logged: Seldom,
 }
+
+/// The thread that looks into the refused requests of all endpoints. It ends when nobody has this, nor any of them.
+pub struct RefusalInspector {
+    queue: SyncSender<Suspect>,
+    endpoints: Arc<Mutex<Receivers>>,
+}
+
+/// By the names of their endpoints.
+type Receivers = Vec<(String, Arc<Receiver>)>;
 
 #[derive(Default)]
 struct Remembered {
@@ -103,25 +114,15 @@ struct Suspect {
 }
 
 impl RefusedRequests {
-    /// For each endpoint its own, and the thread that looks into them all. It ends when nobody has any of them any
-    /// more.
-    pub fn start(endpoints: Vec<(String, Arc<Receiver>)>) -> io::Result<Vec<Arc<Self>>> {
-        let (sender, queue) = sync_channel(WAITING_MAX);
-        let refused = endpoints
-            .iter()
-            .map(|(name, _)| {
-                Arc::new(Self {
-                    endpoint: name.clone(),
-                    requests: Mutex::default(),
-                    queue: sender.clone(),
-                    due: Seldom::new(INTERVAL),
-                })
-            })
-            .collect();
-        std::thread::Builder::new()
-            .name("forebay-refused".to_owned())
-            .spawn(move || look_into(&queue, &endpoints))?;
-        Ok(refused)
+    /// Of the endpoint of this name, of which nothing was refused yet.
+    pub fn new(endpoint: &str, inspector: &RefusalInspector) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint: endpoint.to_owned(),
+            requests: Mutex::default(),
+            queue: inspector.queue.clone(),
+            due: Seldom::new(INTERVAL),
+            logged: Seldom::new(LOG_INTERVAL),
+        })
     }
 
     /// Remembers a request whose signature was refused. Without a `body` it was refused for its header, before the body
@@ -233,18 +234,41 @@ fn hex(digest: [u8; 32]) -> String {
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+impl RefusalInspector {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    ///
+    /// The process may start no thread.
+    pub fn start() -> io::Result<Self> {
+        let (sender, queue) = sync_channel(WAITING_MAX);
+        let endpoints = Arc::<Mutex<Receivers>>::default();
+        let shared = endpoints.clone();
+        std::thread::Builder::new()
+            .name("forebay-refused".to_owned())
+            .spawn(move || look_into(&queue, &shared))?;
+        Ok(Self {
+            queue: sender,
+            endpoints,
+        })
+    }
+
+    /// From here on these are the endpoints: what was refused by one may be right for another.
+    pub fn know(&self, endpoints: Vec<(String, Arc<Receiver>)>) {
+        *self.endpoints.lock() = endpoints;
+    }
+}
+
 /// Looks into what comes, until nothing can come any more.
-fn look_into(queue: &Queue<Suspect>, endpoints: &[(String, Arc<Receiver>)]) {
-    let logged: Vec<Seldom> = endpoints.iter().map(|_| Seldom::new(LOG_INTERVAL)).collect();
+fn look_into(queue: &Queue<Suspect>, endpoints: &Mutex<Receivers>) {
     for suspect in queue {
+        let endpoints = endpoints.lock().clone();
         // A bug in here must not end the thread: whatever comes after would be looked into by nobody.
-        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| diagnose(&suspect, endpoints)));
+        let looked = std::panic::catch_unwind(AssertUnwindSafe(|| diagnose(&suspect, &endpoints)));
         let (sha256, verdict) = match looked {
             Ok((sha256, diagnosis)) => {
-                let index = endpoints.iter().position(|(name, _)| *name == suspect.of.endpoint);
-                if let Some(index) = index
-                    && diagnosis != Diagnosis::NoneOfThese
-                    && let Some(more) = logged[index].due(Instant::now())
+                if diagnosis != Diagnosis::NoneOfThese
+                    && let Some(more) = suspect.of.logged.due(Instant::now())
                 {
                     let (endpoint, diagnosis) = (&suspect.of.endpoint, diagnosis.name());
                     tracing::warn!(

@@ -1,6 +1,9 @@
 //! Remembers the ids of events for a while, and knows one that comes again.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
 
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -17,8 +20,8 @@ const FORGOTTEN_AT_ONCE_MAX: usize = 2;
 /// Time is the monotonic clock's: a step of the wall clock repeats nothing.
 pub struct SeenIds {
     ids_max: usize,
-    /// The longest window that is asked about.
-    kept: Duration,
+    /// The longest window that is asked about, in milliseconds.
+    kept_ms: AtomicU64,
     seen: Mutex<LruCache<Uuid, Instant>>,
     remembered: IntGauge,
 }
@@ -28,11 +31,16 @@ impl SeenIds {
     pub fn new(ids_max: usize, kept: Duration, remembered: IntGauge) -> Self {
         Self {
             ids_max,
-            kept,
+            kept_ms: AtomicU64::new(millis(kept)),
             // Unbounded, for a bounded one takes all of its memory at once.
             seen: Mutex::new(LruCache::unbounded()),
             remembered,
         }
+    }
+
+    /// From here on this is the longest window that is asked about.
+    pub fn keep_for(&self, kept: Duration) {
+        self.kept_ms.store(millis(kept), Ordering::Relaxed);
     }
 
     /// Whether `id` was seen within `window` before `now`; from now on it was. A window of zero remembers nothing.
@@ -40,11 +48,12 @@ impl SeenIds {
         if window.is_zero() {
             return false;
         }
+        let kept = Duration::from_millis(self.kept_ms.load(Ordering::Relaxed));
         let mut seen = self.seen.lock();
         let before = seen.put(id, now);
         for _ in 0..FORGOTTEN_AT_ONCE_MAX {
             let is_over = seen.len() > self.ids_max;
-            let is_too_old = |(_, seen_at): (_, &Instant)| now.saturating_duration_since(*seen_at) > self.kept;
+            let is_too_old = |(_, seen_at): (_, &Instant)| now.saturating_duration_since(*seen_at) > kept;
             if is_over || seen.peek_lru().is_some_and(is_too_old) {
                 seen.pop_lru();
             }
@@ -59,6 +68,10 @@ impl SeenIds {
         seen.pop(&id);
         self.remembered.set(seen.len() as i64);
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

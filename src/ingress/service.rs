@@ -18,16 +18,16 @@ use actix_web::{
     },
 };
 use futures_util::FutureExt as _;
+use parking_lot::RwLock;
 
 use super::{
-    Endpoint,
+    Endpoint, Intake,
     answer::{self, Refusal},
     appends::Appends,
     body::{self, BodyLimits},
     budget::BodyBudget,
     endpoint::{Served, Told},
     lateness::Lateness,
-    other_accounts::OtherAccounts,
     refused::RefusedBody,
     seen_ids::SeenIds,
     spans::RequestSpan,
@@ -49,17 +49,61 @@ const ACK_DEADLINE: Duration = Duration::from_millis(2500);
 
 /// What all requests share.
 pub(super) struct Service {
-    by_path: HashMap<String, Served>,
+    site: RwLock<Arc<Site>>,
     no_endpoint: Told,
-    health_path: Option<String>,
-    limits: BodyLimits,
-    budget: BodyBudget,
-    verification: Verification,
     lateness: Lateness,
     seen_ids: SeenIds,
+    parts: ServiceParts,
+}
+
+/// What a service is made of, beside its configuration.
+pub(super) struct ServiceParts {
+    pub intake: Intake,
+    pub budget: BodyBudget,
+    pub verification: Verification,
+    pub lifecycle: Arc<Lifecycle>,
+    pub metrics: Arc<Metrics>,
+    pub traces: Traces,
+}
+
+/// What a request finds that comes now; it keeps it to its end.
+struct Site {
+    by_path: HashMap<String, Arc<Served>>,
+    health_path: Option<String>,
+    limits: BodyLimits,
     trusted_proxies: Vec<config::Network>,
-    lifecycle: Arc<Lifecycle>,
-    traces: Traces,
+}
+
+impl Site {
+    /// An endpoint that `before` has with the same receiver is the one there.
+    fn new(config: &config::Server, endpoints: Vec<Endpoint>, before: Option<&Self>, metrics: &Metrics) -> Self {
+        let served = endpoints.into_iter().map(|endpoint| {
+            let before = before.and_then(|site| site.by_path.get(&endpoint.path));
+            let same = before.filter(|served| Arc::ptr_eq(&served.receiver, &endpoint.receiver));
+            let served = same.cloned();
+            let served = served.unwrap_or_else(|| Arc::new(Served::new(endpoint, metrics)));
+            (served.path.clone(), served)
+        });
+        Self {
+            by_path: served.collect(),
+            health_path: config.health_path.clone(),
+            limits: BodyLimits {
+                bytes_max: config.body_bytes_max,
+                deadline: config.body_deadline,
+            },
+            trusted_proxies: config.trusted_proxies.clone(),
+        }
+    }
+
+    fn asks_for_health(&self, request: &HttpRequest) -> bool {
+        let is_path = |path: &String| path == request.uri().path();
+        self.health_path.as_ref().is_some_and(is_path) && matches!(*request.method(), Method::GET | Method::HEAD)
+    }
+}
+
+fn longest_window(endpoints: &[Endpoint]) -> Duration {
+    let windows = endpoints.iter().map(|endpoint| endpoint.replay_window);
+    windows.max().unwrap_or_default()
 }
 
 /// A request, and who sent it.
@@ -68,66 +112,46 @@ struct Arrived<'a> {
     link: &'a Link,
     client: IpAddr,
     served: Option<&'a Served>,
+    limits: BodyLimits,
 }
 
 impl Service {
-    pub fn new(
-        config: &config::Server,
-        endpoints: Vec<Endpoint>,
-        budget: BodyBudget,
-        verification: Verification,
-        lifecycle: Arc<Lifecycle>,
-        metrics: &Metrics,
-        traces: Traces,
-    ) -> Self {
-        let windows = endpoints.iter().map(|endpoint| endpoint.replay_window);
-        let window_max = windows.max().unwrap_or_default();
-        let served = endpoints.into_iter().map(|endpoint| {
-            let counter = metrics.other_account_events.with_label_values(&[&endpoint.name]);
-            let served = Served {
-                told: Told::new(&endpoint.name, metrics),
-                other_accounts: OtherAccounts::new(&endpoint.receiver, counter),
-                replay_window: endpoint.replay_window,
-                receiver: endpoint.receiver,
-                refused: endpoint.refused,
-                allow: endpoint.allow,
-                path: endpoint.path,
-            };
-            (served.path.clone(), served)
-        });
+    pub fn new(config: &config::Server, endpoints: Vec<Endpoint>, parts: ServiceParts) -> Self {
+        let (window_max, metrics) = (longest_window(&endpoints), &parts.metrics);
         Self {
-            by_path: served.collect(),
+            site: RwLock::new(Arc::new(Site::new(config, endpoints, None, metrics))),
             no_endpoint: Told::none(metrics),
-            health_path: config.health_path.clone(),
-            limits: BodyLimits {
-                bytes_max: config.body_bytes_max,
-                deadline: config.body_deadline,
-            },
-            budget,
-            verification,
             lateness: Lateness::new(config.streams_max, metrics.streams_remembered.clone()),
             seen_ids: SeenIds::new(config.event_ids_max, window_max, metrics.event_ids_remembered.clone()),
-            trusted_proxies: config.trusted_proxies.clone(),
-            lifecycle,
-            traces,
+            parts,
         }
+    }
+
+    /// From the next request on these are the endpoints and limits.
+    pub fn change(&self, config: &config::Server, endpoints: Vec<Endpoint>) {
+        self.seen_ids.keep_for(longest_window(&endpoints));
+        let before = self.site.read().clone();
+        let site = Site::new(config, endpoints, Some(&before), &self.parts.metrics);
+        *self.site.write() = Arc::new(site);
     }
 
     /// Answers a request, whatever it is. `appends` are those of the worker that it came to.
     pub async fn answer(&self, appends: &Rc<Appends>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
         let start = Instant::now();
-        if self.asks_for_health(&request) {
-            return answer::health(self.lifecycle.phase());
+        let site = self.site.read().clone();
+        if site.asks_for_health(&request) {
+            return answer::health(self.parts.lifecycle.phase());
         }
         let link = http::link(&request);
         let arrived = Arrived {
             request: &request,
             link: &link,
-            client: http::client(link.peer(), request.headers(), &self.trusted_proxies),
-            served: self.by_path.get(request.uri().path()),
+            client: http::client(link.peer(), request.headers(), &site.trusted_proxies),
+            served: site.by_path.get(request.uri().path()).map(|served| &**served),
+            limits: site.limits,
         };
         let told = arrived.served.map_or(&self.no_endpoint, |served| &served.told);
-        let mut span = RequestSpan::new(&self.traces, &request, arrived.served, start);
+        let mut span = RequestSpan::new(&self.parts.traces, &request, arrived.served, start);
 
         let taken = caught(self.take(appends, &arrived, &mut payload, &mut span)).await;
         let mut response = match taken {
@@ -142,15 +166,10 @@ impl Service {
             }
         };
         span.end(response.status(), arrived.client);
-        if self.lifecycle.phase() >= Phase::Draining {
+        if self.parts.lifecycle.phase() >= Phase::Draining {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response
-    }
-
-    fn asks_for_health(&self, request: &HttpRequest) -> bool {
-        let is_path = |path: &String| path == request.uri().path();
-        self.health_path.as_ref().is_some_and(is_path) && matches!(*request.method(), Method::GET | Method::HEAD)
     }
 
     /// Takes a webhook in: when this returns `Ok`, it is durable.
@@ -172,9 +191,12 @@ impl Service {
         };
         let form = served.receiver.check_form(&RequestHeaders(headers));
         form.map_err(|reason| refused(reason, None))?;
-        let (body, _reservation) = body::read(headers, payload, link, self.limits, &self.budget).await?;
+        let (body, _reservation) = body::read(headers, payload, link, arrived.limits, &self.parts.budget).await?;
         let verified = link.place().is_verified();
-        let received = self.verification.receive(&served.receiver, headers, body, verified);
+        let received = self
+            .parts
+            .verification
+            .receive(&served.receiver, headers, body, verified);
         let mut event = received.await.map_err(|rejected| match rejected.refusal {
             Refusal::Signature(reason) => refused(reason, rejected.body),
             other => other,
@@ -185,8 +207,10 @@ impl Service {
         let durable = served.told.event(&event.kind);
         let record = event.encode();
         let waiting = span.append(record.len());
-        let audience = appends.audience(&event);
-        let stored = match appends.append(record, class(&event), audience, durable) {
+        let appended = appends.append(durable, |desk, ticket| {
+            (self.parts.intake)(&event, record, class(&event), (desk, ticket))
+        });
+        let stored = match appended {
             Ok(append) => settled(append, ACK_DEADLINE).await,
             Err(error) => Err(Refusal::Spool(error)),
         };
@@ -229,7 +253,7 @@ impl Service {
                 return Err(Refusal::NotAllowed);
             }
         }
-        if self.lifecycle.phase() == Phase::Stopping {
+        if self.parts.lifecycle.phase() == Phase::Stopping {
             return Err(Refusal::Stopping);
         }
         Ok(served)

@@ -45,7 +45,7 @@ struct DeadLetterLogs {
     /// How each log is laid out; the directory is that of all.
     options: spool::Options,
     /// Of the routes that there are.
-    keep: BTreeMap<String, KeepDeadLetters>,
+    keep: Mutex<BTreeMap<String, KeepDeadLetters>>,
     observer: Arc<dyn Observer>,
     logs: Mutex<BTreeMap<String, Spool>>,
     /// Of builds that kept those of all routes in one log; nothing is added to it.
@@ -95,7 +95,7 @@ impl DeadLetters {
         Ok(Self {
             shared: Arc::new(DeadLetterLogs {
                 options,
-                keep,
+                keep: Mutex::new(keep),
                 observer,
                 logs: Mutex::new(logs),
                 earlier,
@@ -103,6 +103,19 @@ impl DeadLetters {
                 made: watch::Sender::new(()),
             }),
         })
+    }
+
+    /// From here on those of these routes are kept like this; those of others as before. Waits for the disk.
+    pub fn keep_for(&self, keep: BTreeMap<String, KeepDeadLetters>) {
+        let mut kept = self.shared.keep.lock();
+        for (route, keep) in keep {
+            let before = kept.insert(route.clone(), keep).unwrap_or_default();
+            if before.bytes_max != keep.bytes_max
+                && let Some(log) = self.log(&route)
+            {
+                log.limit(keep.bytes_max);
+            }
+        }
     }
 
     /// How many logs there are in a directory.
@@ -116,7 +129,7 @@ impl DeadLetters {
         Self {
             shared: Arc::new(DeadLetterLogs {
                 options,
-                keep: BTreeMap::new(),
+                keep: Mutex::default(),
                 observer,
                 logs: Mutex::new(logs),
                 earlier: None,
@@ -129,7 +142,7 @@ impl DeadLetters {
     /// Makes a dead letter durable in its route's log; returns how many older ones went for it.
     pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<u64, AppendError> {
         let log = self.log_for(&letter.route).await?;
-        let keep = self.shared.keep.get(&letter.route).copied().unwrap_or_default();
+        let keep = self.shared.keep.lock().get(&letter.route).copied().unwrap_or_default();
         let record = letter.encode();
         match log.append(record.clone(), Class::Ordinary).await {
             Err(AppendError::Full) if keep.when_full == WhenFull::DropOldest => {}
@@ -169,7 +182,7 @@ impl DeadLetters {
             return Ok(log);
         }
         let dir = self.shared.options.dir.join(ROUTES_DIR).join(escape(route));
-        let options = options_of(&self.shared.options, &self.shared.keep, route, dir);
+        let options = options_of(&self.shared.options, &self.shared.keep.lock(), route, dir);
         let observer = self.shared.observer.clone();
         let opened = spawn_blocking(move || Spool::open_named(options, observer, THREAD)).await;
         // Only a runtime that ends takes it away.

@@ -46,7 +46,11 @@ impl<S: Sink> Job<S> {
     /// Whether there is use for more records.
     pub(super) fn wants_more(&self) -> bool {
         let is_empty = self.ahead.is_empty() && self.turn.is_none();
-        is_empty && self.has_room() && !self.deferred.is_full() && !self.stuck.is_full()
+        is_empty
+            && self.ahead_through < self.last()
+            && self.has_room()
+            && !self.deferred.is_full()
+            && !self.stuck.is_full()
     }
 
     /// A lane whose deferred records can go: one that has come to have room for a good part of what it may have in
@@ -209,8 +213,8 @@ impl<S: Sink> Job<S> {
 
     /// When the next event that is held back goes out, if all that the spool has was read.
     pub(super) fn release_at(&self) -> Option<Instant> {
-        let reordering = self.reordering.as_ref().filter(|_| self.reader.is_at_head())?;
-        reordering.release_at()
+        let is_at_end = self.reader.is_at_head() || self.ahead_through >= self.last();
+        self.reordering.as_ref().filter(|_| is_at_end)?.release_at()
     }
 
     /// Hands over what is the next to go, or defers it; `false` when it has to wait.

@@ -49,10 +49,10 @@ mod deferred;
 mod end;
 mod fill;
 mod metrics;
-mod pinned;
 mod plan;
 mod refused;
 mod reordering;
+mod routing;
 mod shedding;
 mod sizes;
 mod spans;
@@ -69,7 +69,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 pub use dead_letter::{DeadLetter, DecodeError};
 pub use dead_letters::{DeadLetters, DeadLettersKept, RouteDeadLetters};
 pub use end::{StopSignal, Until};
-pub use pinned::Routing;
+pub use routing::{Routing, Subscription};
 pub use spans::Broker;
 pub use status::{RouteStatus, Snapshot, Trouble};
 
@@ -233,9 +233,12 @@ impl<S: Sink> Job<S> {
         self
     }
 
-    /// Whether it has nothing more to do.
-    fn is_done(&self) -> bool {
-        self.until == Until::Head && self.cursor.position() >= self.spool.state().head
+    /// What it publishes of what is taken in.
+    pub fn subscription(&self) -> Subscription {
+        Subscription {
+            matches: self.plan.matches().clone(),
+            cursor: self.cursor.clone(),
+        }
     }
 
     /// What the route tells of itself.
@@ -309,7 +312,8 @@ impl<S: Sink> Job<S> {
             let sheds = self.sheds();
             // What is deferred and has room goes first: read on without it, a lane that was slow once stays behind for
             // ever.
-            let reads_on = wants_more && gathering.is_none() && lane_with_room.is_none();
+            let reads_on =
+                wants_more && gathering.is_none() && lane_with_room.is_none() && self.ahead_through < self.last();
             let looks = self.turn.is_some() || self.resting_until.is_some();
             let over = tokio::select! {
                 biased;
@@ -324,10 +328,10 @@ impl<S: Sink> Job<S> {
                     continue;
                 }
                 more = self.reader.next(self.sizes.read_records_max, self.sizes.read_bytes_max, &mut read), if reads_on => {
-                    self.ahead_through = more?;
+                    let through = more?;
                     let fast = (GATHER_RECORDS_MIN..self.sizes.read_records_max).contains(&read.len());
                     gathering = fast.then(|| Instant::now() + GATHER_INTERVAL);
-                    self.ahead.extend(read.drain(..));
+                    self.read(read.drain(..), through);
                     continue;
                 }
                 fetched = self.deferred.fetch(lane_with_room.unwrap_or_default(), &self.spool, &self.cursor),
@@ -355,29 +359,6 @@ impl<S: Sink> Job<S> {
         }
         self.finish(stop).await?;
         Err(End::Over)
-    }
-
-    /// Waits for what is in flight, and was held back, until the deadline of the stop.
-    async fn finish(&mut self, stop: &StopSignal) -> Result<(), End> {
-        let deadline = stop.borrow().unwrap_or_else(Instant::now);
-        self.ahead.clear();
-        self.ahead_through = self.window.read();
-        self.reordering.iter_mut().for_each(Reordering::end);
-        loop {
-            self.fill().await?;
-            if self.window.in_flight().records == 0 {
-                break;
-            }
-            tokio::select! {
-                biased;
-                over = self.sink.settle(&mut self.settled) => self.settle(over).await?,
-                () = sleep_until(deadline) => break,
-            }
-            if Instant::now() >= deadline {
-                break;
-            }
-        }
-        Ok(())
     }
 
     fn rewind(&mut self) {
@@ -414,7 +395,7 @@ impl<S: Sink> Job<S> {
         if let Some(event) = oldest {
             self.status.waiting_since(event.recorded.0);
         }
-        self.ahead.extend(read);
+        self.read(read, self.ahead_through);
         Ok(())
     }
 

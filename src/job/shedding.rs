@@ -35,14 +35,17 @@ impl Shedding {
     /// Limits what the route's cursor may pin.
     pub(super) fn new(route: &Route, cursor: &Cursor, metrics: &Metrics) -> Self {
         let BacklogLimit { bytes_max, when_full } = route.backlog;
+        let labels = [route.name.as_str()];
         if let Some(bytes_max) = bytes_max {
-            let labels = [route.name.as_str()];
             let shown = i64::try_from(bytes_max).unwrap_or(i64::MAX);
             metrics.route_pinned_bytes_max.with_label_values(&labels).set(shown);
             metrics.backlog_dropped.with_label_values(&labels).inc_by(0);
-            cursor.limit(bytes_max);
-            cursor.refuse_above_limit(when_full == BacklogFull::Refuse);
+        } else {
+            // An error says that there was none.
+            let _ = metrics.route_pinned_bytes_max.remove_label_values(&labels);
         }
+        cursor.limit(bytes_max.unwrap_or(u64::MAX));
+        cursor.refuse_above_limit(bytes_max.is_some() && when_full == BacklogFull::Refuse);
         Self {
             when_full,
             bytes_max: bytes_max.unwrap_or(u64::MAX),

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,6 +14,7 @@ use openssl::{
     pkcs12::Pkcs12,
     x509::{X509, X509Ref},
 };
+use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::{kafka, rabbitmq};
@@ -40,10 +42,11 @@ pub(super) enum Holds {
     Authorities,
 }
 
-/// Watches the files of all sinks.
+/// Watches the files of all sinks. Clones share them.
+#[derive(Clone)]
 pub struct Certificates {
     not_after: IntGaugeVec,
-    watched: Vec<Watched>,
+    watched: Arc<Mutex<Vec<Watched>>>,
 }
 
 struct Watched {
@@ -68,6 +71,16 @@ impl Certificates {
             &["sink", "file"],
         )?;
         registry.register(Box::new(not_after.clone()))?;
+        let certificates = Self {
+            not_after,
+            watched: Arc::default(),
+        };
+        certificates.watch(sinks);
+        Ok(certificates)
+    }
+
+    /// From here on these are the sinks whose files are watched. Reads every file once.
+    pub fn watch(&self, sinks: &[Sink]) {
         // Of two uses of one file the first counts, which is the stricter one: the client's own before authorities.
         let mut files = BTreeMap::new();
         for sink in sinks {
@@ -79,34 +92,42 @@ impl Certificates {
                 files.entry((sink.name.clone(), file.path.clone())).or_insert(file);
             }
         }
-        let watched = files
-            .into_iter()
-            .map(|((sink, _), file)| Watched { sink, file, told: None });
-        let mut certificates = Self {
-            not_after,
-            watched: watched.collect(),
+        let mut watched = self.watched.lock();
+        let mut before: Vec<Watched> = std::mem::take(&mut *watched);
+        let again = |(sink, file): (String, CertificateFile)| {
+            let same = before.iter().position(|one| one.sink == sink && one.file == file);
+            match same {
+                Some(at) => before.swap_remove(at),
+                None => Watched { sink, file, told: None },
+            }
         };
-        certificates.read();
-        Ok(certificates)
+        *watched = files
+            .into_iter()
+            .map(|((sink, _), file)| (sink, file))
+            .map(again)
+            .collect();
+        drop(watched);
+        for gone in before {
+            let path = gone.file.path.display().to_string();
+            // An error says that there was none.
+            let _ = self.not_after.remove_label_values(&[gone.sink.as_str(), &path]);
+        }
+        self.read();
     }
 
     /// Reads the files again and again. Never ends.
-    pub async fn keep(mut self) {
+    pub async fn keep(self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
-            let reading = tokio::task::spawn_blocking(move || {
-                self.read();
-                self
-            });
-            self = match reading.await {
-                Ok(again) => again,
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
-            };
+            let certificates = self.clone();
+            if let Err(panicked) = tokio::task::spawn_blocking(move || certificates.read()).await {
+                std::panic::resume_unwind(panicked.into_panic());
+            }
         }
     }
 
-    fn read(&mut self) {
-        for watched in &mut self.watched {
+    fn read(&self) {
+        for watched in self.watched.lock().iter_mut() {
             let path = watched.file.path.display().to_string();
             let labels = [watched.sink.as_str(), path.as_str()];
             match watched.file.not_after() {
@@ -234,26 +255,29 @@ mod tests {
         let path = dir.path().join("client.pem");
         let key = key();
         let registry = Registry::new();
-        let mut certificates = Certificates::register(&registry, &[]).unwrap();
-        certificates.watched.push(Watched {
+        let certificates = Certificates::register(&registry, &[]).unwrap();
+        certificates.watched.lock().push(Watched {
             sink: "main".into(),
             file: CertificateFile::new(&path, Holds::Own),
             told: None,
         });
-        let told = |certificates: &mut Certificates| {
+        let told = |certificates: &Certificates| {
             certificates.read();
             let families = registry.gather();
             let values = families.iter().flat_map(|family| family.get_metric());
             values.map(|metric| metric.get_gauge().get_value()).collect::<Vec<_>>()
         };
-        assert!(told(&mut certificates).is_empty());
-        assert!(certificates.watched[0].told.is_some());
+        assert!(told(&certificates).is_empty());
+        assert!(certificates.watched.lock()[0].told.is_some());
         for not_after in [1_900_000_000, 2_000_000_000] {
             fs::write(&path, certificate(&key, not_after).to_pem().unwrap()).unwrap();
-            assert_eq!(told(&mut certificates), [not_after as f64]);
+            assert_eq!(told(&certificates), [not_after as f64]);
         }
         fs::write(&path, "no certificate").unwrap();
-        assert!(told(&mut certificates).is_empty());
-        assert_eq!(certificates.watched[0].told.as_deref(), Some("it holds no certificate"));
+        assert!(told(&certificates).is_empty());
+        assert_eq!(
+            certificates.watched.lock()[0].told.as_deref(),
+            Some("it holds no certificate")
+        );
     }
 }

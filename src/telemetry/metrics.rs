@@ -1,10 +1,12 @@
 //! Every metric, registered once and handed in. `docs/metrics.md` lists them with their labels.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
+use parking_lot::Mutex;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder, exponential_buckets,
+    proto::{MetricFamily, MetricType},
 };
 
 use super::{logging, process::Process};
@@ -71,7 +73,11 @@ pub struct Metrics {
     pub dead_letters_dropped: IntCounterVec,
     pub unrouted: IntCounterVec,
     pub spans: IntCounterVec,
+    pub config_last_reload_successful: IntGauge,
+    pub config_last_reload_timestamp_seconds: IntGauge,
     log_lines_dropped: IntCounter,
+    /// Their gauges are not shown.
+    gone_routes: Mutex<BTreeSet<String>>,
 }
 
 /// Registers on one registry, with the names' prefix.
@@ -292,6 +298,15 @@ impl Metrics {
             ),
             unrouted: r.counters("unrouted_total", "Events that no route wants.", &["endpoint", "kind"]),
             spans: r.counters("spans_total", "Spans that ended, by what became of them.", &["outcome"]),
+            config_last_reload_successful: r.gauge(
+                "config_last_reload_successful",
+                "1 while the configuration that was read last is the one that runs, 0 while it could not be used.",
+            ),
+            config_last_reload_timestamp_seconds: r.gauge(
+                "config_last_reload_timestamp_seconds",
+                "When the configuration that runs was applied, in seconds since the Unix epoch.",
+            ),
+            gone_routes: Mutex::default(),
             log_lines_dropped: r.counter(
                 "log_lines_dropped_total",
                 "Lines of the log that could not be written, or that had no room to wait for whoever reads it.",
@@ -306,9 +321,37 @@ impl Metrics {
         self.process.refresh();
         self.log_lines_dropped
             .inc_by(logging::lines_dropped().saturating_sub(self.log_lines_dropped.get()));
+        let mut families = self.registry.gather();
+        self.hide_gone_routes(&mut families);
         TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
+            .encode_to_string(&families)
             .expect("the metrics are valid and a string takes them")
+    }
+
+    /// The route runs: its gauges are shown.
+    pub fn route_is_there(&self, route: &str) {
+        self.gone_routes.lock().remove(route);
+    }
+
+    /// The route does not run any more: what its gauges had last is not shown. Its counters are, and its dead letters.
+    pub fn route_is_gone(&self, route: &str) {
+        self.gone_routes.lock().insert(route.to_owned());
+    }
+
+    fn hide_gone_routes(&self, families: &mut Vec<MetricFamily>) {
+        let gone = self.gone_routes.lock();
+        let hidden = |metric: &prometheus::proto::Metric| {
+            let mut labels = metric.get_label().iter();
+            labels.any(|label| label.name() == "route" && gone.contains(label.value()))
+        };
+        for family in families.iter_mut().filter(|_| !gone.is_empty()) {
+            let is_gauge = family.get_field_type() == MetricType::GAUGE;
+            if is_gauge && !family.name().starts_with("forebay_dead_letters") {
+                let shown = family.take_metric().into_iter().filter(|metric| !hidden(metric));
+                family.set_metric(shown.collect());
+            }
+        }
+        families.retain(|family| !family.get_metric().is_empty());
     }
 }
 

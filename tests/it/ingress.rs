@@ -16,7 +16,7 @@ use std::{
 use forebay::{
     config::{self, AllowList},
     event::Event,
-    ingress::{self, Endpoint, Handle, RefusedRequests},
+    ingress::{self, Endpoint, Handle, RefusalInspector, RefusedRequests},
     lifecycle::{Lifecycle, Phase},
     provider::millicast::{Receiver, Secret},
     spool::{Audience, Observer, Options, Spool},
@@ -137,23 +137,24 @@ impl Server {
             account,
             vec![Secret::from_base64(SECRET).unwrap()],
         ));
-        let refused = RefusedRequests::start(vec![("acme".to_owned(), receiver.clone())]).unwrap();
+        let inspector = RefusalInspector::start().unwrap();
+        inspector.know(vec![("acme".to_owned(), receiver.clone())]);
         let endpoint = Endpoint {
             name: "acme".to_owned(),
             path: PATH.to_owned(),
             receiver,
-            refused: refused[0].clone(),
+            refused: RefusedRequests::new("acme", &inspector),
             replay_window: Duration::from_secs(600),
             allow,
         };
-        let bound = ingress::bind(
+        let log = spool.clone();
+        let (bound, _) = ingress::bind(
             None,
             &config,
             vec![endpoint],
-            ingress::Intake {
-                spool: spool.clone(),
-                audience: Arc::new(|_| Audience::default()),
-            },
+            Arc::new(move |_, record, class, (desk, ticket)| {
+                log.append_for(desk, ticket, record, class, Audience::default())
+            }),
             Arc::clone(&lifecycle),
             Arc::clone(&metrics),
             Traces::off(),

@@ -33,6 +33,7 @@ mod rabbitmq_tail;
 mod rabbitmq_topology;
 mod raw_http;
 mod refused;
+mod reload;
 mod rotation;
 mod schemas;
 mod secrets;

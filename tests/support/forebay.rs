@@ -172,6 +172,11 @@ impl Setup {
         self
     }
 
+    /// Other sinks and routes in the configuration that is written next, in TOML.
+    pub fn change(&mut self, routes: &str) {
+        self.routes = routes.into();
+    }
+
     /// Sets configuration by the environment, as in `FOREBAY__SPOOL__BYTES_MAX=16MiB`.
     pub fn environment(mut self, variables: &[&str]) -> Self {
         self.wrapper.push("env".into());
@@ -230,6 +235,15 @@ impl Setup {
 
     /// Starts `forebay serve` by a program and its arguments.
     pub fn launch_within(&self, program: &[String]) -> Forebay {
+        self.launch_with(program, &[], &self.config())
+    }
+
+    /// Starts `forebay serve` with these options, on another file than [`Setup::config`] writes.
+    pub fn serve(&self, options: &[&str], config: &Path) -> Forebay {
+        self.launch_with(&[], options, config)
+    }
+
+    fn launch_with(&self, program: &[String], options: &[&str], config: &Path) -> Forebay {
         let mut program = program::forebay_by(&[program, &self.wrapper].concat());
         for (name, value) in &self.env {
             program.env(name, value);
@@ -241,7 +255,8 @@ impl Setup {
         let mut child = program
             .args(&self.options)
             .args(["serve", "--config"])
-            .arg(self.config())
+            .arg(config)
+            .args(options)
             .env_remove("RUST_LOG")
             .spawn_with(stdin);
         let log = Arc::new(Mutex::new(Vec::new()));

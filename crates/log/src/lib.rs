@@ -415,54 +415,6 @@ impl Spool {
         self.handle.inlet.push(record, class, Some(audience), asker)
     }
 
-    /// The names of the cursors on disk.
-    pub fn cursors(&self) -> Vec<String> {
-        self.handle.inlet.cursor_names()
-    }
-
-    /// Opens the cursor `name`, or makes it at `start`, durably. One at a time: handles of one name share the position.
-    ///
-    /// Waits for the disk.
-    pub fn cursor(&self, name: &str, start: Start) -> Result<Cursor, OpenError> {
-        Ok(Cursor {
-            state: self.handle.inlet.cursor(name, start)?,
-            shared: self.handle.shared.clone(),
-        })
-    }
-
-    /// Like [`Spool::cursor`], for one that others may append for while it is made: what is appended is not counted for
-    /// it, nor settled, until [`Spool::follow`]. In between every [`Audience`] must come to know of it.
-    pub fn open_cursor(&self, name: &str, start: Start) -> Result<Cursor, OpenError> {
-        Ok(Cursor {
-            state: self.handle.inlet.open_cursor(name, start)?,
-            shared: self.handle.shared.clone(),
-        })
-    }
-
-    /// From here on what is appended is counted for the cursor, or settled, as its audience says. All that was given to
-    /// [`Spool::append_for`] before, and is not settled, is yet to be counted ([`Cursor::uncounted`]), also where it
-    /// was counted already. Waits for the disk.
-    pub fn follow(&self, cursor: &Cursor) -> Result<(), OpenError> {
-        self.handle.inlet.follow(cursor.state.clone())
-    }
-
-    /// The number of the last record that was given to [`Spool::append_for`] before this call, or a higher one. Waits
-    /// for the disk.
-    pub fn last_number(&self) -> Result<u64, OpenError> {
-        self.handle.inlet.last_number()
-    }
-
-    /// Makes durable where the cursors are. `false`: there is no room for that, or the file system is read-only, and a
-    /// process that opens the spool next begins where they were. Waits for the disk.
-    pub fn keep_cursors(&self) -> bool {
-        self.handle.inlet.keep_cursors()
-    }
-
-    /// Forgets the cursor `name` and what only it kept. Waits for the disk.
-    pub fn remove_cursor(&self, name: &str) -> Result<(), OpenError> {
-        self.handle.inlet.remove_cursor(name)
-    }
-
     /// Reads from the first record at or after `from`.
     pub fn reader(&self, from: u64) -> Reader {
         self.reader_of(from, Arc::new(|_| true))

@@ -162,11 +162,12 @@ impl Inlet {
     }
 
     pub(super) fn follow(&self, cursor: Arc<CursorState>) -> Result<(), OpenError> {
-        self.command(move |log| Ok(log.follow(&cursor))).unwrap_or_else(ended)
+        let followed = self.command(move |log| log.follow(&cursor));
+        followed.map_or_else(ended, Ok)
     }
 
     pub(super) fn last_number(&self) -> Result<u64, OpenError> {
-        self.command(|log| Ok(log.last_number())).unwrap_or_else(ended)
+        self.command(|log| log.last_number()).map_or_else(ended, Ok)
     }
 
     pub(super) fn limit(&self, bytes_max: u64) {

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{EVENTS, EXCHANGE, PARTITIONS, PATH, THUMBNAILS, parameters};
 use crate::{
-    app::App,
+    node::Node,
     provider::millicast::{Secret, samples, sign},
 };
 
@@ -27,8 +27,8 @@ pub enum Broker {
 }
 
 impl Guide {
-    pub fn of(app: &App, secret: &Secret, text: String, broker: Broker) -> Self {
-        let public = app.public_addresses()[0];
+    pub fn of(node: &Node, secret: &Secret, text: String, broker: Broker) -> Self {
+        let public = node.public_addresses()[0];
         let url = format!("http://{public}{PATH}");
         let sample = samples::sample(samples::ALL[0], &parameters("my_stream", 1000));
         let body = String::from_utf8(sample.body).expect("the first sample is JSON");
@@ -38,7 +38,7 @@ impl Guide {
         );
         Self {
             url,
-            admin: app.admin_addresses()[0],
+            admin: node.admin_addresses()[0],
             secret: text,
             broker,
             curl,

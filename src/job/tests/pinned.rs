@@ -25,9 +25,7 @@ impl Bench {
     /// Appends an event as ingress does.
     async fn take_in(&self, routing: &Routing, event: Event) -> Result<u64, AppendError> {
         let desk = Arc::new(Desk::default());
-        let audience = routing.audience(&event);
-        self.spool
-            .append_for(&desk, 0, event.encode(), Class::Ordinary, audience)?;
+        routing.append(&self.spool, &event, event.encode(), Class::Ordinary, (&desk, 0))?;
         let mut answers = Vec::new();
         poll_fn(|context| desk.poll(context, &mut answers)).await;
         answers.remove(0).1
@@ -72,7 +70,7 @@ struct Stop {
 impl Bench {
     fn start(&self, route: &Route) -> Started {
         let job = self.job(route);
-        let routing = Routing::of(std::slice::from_ref(&job));
+        let routing = Routing::new(vec![job.subscription()]);
         let status = job.status();
         let (signal, stopped) = watch::channel(None);
         let running = tokio::spawn(job.run(stopped));
@@ -211,6 +209,6 @@ async fn what_was_there_before_is_counted_while_it_is_published() {
     bench.stand(false);
     wait_until("all is published", || status.snapshot().backlog_records == 0).await;
     assert_eq!(pinned(&status), 0);
-    counting.abort();
+    counting.await.expect("it ends once all is counted");
     stop.now().await;
 }

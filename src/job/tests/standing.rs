@@ -280,3 +280,17 @@ async fn a_job_until_the_head_ends_once_all_is_settled() {
     ended.expect("it ends").unwrap();
     bench.assert_in_order(30, &[]);
 }
+
+#[tokio::test]
+async fn a_job_until_a_number_publishes_all_up_to_it_and_nothing_behind() {
+    let bench = Bench::new();
+    bench.append(30).await;
+    let (_never, signal) = watch::channel(None);
+    let running = tokio::spawn(bench.job(&route()).until(Until::Number(20)).run(signal));
+    let ended = tokio::time::timeout(Duration::from_secs(30), running).await;
+    ended.expect("it ends").unwrap();
+    bench.assert_in_order(20, &[]);
+    assert!(bench.published().iter().all(|sequence| *sequence <= 20));
+    let cursor = bench.spool.cursor(&route().name, Start::Oldest).unwrap();
+    assert_eq!(cursor.position(), 20);
+}

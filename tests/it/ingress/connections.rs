@@ -91,9 +91,15 @@ fn one_client_gets_only_so_many_connections() {
     assert!(within(PATIENCE, || server.limit_used("connections_per_client") == 3));
 
     // Of one that never carried a verified request the oldest goes.
-    let strangers = [(); 4].map(|()| server.connect_from("127.0.0.3"));
+    let strangers = [1, 2, 3].map(|nth| {
+        let stranger = server.connect_from("127.0.0.3");
+        // Two workers let in what comes at once in an order of their own.
+        assert!(within(PATIENCE, || server.limit_used("connections") == 4 + nth));
+        stranger
+    });
+    let newest = server.connect_from("127.0.0.3");
     assert!(within(PATIENCE, || is_closed(&strangers[0])));
-    assert!(!is_closed(&strangers[3]));
+    assert!(!is_closed(&newest));
 }
 
 #[test]

@@ -98,13 +98,13 @@ fn a_pod_has_the_time_for_all_that_its_stop_may_take() {
 fn the_limits_that_the_chart_knows_are_those_of_the_code() {
     for (file, text) in [
         (
-            "src/app.rs",
+            "src/node/mod.rs",
             "SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);",
         ),
         ("src/config/mod.rs", "BYTES_MAX: u64 = 256 << 20;"),
         ("src/config/load.rs", "take_or(\"event_ids_max\", 200_000,"),
-        ("src/app/spools.rs", "READERS_BYTES_MAX: usize = 128 << 20;"),
-        ("src/app/spools.rs", "HOT_BYTES_MAX: usize = 64 << 20;"),
+        ("src/node/spools.rs", "READERS_BYTES_MAX: usize = 128 << 20;"),
+        ("src/node/spools.rs", "HOT_BYTES_MAX: usize = 64 << 20;"),
         ("src/config/routes.rs", "IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;"),
         ("src/config/routes.rs", "REORDER_BYTES_MAX: u64 = 64 * MIB;"),
         (

@@ -327,6 +327,19 @@ fn flip_a_byte(segments: &Path) {
     file.write_all_at(b"D", at).unwrap();
 }
 
+/// A configuration that cannot be used, then the right one again.
+fn refused_configuration(stage: &Stage) {
+    let forebay = stage.setup().start();
+    stage.begin();
+    let path = stage.setup().config();
+    fs::write(&path, "nothing of this kind").unwrap();
+    forebay.signal("HUP");
+    stage.wait_until_firing(&["ForebayConfigurationRefused"]);
+    stage.setup().config();
+    forebay.signal("HUP");
+    stage.wait_until_out();
+}
+
 fn slow_disk(stage: &Stage) {
     let strace = Strace::new(&stage.setup().dir.path().join("strace"));
     let plain = stage.setup().start();
@@ -416,6 +429,7 @@ async fn cases() -> Vec<Case> {
         simple("too_large_a_body", too_large_a_body),
         simple("no_events", no_events),
         simple("damage", damage),
+        simple("refused_configuration", refused_configuration),
         simple("slow_disk", slow_disk),
     ]
 }

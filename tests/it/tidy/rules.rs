@@ -46,9 +46,9 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "modules import downwards",
-        "src/app.rs",
+        "src/node/mod.rs",
         "use crate::cli;",
-        "app imports cli",
+        "node imports cli",
     ),
     (
         "modules import downwards",
@@ -206,8 +206,8 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingress", &["http", "event", "provider", "spool", "config", "telemetry", "lifecycle"]),
     ("job", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
     ("admin", &["http", "spool", "config", "telemetry", "lifecycle"]),
-    ("app", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin"]),
-    ("cli", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "app"]),
+    ("node", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin"]),
+    ("cli", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "node"]),
     ("main", &["cli", "telemetry"]),
 ];
 
@@ -292,11 +292,11 @@ fn heads(path: &str) -> Vec<String> {
 
 /// Crates, and where they may be named: paths that begin so.
 const HOMES: &[(&str, &[&str])] = &[
-    ("actix_web", &["src/http", "src/ingress", "src/admin", "src/app"]),
-    ("actix_http", &["src/http", "src/ingress", "src/admin", "src/app"]),
-    ("actix_rt", &["src/http", "src/ingress", "src/admin", "src/app"]),
-    ("actix_server", &["src/http", "src/ingress", "src/admin", "src/app"]),
-    ("actix_service", &["src/http", "src/ingress", "src/admin", "src/app"]),
+    ("actix_web", &["src/http", "src/ingress", "src/admin", "src/node"]),
+    ("actix_http", &["src/http", "src/ingress", "src/admin", "src/node"]),
+    ("actix_rt", &["src/http", "src/ingress", "src/admin", "src/node"]),
+    ("actix_server", &["src/http", "src/ingress", "src/admin", "src/node"]),
+    ("actix_service", &["src/http", "src/ingress", "src/admin", "src/node"]),
     ("rdkafka", &["src/sink/kafka"]),
     ("rdkafka_sys", &["src/sink/kafka"]),
     ("lapin", &["src/sink/rabbitmq"]),

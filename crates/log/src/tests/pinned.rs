@@ -69,7 +69,10 @@ fn nothing_is_settled_for_a_cursor_that_is_opened_and_not_followed_yet() {
     };
     // One whose sender did not know of it yet, and one whose sender did.
     let for_both = (for_old.0.clone(), Audience::of([&old, &new]));
-    assert_eq!(append_for(&mut log, &[for_old.clone(), for_both.clone()]), [Ok(2), Ok(3)]);
+    assert_eq!(
+        append_for(&mut log, &[for_old.clone(), for_both.clone()]),
+        [Ok(2), Ok(3)]
+    );
     assert_eq!((new.position(), new.pinned_bytes(), new.uncounted()), (0, 0, None));
     log.follow(&new.state);
     assert_eq!(new.uncounted(), Some(1..=3));
@@ -82,7 +85,11 @@ fn nothing_is_settled_for_a_cursor_that_is_opened_and_not_followed_yet() {
     assert_eq!((new.pinned_bytes(), new.uncounted()), (0, Some(1..=5)));
     new.count(1, [(2, Some(1000)), (5, Some(1000))]);
     assert_eq!((new.position(), new.pinned_bytes()), (1, 2 * frame_len(1000)));
-    assert_eq!(old.pinned_bytes(), 5 * frame_len(1000), "the other one's are as they were");
+    assert_eq!(
+        old.pinned_bytes(),
+        5 * frame_len(1000),
+        "the other one's are as they were"
+    );
 }
 
 #[test]

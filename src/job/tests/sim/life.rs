@@ -232,12 +232,16 @@ pub(super) async fn live(
         job.backoff = Backoff::without_jitter();
         jobs.push(job);
     }
-    let routing = Routing::of(&jobs);
+    let routing = Routing::new(jobs.iter().map(Job::subscription).collect());
     let mut parts: Vec<Option<Part>> = Vec::new();
     for job in jobs {
         parts.push(Some(Box::pin(job.run(signal.clone()))));
     }
-    parts.push(Some(Box::pin(routing.clone().count_found(spool.clone()))));
+    let counting = routing.clone().count_found(spool.clone());
+    parts.push(Some(Box::pin(async move {
+        counting.await;
+        std::future::pending().await
+    })));
     if let Some(every_ms) = plan.sends_ms {
         let sender = Sender {
             audience_of_all: Audience::of(&logs.borrow().cursors),

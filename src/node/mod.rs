@@ -1,4 +1,5 @@
-//! The composition root: build (bind first, port 0 works), run, shut down in order.
+//! The node: logs, endpoints, listeners and jobs of one process. It is opened (bind first, port 0 works), runs what is
+//! configured, takes over what changes (`apply.rs`), and shuts down in order.
 //!
 //! Start: the spool is opened and recovered, routes are matched with the cursors that it holds, both servers are bound,
 //! and only then is anything accepted. Stop: not ready at once, but accepting for `drain_delay`, because the
@@ -9,53 +10,54 @@
 //! that one. So that it does not wait for long, the routes end first, while requests are still taken in; and so that
 //! nothing that was accepted is refused, all of it is answered before the phase is `Stopping`.
 
+mod apply;
+mod changes;
 mod descriptors;
 mod drain;
+mod endpoints;
 mod error;
 mod handed;
+mod jobs;
 mod kept_file;
 mod known_routes;
 mod observe;
+mod reload;
 mod replica;
 mod secret_sources;
-mod secrets;
 mod spools;
 mod stop;
 mod supervisor;
 mod tasks;
 
+pub use changes::{Changes, NamedChanges};
 pub use error::{BuildError, RunError};
 pub use handed::{Handed, HandedError};
+pub use reload::ConfigFile;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout, timeout_at},
-};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     admin,
-    config::{self, Config, SinkKind},
+    config::Config,
     ingress,
-    job::{Broker, DeadLetters, Job, Routing},
+    job::{DeadLetters, Job, Routing},
     lifecycle::{Lifecycle, Phase},
-    provider::{KIND_OTHER, KINDS},
-    sink::{
-        AnySink, Certificates,
-        kafka::{self, KafkaMetrics, KafkaSink},
-        rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
-    },
+    sink::{AnySink, Certificates},
     spool::Spool,
     telemetry::{
         Metrics, Traces,
         traces::{Exporter, Exporting, SetupError},
     },
 };
+use apply::{Counting, Live};
 pub use drain::{Drain, DrainEnd};
+use endpoints::Endpoints;
+use jobs::{JobMaker, Jobs, RouteSetup};
 use known_routes::KnownRoutes;
-use observe::Overview;
-use secrets::Endpoints;
+use observe::{Overview, born_unrouted};
+use reload::{ReloadStatus, Reloads};
 use stop::{Hangups, StopSignals};
 use supervisor::State;
 use tasks::Tasks;
@@ -73,35 +75,32 @@ const SPANS_DEADLINE_MIN: Duration = Duration::from_secs(1);
 const FAILED_ANSWERS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A Forebay that listens, and is ready to run.
-pub struct App {
-    config: Config,
-    spool: Spool,
-    dead_letters: DeadLetters,
+pub struct Node {
+    live: Live,
     lifecycle: Arc<Lifecycle>,
     ingress: ingress::Bound,
     /// The listening socket was handed over, and stays open for the next process.
     shares_socket: bool,
     admin: ingress::Bound,
-    routes: Vec<Job<AnySink>>,
-    routing: Routing,
-    endpoints: Endpoints,
-    certificates: Certificates,
+    /// Those that start when it runs.
+    jobs: Vec<(RouteSetup, Job<AnySink>)>,
     signals: StopSignals,
     hangups: Hangups,
     exporter: Option<Exporter>,
 }
 
-impl App {
+impl Node {
     /// Opens the spool, binds both servers, unless their sockets were handed over, and prepares the routes. Nothing is
     /// accepted or published yet.
     ///
     /// # Errors
     ///
     /// The first thing that is not as it must be.
-    pub async fn build(mut config: Config, handed: Handed) -> Result<Self, BuildError> {
+    pub async fn open(mut config: Config, handed: Handed) -> Result<Self, BuildError> {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let shares = descriptors::share(&config)?;
+        let started = config.clone();
         config.server.connections_max = shares.public;
         let metrics = Metrics::new();
         let lifecycle = Arc::new(Lifecycle::starting());
@@ -109,43 +108,49 @@ impl App {
             spool,
             dead_letters,
             replica,
-            routes,
+            known,
+            maker,
+            jobs,
             traces,
             exporter,
         } = Stored::open(&config, &metrics)?;
-        let routing = Routing::of(&routes);
+        born_unrouted(&config, &metrics);
+        let routing = Routing::new(jobs.iter().map(|(_, job)| job.subscription()).collect());
         let certificates = Certificates::register(&metrics.registry, &config.sinks).expect(ONCE);
         let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir, &metrics)?;
-        let served = endpoints.served();
         let shares_socket = handed.ingress.is_some();
         for (name, socket) in [("ingress", &handed.ingress), ("admin", &handed.admin)] {
             if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
                 tracing::info!(name, %address, "took over a listening socket");
             }
         }
-        let ingress = ingress::bind(
+        let intake: ingress::Intake = {
+            let (routing, spool) = (routing.clone(), spool.clone());
+            Arc::new(move |event, record, class, asker| routing.append(&spool, event, record, class, asker))
+        };
+        let (ingress, settings) = ingress::bind(
             handed.ingress,
             &config.server,
-            served,
-            ingress::Intake {
-                spool: spool.clone(),
-                audience: {
-                    let routing = routing.clone();
-                    Arc::new(move |event| routing.audience(event))
-                },
-            },
+            endpoints.served(),
+            intake,
             lifecycle.clone(),
             metrics.clone(),
             traces,
         )?;
+        let reload = ReloadStatus::new(metrics.clone());
         let overview = Arc::new(Overview {
             replica,
             spool: spool.clone(),
             dead_letters: dead_letters.clone(),
-            routes: routes.iter().map(Job::status).collect(),
-            endpoints: endpoints.shown(),
             metrics: metrics.clone(),
+            reload: reload.clone(),
+            parts: Default::default(),
         });
+        overview.show(
+            jobs.iter().map(|(_, job)| job.status()).collect(),
+            Vec::new(),
+            endpoints.shown(),
+        );
         let admin = admin::bind(
             handed.admin,
             &config.admin,
@@ -153,26 +158,41 @@ impl App {
             admin::Sources {
                 lifecycle: lifecycle.clone(),
                 spool: spool.clone(),
-                metrics,
+                metrics: metrics.clone(),
                 collect: {
                     let overview = overview.clone();
                     Arc::new(move || overview.collect())
                 },
-                status: Arc::new(move || overview.status()),
+                status: {
+                    let overview = overview.clone();
+                    Arc::new(move || overview.status())
+                },
             },
         )?;
         Ok(Self {
-            config,
-            spool,
-            dead_letters,
+            live: Live {
+                config: started.clone(),
+                started,
+                file: None,
+                maker,
+                spool,
+                dead_letters,
+                metrics,
+                known,
+                jobs: Jobs::default(),
+                routing,
+                counting: Counting::default(),
+                settings,
+                endpoints,
+                certificates,
+                overview,
+                reload,
+            },
             lifecycle,
             ingress,
             shares_socket,
             admin,
-            routes,
-            routing,
-            endpoints,
-            certificates,
+            jobs,
             signals,
             hangups,
             exporter,
@@ -189,29 +209,29 @@ impl App {
         self.admin.addresses()
     }
 
-    /// Accepts and publishes until SIGTERM or Ctrl-C, then stops in order.
+    /// Accepts and publishes until SIGTERM or Ctrl-C, then stops in order. The configuration is read again from `file`,
+    /// if there is one, at SIGHUP, or when it changes.
     ///
     /// # Errors
     ///
     /// The disk failed, a part ended by itself, or a second signal came.
-    pub async fn run(mut self) -> Result<(), RunError> {
-        let (stop, stop_signal) = watch::channel(None);
-        let mut publishing = Tasks::new();
-        for route in self.routes {
-            publishing.spawn(task_of_route(route.status().name()), route.run(stop_signal.clone()));
+    pub async fn run(mut self, file: Option<ConfigFile>) -> Result<(), RunError> {
+        let live = &mut self.live;
+        for (setup, job) in self.jobs {
+            live.jobs.start(setup, job);
         }
+        live.counting.restart(&live.routing, &live.spool);
         let (ingress, admin) = (self.ingress.handle(), self.admin.handle());
         let mut servers = Tasks::new();
         servers.spawn("the server for webhooks", self.ingress.run());
         servers.spawn("the server for the operator", self.admin.run());
         let mut keepers = Tasks::new();
-        keepers.spawn("the task that keeps endpoints", self.endpoints.keep(self.hangups));
-        keepers.spawn("the task that keeps certificates", self.certificates.keep());
-        keepers.spawn(
-            "the task that counts what the routes pin",
-            self.routing.count_found(self.spool.clone()),
-        );
+        keepers.spawn("the task that keeps endpoints", live.endpoints.clone().keep());
+        keepers.spawn("the task that keeps certificates", live.certificates.clone().keep());
         let exporting = self.exporter.map(Exporter::start);
+        let mut reloads = Reloads::new(self.hangups, file.as_ref());
+        live.file = file;
+        let (spool, dead_letters) = (live.spool.clone(), live.dead_letters.clone());
         self.lifecycle.advance(Phase::Ready);
         tracing::info!("ready");
         supervisor::tell(State::Ready);
@@ -220,21 +240,22 @@ impl App {
             // The routes end with the spool: the disk is the reason, not they.
             biased;
             name = self.signals.next() => name,
-            reason = self.spool.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
-            reason = self.dead_letters.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
-            name = publishing.ended() => return Err(RunError::Bug(name)),
+            reason = spool.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
+            reason = dead_letters.failed() => return Err(disk_failed(reason, &self.lifecycle, &ingress).await),
             name = servers.ended() => return Err(RunError::Bug(name)),
             name = keepers.ended() => return Err(RunError::Bug(name)),
+            name = live.serve(&mut reloads) => return Err(RunError::Bug(name)),
         };
 
+        let server = live.config.server.clone();
         let orderly = async {
-            tracing::info!(signal = told, drain_delay = ?self.config.server.drain_delay, "stopping; accepting until the drain delay is over");
+            tracing::info!(signal = told, drain_delay = ?server.drain_delay, "stopping; accepting until the drain delay is over");
             self.lifecycle.advance(Phase::Draining);
             supervisor::tell(State::Stopping);
-            tokio::time::sleep(self.config.server.drain_delay).await;
-            let deadline = Instant::now() + self.config.server.shutdown_deadline;
+            tokio::time::sleep(server.drain_delay).await;
+            let deadline = Instant::now() + server.shutdown_deadline;
             if self.shares_socket {
-                settled(&stop, deadline, &mut publishing).await;
+                live.jobs.stop_all(deadline).await;
                 if timeout_at(deadline, ingress.let_go()).await.is_err() {
                     tracing::warn!("connections were open that did not end in time");
                 }
@@ -242,23 +263,18 @@ impl App {
             self.lifecycle.advance(Phase::Stopping);
             ingress.stop().await;
             drop(keepers);
-            settled(&stop, deadline, &mut publishing).await;
-            tokio::join!(close(&self.spool, &self.dead_letters), flush(exporting, deadline));
+            live.jobs.stop_all(deadline).await;
+            live.counting.stop();
+            tokio::join!(close(&spool, &dead_letters), flush(exporting, deadline));
             admin.stop().await;
             tracing::info!("stopped");
         };
         tokio::select! {
             () = orderly => Ok(()),
-            reason = self.spool.failed() => Err(disk_failed(reason, &self.lifecycle, &ingress).await),
+            reason = spool.failed() => Err(disk_failed(reason, &self.lifecycle, &ingress).await),
             _ = self.signals.next() => Err(RunError::StoppedAtOnce),
         }
     }
-}
-
-/// Ends the routes: each may settle what it has in flight until the deadline.
-async fn settled(stop: &watch::Sender<Option<Instant>>, deadline: Instant, publishing: &mut Tasks<()>) {
-    stop.send_replace(Some(deadline));
-    publishing.all_ended().await;
 }
 
 /// The name of the task that publishes for a route.
@@ -271,7 +287,9 @@ struct Stored {
     spool: Spool,
     dead_letters: DeadLetters,
     replica: Arc<str>,
-    routes: Vec<Job<AnySink>>,
+    known: KnownRoutes,
+    maker: JobMaker,
+    jobs: Vec<(RouteSetup, Job<AnySink>)>,
     traces: Traces,
     exporter: Option<Exporter>,
 }
@@ -291,13 +309,39 @@ impl Stored {
         spools::match_cursors(config, &spool)?;
         let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
         let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
-        let routes = jobs(config, &known, &replica, &spool, &dead_letters, metrics, &traces)?;
+        let maker = JobMaker::new(
+            replica.clone(),
+            spool.clone(),
+            dead_letters.clone(),
+            metrics.clone(),
+            traces.clone(),
+        );
+        let cursors = spool.cursors();
+        let mut jobs = Vec::new();
+        for setup in RouteSetup::of_all(config) {
+            let (name, sink) = (setup.name(), maker.sink(&setup)?);
+            if known.contains(name) && !cursors.iter().any(|cursor| cursor == name) {
+                tracing::error!(
+                    route = name,
+                    "the route's cursor is gone: it starts again at the oldest record"
+                );
+                metrics.spool_damage.with_label_values(&["cursor"]).inc();
+            }
+            let start = match setup.has_sink() {
+                true => known.start(&setup.route),
+                false => setup.route.start,
+            };
+            let job = maker.job(&setup, sink, spool.cursor(name, start)?);
+            jobs.push((setup, job));
+        }
         known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
         Ok(Self {
             spool,
             dead_letters,
             replica,
-            routes,
+            known,
+            maker,
+            jobs,
             traces,
             exporter,
         })
@@ -341,122 +385,4 @@ fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces,
     };
     let (traces, exporter) = Traces::to(&tracing.endpoint, tracing.sample_ratio, replica, metrics)?;
     Ok((traces, Some(exporter)))
-}
-
-fn jobs(
-    config: &Config,
-    known: &KnownRoutes,
-    replica: &Arc<str>,
-    spool: &Spool,
-    dead_letters: &DeadLetters,
-    metrics: &Arc<Metrics>,
-    traces: &Traces,
-) -> Result<Vec<Job<AnySink>>, BuildError> {
-    let sink_metrics = SinkMetrics::register(metrics);
-    let mut jobs = Vec::new();
-    let cursors = spool.cursors();
-    for route in &config.routes {
-        if known.contains(&route.name) && !cursors.contains(&route.name) {
-            tracing::error!(
-                route = route.name,
-                "the route's cursor is gone: it starts again at the oldest record"
-            );
-            metrics.spool_damage.with_label_values(&["cursor"]).inc();
-        }
-        let cursor = spool.cursor(&route.name, known.start(route))?;
-        let sink = open_sink(config, route, &sink_metrics)?;
-        let job = Job::new(
-            route,
-            replica.clone(),
-            sink,
-            cursor,
-            spool.clone(),
-            dead_letters.clone(),
-            metrics.clone(),
-        );
-        jobs.push(job.traced(traces.clone(), broker(config, route)));
-    }
-    for endpoint in &config.endpoints {
-        for kind in KINDS.into_iter().chain([KIND_OTHER]) {
-            metrics
-                .unrouted
-                .with_label_values(&[endpoint.name.as_str(), kind])
-                .inc_by(0);
-        }
-    }
-    if let Some(unrouted) = &config.unrouted {
-        jobs.push(Job::new(
-            unrouted,
-            replica.clone(),
-            AnySink::Unrouted,
-            spool.cursor(&unrouted.name, unrouted.start)?,
-            spool.clone(),
-            dead_letters.clone(),
-            metrics.clone(),
-        ));
-    }
-    Ok(jobs)
-}
-
-/// What the clients of the brokers tell of themselves.
-struct SinkMetrics {
-    kafka: Arc<KafkaMetrics>,
-    rabbitmq: Arc<RabbitMqMetrics>,
-}
-
-impl SinkMetrics {
-    fn register(metrics: &Metrics) -> Self {
-        Self {
-            kafka: Arc::new(KafkaMetrics::register(&metrics.registry).expect(ONCE)),
-            rabbitmq: Arc::new(RabbitMqMetrics::register(&metrics.registry).expect(ONCE)),
-        }
-    }
-}
-
-fn sink_of<'a>(config: &'a Config, route: &config::Route) -> &'a config::Sink {
-    let mut sinks = config.sinks.iter();
-    sinks
-        .find(|sink| sink.name == route.sink)
-        .expect("a checked route names a sink that exists")
-}
-
-fn broker(config: &Config, route: &config::Route) -> Broker {
-    match &sink_of(config, route).kind {
-        SinkKind::Kafka(_) => Broker::Kafka,
-        SinkKind::RabbitMq(rabbitmq) => Broker::RabbitMq {
-            exchange: rabbitmq.exchange.clone(),
-            partitions: rabbitmq.partitions,
-        },
-    }
-}
-
-fn open_sink(config: &Config, route: &config::Route, metrics: &SinkMetrics) -> Result<AnySink, BuildError> {
-    let sink = sink_of(config, route);
-    match &sink.kind {
-        SinkKind::Kafka(kafka) => {
-            let names = kafka::Names::new(&sink.name, &route.name);
-            let topics = kafka::Topics {
-                template: route.topic.clone().expect("a checked route to Kafka has a topic"),
-                unknown: route.unknown_topic.clone(),
-            };
-            let limits = kafka::Limits {
-                body_bytes_max: config.server.body_bytes_max,
-                in_flight_records_max: route.in_flight_records_max,
-            };
-            let sink = KafkaSink::new(kafka, names, topics, limits, metrics.kafka.clone());
-            sink.map(|sink| AnySink::Kafka(Box::new(sink)))
-                .map_err(|failure| BuildError::Sink {
-                    sink: route.sink.clone(),
-                    text: failure.text,
-                })
-        }
-        SinkKind::RabbitMq(rabbitmq) => {
-            let names = rabbitmq::Names {
-                sink: sink.name.as_str().into(),
-                route: route.name.as_str().into(),
-            };
-            let sink = RabbitMqSink::new(rabbitmq, names, config.server.body_bytes_max, metrics.rabbitmq.clone());
-            Ok(AnySink::RabbitMq(Box::new(sink)))
-        }
-    }
 }

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    job::{Job, RouteStatus, Snapshot, Until},
+    job::{RouteStatus, Snapshot, Until},
     spool::Spool,
     telemetry::{Metrics, traces::Exporter},
 };
@@ -77,18 +77,18 @@ impl Drain {
         let Stored {
             spool,
             dead_letters,
-            routes,
+            jobs,
             exporter,
             ..
         } = self.stored;
         let exporting = exporter.map(Exporter::start);
-        let statuses: Vec<RouteStatus> = routes.iter().map(Job::status).collect();
+        let statuses: Vec<RouteStatus> = jobs.iter().map(|(_, job)| job.status()).collect();
         let snapshots = || -> Vec<Snapshot> { statuses.iter().map(RouteStatus::snapshot).collect() };
         let (stop, stop_signal) = watch::channel(None);
         let mut publishing = Tasks::new();
-        for (route, status) in routes.into_iter().zip(&statuses) {
-            let job = route.until(Until::Head);
-            publishing.spawn(super::task_of_route(status.name()), job.run(stop_signal.clone()));
+        for (setup, job) in jobs {
+            let job = job.until(Until::Head);
+            publishing.spawn(super::task_of_route(setup.name()), job.run(stop_signal.clone()));
         }
         loop {
             progress(&snapshots());

@@ -1,6 +1,6 @@
 //! The log of events and that of dead letters: how they are laid out and limited, and whose cursors they hold.
 
-use std::{path::PathBuf, sync::Arc, time::UNIX_EPOCH};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
 use super::{BuildError, observe::SpoolMetrics, replica};
 use crate::{
@@ -31,7 +31,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
         segment_bytes: config.segment_bytes(),
         record_bytes_max: 0,
         hot_bytes_max: HOT_BYTES_MAX,
-        readers_bytes_max: READERS_BYTES_MAX + reorder_bytes_max(config),
+        readers_bytes_max: readers_bytes_max(config),
     };
     let dead_letters = spool::Options {
         dir: dead_letters_dir(config),
@@ -46,8 +46,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
         readers_bytes_max: READERS_BYTES_MAX,
     };
     let observer = || Arc::new(SpoolMetrics::new(metrics.clone()));
-    let routes = config.routes.iter().chain(&config.unrouted);
-    let keep = routes.map(|route| (route.name.clone(), route.dead_letters)).collect();
+    let keep = keep_dead_letters(config);
     let spool = Spool::open(options, observer())?;
     Ok((spool, DeadLetters::open(dead_letters, keep, observer())?))
 }
@@ -57,13 +56,19 @@ pub(super) fn dead_letters_dir(config: &Config) -> PathBuf {
     config.spool.dir.join("dead-letters")
 }
 
-/// What the reorder windows of all routes may hold: a window that is not full must not keep the log from being read, or
-/// it never lets go.
-fn reorder_bytes_max(config: &Config) -> usize {
+/// What all readers of the log may hold. A reorder window that is not full must not keep the log from being read, or it
+/// never lets go, so what the windows of all routes may hold comes on top.
+pub(super) fn readers_bytes_max(config: &Config) -> usize {
     let windows = config.routes.iter().filter(|route| route.reorder_window.is_some());
-    windows
-        .map(|route| route.reorder_bytes_max + route.reorder_records_max * spool::RECORD_OVERHEAD_BYTES)
-        .sum()
+    let windows =
+        windows.map(|route| route.reorder_bytes_max + route.reorder_records_max * spool::RECORD_OVERHEAD_BYTES);
+    READERS_BYTES_MAX + windows.sum::<usize>()
+}
+
+/// How the dead letters of each route are kept.
+pub(super) fn keep_dead_letters(config: &Config) -> BTreeMap<String, KeepDeadLetters> {
+    let routes = config.routes.iter().chain(&config.unrouted);
+    routes.map(|route| (route.name.clone(), route.dead_letters)).collect()
 }
 
 /// Gives up the cursors that the configuration abandons, and those whose routes have published everything; stops at any

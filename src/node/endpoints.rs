@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -11,15 +11,15 @@ use std::{
 use parking_lot::Mutex;
 use prometheus::IntCounter;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use super::{
     BuildError, kept_file,
     secret_sources::{Position, SecretSources, SourceChange, SourceState},
-    stop::Hangups,
 };
 use crate::{
     config::{self, SecretSource},
-    ingress::{self, RefusedRequests},
+    ingress::{self, RefusalInspector, RefusedRequests},
     provider::millicast::{Accounts, Receiver, Secret},
     telemetry::Metrics,
 };
@@ -28,11 +28,21 @@ use crate::{
 const INTERVAL: Duration = Duration::from_secs(2);
 const ACCOUNTS_FILE: &str = "accounts.json";
 
-/// Every endpoint with its receiver.
+/// Every endpoint with its receiver. Clones share them.
+#[derive(Clone)]
 pub(super) struct Endpoints {
-    endpoints: Vec<Arc<EndpointSecrets>>,
-    refused: Vec<Arc<RefusedRequests>>,
-    accounts: PathBuf,
+    open: Arc<Mutex<Vec<OpenEndpoint>>>,
+    inspector: Arc<RefusalInspector>,
+    accounts: Arc<Path>,
+    /// The sources are to be read at once.
+    asked: Arc<Notify>,
+}
+
+/// One that is served.
+#[derive(Clone)]
+pub(super) struct OpenEndpoint {
+    pub secrets: Arc<EndpointSecrets>,
+    pub refused: Arc<RefusedRequests>,
 }
 
 /// An endpoint's secrets: where they come from, and who verifies by them.
@@ -52,70 +62,112 @@ impl Endpoints {
             path: accounts.clone(),
             source,
         })?;
-        let mut opened = Vec::new();
-        for endpoint in endpoints {
+        let opened = Self {
+            open: Arc::default(),
+            inspector: Arc::new(RefusalInspector::start().map_err(BuildError::Thread)?),
+            accounts: accounts.into(),
+            asked: Arc::default(),
+        };
+        let open = opened.open_anew(endpoints, metrics)?;
+        for endpoint in &open {
+            if let Some(account) = learned.remove(endpoint.name()) {
+                endpoint.secrets.receiver.remember_account(&account);
+            }
+        }
+        opened.replace(open);
+        Ok(opened)
+    }
+
+    /// Other endpoints in place of those that there are, which stay until [`Endpoints::replace`]. One that is the same
+    /// is the one that there is; one that has changed keeps what it learned, and what it refused. Waits for the disk.
+    ///
+    /// # Errors
+    ///
+    /// An endpoint has no secret that can be read.
+    pub(super) fn open_anew(
+        &self,
+        endpoints: &[config::Endpoint],
+        metrics: &Metrics,
+    ) -> Result<Vec<OpenEndpoint>, BuildError> {
+        let before = self.open.lock().clone();
+        let open = endpoints.iter().map(|endpoint| {
+            let before = before.iter().find(|open| open.name() == endpoint.name);
+            if let Some(same) = before.filter(|open| open.secrets.endpoint == *endpoint) {
+                return Ok(same.clone());
+            }
             let secrets = EndpointSecrets::open(endpoint, metrics)?;
-            if let Some(account) = learned.remove(&endpoint.name) {
+            if let Some(account) = before.and_then(|open| open.secrets.receiver.learned_account()) {
                 secrets.receiver.remember_account(&account);
             }
-            opened.push(Arc::new(secrets));
-        }
-        let receiver = |opened: &Arc<EndpointSecrets>| (opened.endpoint.name.clone(), opened.receiver.clone());
-        let refused = RefusedRequests::start(opened.iter().map(receiver).collect()).map_err(BuildError::Thread)?;
-        Ok(Self {
-            endpoints: opened,
-            refused,
-            accounts,
-        })
+            let refused = before.map(|open| open.refused.clone());
+            Ok(OpenEndpoint {
+                secrets: Arc::new(secrets),
+                refused: refused.unwrap_or_else(|| RefusedRequests::new(&endpoint.name, &self.inspector)),
+            })
+        });
+        open.collect()
+    }
+
+    /// From here on these are the endpoints.
+    pub(super) fn replace(&self, open: Vec<OpenEndpoint>) {
+        let receivers = open
+            .iter()
+            .map(|open| (open.name().to_owned(), open.secrets.receiver.clone()));
+        self.inspector.know(receivers.collect());
+        *self.open.lock() = open;
     }
 
     pub(super) fn served(&self) -> Vec<ingress::Endpoint> {
-        (self.endpoints.iter().zip(&self.refused))
-            .map(|(opened, refused)| ingress::Endpoint {
-                name: opened.endpoint.name.clone(),
-                path: opened.endpoint.path.clone(),
-                receiver: opened.receiver.clone(),
-                replay_window: opened.endpoint.replay_window,
-                refused: refused.clone(),
-                allow: opened.endpoint.allow.clone(),
+        let open = self.open.lock();
+        open.iter()
+            .map(|open| {
+                let endpoint = &open.secrets.endpoint;
+                ingress::Endpoint {
+                    name: endpoint.name.clone(),
+                    path: endpoint.path.clone(),
+                    receiver: open.secrets.receiver.clone(),
+                    replay_window: endpoint.replay_window,
+                    refused: open.refused.clone(),
+                    allow: endpoint.allow.clone(),
+                }
             })
             .collect()
     }
 
     /// What the operator can look at.
-    pub(super) fn shown(&self) -> Vec<(Arc<EndpointSecrets>, Arc<RefusedRequests>)> {
-        self.endpoints
-            .iter()
-            .cloned()
-            .zip(self.refused.iter().cloned())
-            .collect()
+    pub(super) fn shown(&self) -> Vec<OpenEndpoint> {
+        self.open.lock().clone()
     }
 
-    /// Takes over secrets that were changed on disk, at once after a SIGHUP, and keeps what was learned. Never ends.
-    pub(super) async fn keep(mut self, mut hangups: Hangups) {
+    /// Has the sources read at once.
+    pub(super) fn read_again(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Takes over secrets that were changed on disk, at once when it is asked to, and keeps what was learned. Never
+    /// ends.
+    pub(super) async fn keep(self) {
         let mut kept = self.learned();
         loop {
-            let is_asked = tokio::select! {
-                () = tokio::time::sleep(INTERVAL) => false,
-                () = hangups.next() => true,
-            };
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => {}
+                () = self.asked.notified() => {}
+            }
+            let endpoints = self.clone();
             let looked = tokio::task::spawn_blocking(move || {
-                self.look(is_asked, &mut kept);
-                (self, kept)
+                endpoints.look(&mut kept);
+                kept
             });
-            (self, kept) = match looked.await {
-                Ok(again) => again,
+            kept = match looked.await {
+                Ok(kept) => kept,
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             };
         }
     }
 
-    fn look(&self, is_asked: bool, kept: &mut BTreeMap<String, String>) {
-        if is_asked {
-            tracing::info!("reading the secrets again, as SIGHUP asks");
-        }
-        for endpoint in &self.endpoints {
-            endpoint.reload(Instant::now());
+    fn look(&self, kept: &mut BTreeMap<String, String>) {
+        for endpoint in self.shown() {
+            endpoint.secrets.reload(Instant::now());
         }
         let learned = self.learned();
         if learned != *kept {
@@ -127,11 +179,12 @@ impl Endpoints {
     }
 
     fn learned(&self) -> BTreeMap<String, String> {
-        self.endpoints
+        self.open
+            .lock()
             .iter()
-            .filter_map(|opened| {
-                let account = opened.receiver.learned_account()?;
-                Some((opened.endpoint.name.clone(), account.to_string()))
+            .filter_map(|open| {
+                let account = open.secrets.receiver.learned_account()?;
+                Some((open.name().to_owned(), account.to_string()))
             })
             .collect()
     }
@@ -139,6 +192,17 @@ impl Endpoints {
     fn write_accounts(&self, learned: &BTreeMap<String, String>) -> io::Result<()> {
         let text = serde_json::to_vec_pretty(learned).expect("names always serialize");
         kept_file::write(&self.accounts, &text)
+    }
+}
+
+impl OpenEndpoint {
+    fn name(&self) -> &str {
+        &self.secrets.endpoint.name
+    }
+
+    /// What `/status` has of it.
+    pub(super) fn status(&self) -> Value {
+        self.secrets.status(&self.refused)
     }
 }
 
@@ -245,8 +309,7 @@ impl EndpointSecrets {
         }
     }
 
-    /// What `/status` has of it.
-    pub(super) fn status(&self, refused: &RefusedRequests) -> Value {
+    fn status(&self, refused: &RefusedRequests) -> Value {
         let sources = self.sources.lock();
         let matches = self.receiver.last_matches();
         let active: Vec<Value> = (sources.active().iter().zip(matches))

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::secrets::EndpointSecrets;
+use parking_lot::RwLock;
+
+use super::{endpoints::OpenEndpoint, reload::ReloadStatus};
 use crate::{
-    ingress::RefusedRequests,
+    config::Config,
     job::{DeadLetters, DeadLettersKept, RouteStatus, Snapshot},
+    provider::{KIND_OTHER, KINDS},
     spool::{Observer, Spool, State, damage_kinds},
     telemetry::Metrics,
 };
@@ -38,9 +41,17 @@ pub(super) struct Overview {
     pub(super) replica: Arc<str>,
     pub(super) spool: Spool,
     pub(super) dead_letters: DeadLetters,
-    pub(super) routes: Vec<RouteStatus>,
-    pub(super) endpoints: Vec<(Arc<EndpointSecrets>, Arc<RefusedRequests>)>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) reload: ReloadStatus,
+    pub(super) parts: RwLock<ShownParts>,
+}
+
+/// The parts that come and go.
+#[derive(Default)]
+pub(super) struct ShownParts {
+    routes: Vec<RouteStatus>,
+    ending_routes: Vec<RouteStatus>,
+    endpoints: Vec<OpenEndpoint>,
 }
 
 /// `/status`.
@@ -51,7 +62,10 @@ struct Status {
     spool: SpoolStatus,
     dead_letters: DeadLettersKept,
     routes: Vec<Snapshot>,
+    /// Of routes that are no longer configured, and still publish what was accepted for them.
+    ending_routes: Vec<Snapshot>,
     endpoints: Vec<serde_json::Value>,
+    configuration: serde_json::Value,
 }
 
 #[derive(serde::Serialize)]
@@ -78,6 +92,15 @@ impl From<State> for SpoolStatus {
 }
 
 impl Overview {
+    /// Shows these from here on.
+    pub(super) fn show(&self, routes: Vec<RouteStatus>, ending_routes: Vec<RouteStatus>, endpoints: Vec<OpenEndpoint>) {
+        *self.parts.write() = ShownParts {
+            routes,
+            ending_routes,
+            endpoints,
+        };
+    }
+
     /// Brings every gauge up to date, before they are gathered.
     pub(super) fn collect(&self) {
         let state = self.spool.state();
@@ -99,29 +122,43 @@ impl Overview {
                 .with_label_values(&labels)
                 .set(number(kept.bytes));
         }
-        for route in &self.routes {
+        let parts = self.parts.read();
+        for route in parts.routes.iter().chain(&parts.ending_routes) {
             route.collect();
         }
-        // A file may hold fewer secrets than before.
+        // A file may hold fewer secrets than before, and an endpoint may be gone.
         self.metrics.secret_last_match.reset();
-        for (secrets, _) in &self.endpoints {
-            secrets.collect(&self.metrics);
+        self.metrics.secrets_active.reset();
+        for endpoint in &parts.endpoints {
+            endpoint.secrets.collect(&self.metrics);
         }
     }
 
     pub(super) fn status(&self) -> serde_json::Value {
+        let parts = self.parts.read();
+        let snapshots = |routes: &[RouteStatus]| routes.iter().map(RouteStatus::snapshot).collect();
         let status = Status {
             replica: self.replica.clone(),
             version: env!("CARGO_PKG_VERSION"),
             spool: self.spool.state().into(),
             dead_letters: self.dead_letters.kept(),
-            routes: self.routes.iter().map(RouteStatus::snapshot).collect(),
-            endpoints: self
-                .endpoints
-                .iter()
-                .map(|(secrets, refused)| secrets.status(refused))
-                .collect(),
+            routes: snapshots(&parts.routes),
+            ending_routes: snapshots(&parts.ending_routes),
+            endpoints: parts.endpoints.iter().map(OpenEndpoint::status).collect(),
+            configuration: self.reload.status(),
         };
         serde_json::to_value(status).expect("names and numbers always serialize")
+    }
+}
+
+/// What no route wants is counted from 0 on.
+pub(super) fn born_unrouted(config: &Config, metrics: &Metrics) {
+    for endpoint in &config.endpoints {
+        for kind in KINDS.into_iter().chain([KIND_OTHER]) {
+            metrics
+                .unrouted
+                .with_label_values(&[endpoint.name.as_str(), kind])
+                .inc_by(0);
+        }
     }
 }

@@ -16,6 +16,15 @@ pub enum BuildError {
          put the route back, or give that up: spool.abandon_routes = [{route:?}]"
     )]
     CursorWithoutRoute { dir: PathBuf, route: String },
+    #[error(
+        "route {route:?} has {records} records that it cannot publish ({reason}), and the configuration has no such route; \
+         either put the route back, or give that up: spool.abandon_routes = [{route:?}]"
+    )]
+    RouteCannotEnd {
+        route: String,
+        records: u64,
+        reason: &'static str,
+    },
     #[error("endpoint {endpoint}: no secret can be read: {text}")]
     Secret { endpoint: String, text: String },
     #[error(

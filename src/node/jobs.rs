@@ -1,0 +1,278 @@
+//! The jobs that run: one for each route, and those of routes that are gone and still publish what they have.
+
+use std::{
+    collections::BTreeMap,
+    future::poll_fn,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{sync::watch, task::JoinHandle, time::Instant};
+
+use super::{BuildError, ONCE};
+use crate::{
+    config::{self, Config, SinkKind},
+    job::{Broker, DeadLetters, Job, RouteStatus, Subscription, Until},
+    sink::{
+        AnySink,
+        kafka::{self, KafkaMetrics, KafkaSink},
+        rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
+    },
+    spool::{Cursor, Spool},
+    telemetry::{Metrics, Traces},
+};
+
+/// All that a route's job is made of. While none of it changes, the job is not touched.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct RouteSetup {
+    pub route: config::Route,
+    /// `None`: for what no route wants.
+    sink: Option<config::Sink>,
+    body_bytes_max: u64,
+}
+
+impl RouteSetup {
+    /// Those of a configuration, the route of what no other wants last.
+    pub fn of_all(config: &Config) -> Vec<Self> {
+        let routes = config.routes.iter().chain(&config.unrouted);
+        let setup = routes.map(|route| Self {
+            sink: config.sinks.iter().find(|sink| sink.name == route.sink).cloned(),
+            route: route.clone(),
+            body_bytes_max: config.server.body_bytes_max,
+        });
+        setup.collect()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.route.name
+    }
+
+    /// Whether it is published, and not kept for what no route wants.
+    pub fn has_sink(&self) -> bool {
+        self.sink.is_some()
+    }
+
+    fn broker(&self) -> Option<Broker> {
+        Some(match &self.sink.as_ref()?.kind {
+            SinkKind::Kafka(_) => Broker::Kafka,
+            SinkKind::RabbitMq(rabbitmq) => Broker::RabbitMq {
+                exchange: rabbitmq.exchange.clone(),
+                partitions: rabbitmq.partitions,
+            },
+        })
+    }
+}
+
+/// What every job is made with.
+pub(super) struct JobMaker {
+    replica: Arc<str>,
+    spool: Spool,
+    dead_letters: DeadLetters,
+    metrics: Arc<Metrics>,
+    kafka: Arc<KafkaMetrics>,
+    rabbitmq: Arc<RabbitMqMetrics>,
+    traces: Traces,
+}
+
+impl JobMaker {
+    pub fn new(
+        replica: Arc<str>,
+        spool: Spool,
+        dead_letters: DeadLetters,
+        metrics: Arc<Metrics>,
+        traces: Traces,
+    ) -> Self {
+        Self {
+            replica,
+            spool,
+            dead_letters,
+            kafka: Arc::new(KafkaMetrics::register(&metrics.registry).expect(ONCE)),
+            rabbitmq: Arc::new(RabbitMqMetrics::register(&metrics.registry).expect(ONCE)),
+            metrics,
+            traces,
+        }
+    }
+
+    /// What a route publishes through. Nothing is connected yet.
+    ///
+    /// # Errors
+    ///
+    /// The client of the broker takes no such configuration.
+    pub fn sink(&self, setup: &RouteSetup) -> Result<AnySink, BuildError> {
+        let route = &setup.route;
+        let Some(sink) = &setup.sink else {
+            return Ok(AnySink::Unrouted);
+        };
+        match &sink.kind {
+            SinkKind::Kafka(kafka) => {
+                let names = kafka::Names::new(&sink.name, &route.name);
+                let topics = kafka::Topics {
+                    template: route.topic.clone().expect("a checked route to Kafka has a topic"),
+                    unknown: route.unknown_topic.clone(),
+                };
+                let limits = kafka::Limits {
+                    body_bytes_max: setup.body_bytes_max,
+                    in_flight_records_max: route.in_flight_records_max,
+                };
+                let sink = KafkaSink::new(kafka, names, topics, limits, self.kafka.clone());
+                sink.map(|sink| AnySink::Kafka(Box::new(sink)))
+                    .map_err(|failure| BuildError::Sink {
+                        sink: route.sink.clone(),
+                        text: failure.text,
+                    })
+            }
+            SinkKind::RabbitMq(rabbitmq) => {
+                let names = rabbitmq::Names {
+                    sink: sink.name.as_str().into(),
+                    route: route.name.as_str().into(),
+                };
+                let sink = RabbitMqSink::new(rabbitmq, names, setup.body_bytes_max, self.rabbitmq.clone());
+                Ok(AnySink::RabbitMq(Box::new(sink)))
+            }
+        }
+    }
+
+    pub fn job(&self, setup: &RouteSetup, sink: AnySink, cursor: Cursor) -> Job<AnySink> {
+        let job = Job::new(
+            &setup.route,
+            self.replica.clone(),
+            sink,
+            cursor,
+            self.spool.clone(),
+            self.dead_letters.clone(),
+            self.metrics.clone(),
+        );
+        match setup.broker() {
+            Some(broker) => job.traced(self.traces.clone(), broker),
+            None => job,
+        }
+    }
+}
+
+/// The jobs that run.
+#[derive(Default)]
+pub(super) struct Jobs {
+    running: BTreeMap<String, RunningJob>,
+    /// Of routes that are no longer configured: they take nothing new, and publish what they have.
+    ending: BTreeMap<String, RunningJob>,
+}
+
+/// A job that runs.
+pub(super) struct RunningJob {
+    pub setup: RouteSetup,
+    pub status: RouteStatus,
+    pub subscription: Subscription,
+    stop: watch::Sender<Option<Instant>>,
+    task: JoinHandle<()>,
+}
+
+/// Which job has ended by itself.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum JobEnd {
+    /// Of a route that is gone: it has published all that it had.
+    Published(String),
+    /// A bug.
+    Unasked(String),
+}
+
+impl RunningJob {
+    fn start(setup: RouteSetup, job: Job<AnySink>) -> Self {
+        let (stop, stop_signal) = watch::channel(None);
+        Self {
+            setup,
+            status: job.status(),
+            subscription: job.subscription(),
+            stop,
+            task: tokio::spawn(job.run(stop_signal)),
+        }
+    }
+
+    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Result<(), tokio::task::JoinError>> {
+        Pin::new(&mut self.task).poll(context)
+    }
+
+    /// Has it settle what it has in flight, until the deadline, and waits for its end.
+    async fn stop(mut self, deadline: Instant) {
+        self.stop.send_replace(Some(deadline));
+        if let Err(error) = (&mut self.task).await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+impl Drop for RunningJob {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Jobs {
+    pub fn start(&mut self, setup: RouteSetup, job: Job<AnySink>) {
+        let job = RunningJob::start(setup, job);
+        self.running.insert(job.setup.name().to_owned(), job);
+    }
+
+    /// Starts the job of a route that is gone: it publishes up to this number.
+    pub fn start_ending(&mut self, setup: RouteSetup, job: Job<AnySink>, last: u64) {
+        let job = RunningJob::start(setup, job.until(Until::Number(last)));
+        self.ending.insert(job.setup.name().to_owned(), job);
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = &RunningJob> {
+        self.running.values()
+    }
+
+    pub fn ending(&self) -> impl Iterator<Item = &RunningJob> {
+        self.ending.values()
+    }
+
+    pub fn get(&self, route: &str) -> Option<&RunningJob> {
+        self.running.get(route)
+    }
+
+    /// Waits until a job ends by itself. Cancel-safe.
+    pub async fn ended(&mut self) -> JobEnd {
+        poll_fn(|context| {
+            for (name, job) in &mut self.running {
+                if job.poll_ended(context).is_ready() {
+                    return Poll::Ready(JobEnd::Unasked(name.clone()));
+                }
+            }
+            for (name, job) in &mut self.ending {
+                match job.poll_ended(context) {
+                    Poll::Ready(Ok(())) => return Poll::Ready(JobEnd::Published(name.clone())),
+                    Poll::Ready(Err(_)) => return Poll::Ready(JobEnd::Unasked(name.clone())),
+                    Poll::Pending => {}
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// A route that is gone has published all.
+    pub fn forget_ended(&mut self, route: &str) -> Option<RouteSetup> {
+        self.ending.remove(route).map(|job| job.setup.clone())
+    }
+
+    /// Stops the jobs of these routes: each may settle what it has in flight until the deadline.
+    pub async fn stop(&mut self, routes: &[String], deadline: Instant) {
+        let jobs = routes
+            .iter()
+            .flat_map(|route| [self.running.remove(route), self.ending.remove(route)]);
+        stop_all(jobs.flatten(), deadline).await;
+    }
+
+    /// Stops all of them likewise.
+    pub async fn stop_all(&mut self, deadline: Instant) {
+        let jobs = std::mem::take(self);
+        stop_all(jobs.running.into_values().chain(jobs.ending.into_values()), deadline).await;
+    }
+}
+
+async fn stop_all(jobs: impl Iterator<Item = RunningJob>, deadline: Instant) {
+    futures_util::future::join_all(jobs.map(|job| job.stop(deadline))).await;
+}

@@ -4,7 +4,7 @@
 //!
 //! - `http` keeps the connection that it comes by, and hands on one request at a time,
 //! - [`ingress`] reads the request under limits of size and time,
-//! - [`provider`] verifies its signature over the raw bytes and turns it into an [`event`],
+//! - [`senders`] verifies its signature over the raw bytes and turns it into an [`event`],
 //! - [`spool`] appends it to a durable log; the sender is answered after the fsync,
 //! - [`job`], one per route, follows the log and publishes through a [`sink`],
 //! - [`admin`] tells how all that is going.
@@ -22,10 +22,10 @@ pub mod ingress;
 pub mod job;
 pub mod lifecycle;
 pub mod node;
-pub mod provider;
 pub mod sink;
 pub mod telemetry;
 
 pub use forebay_consumer as order;
 pub use forebay_event as event;
 pub use forebay_log as spool;
+pub use forebay_senders as senders;

@@ -213,6 +213,7 @@ fast() {
     export FOREBAY_TEST_NO_BROKERS=1 FOREBAY_SIM_SEEDS=100
     stage "unit tests" cargo test --locked --lib --bins
     stage "documentation's examples" cargo test --locked --doc
+    stage "a sender of one's own" cargo test --locked --test seams
     stage "tests of the binary" cargo test --locked --test it -- $fast
 }
 

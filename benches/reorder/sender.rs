@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use forebay::{
     event::Time,
-    provider::millicast::{SIGNATURE, Secret, sign},
+    senders::{self, Secret},
 };
 use serde_json::json;
 use tokio::{task::JoinSet, time::sleep};
@@ -49,11 +49,11 @@ impl Load {
                 began.0 + happens_ms as i64,
                 delay_ms,
             );
-            let request = client
-                .post(&self.url)
-                .header("content-type", "application/json")
-                .header(SIGNATURE, sign(&secret, body.as_bytes()))
-                .body(body);
+            let mut request = client.post(&self.url).header("content-type", "application/json");
+            for (name, value) in senders::usual().sign(&secret, body.as_bytes()) {
+                request = request.header(name, value);
+            }
+            let request = request.body(body);
             under_way.spawn(async move {
                 sleep(Duration::from_millis(delay_ms)).await;
                 request.send().await.map(|answer| answer.status())

@@ -26,25 +26,28 @@ use crate::{
     config::{Config, SinkKind, process_env},
     event::Time,
     node::{Handed, Node},
-    provider::millicast::{
-        Secret,
-        samples::{self, Parameters, Sample},
-        sign,
-    },
+    senders::{self, Parameters, Sample, Secret},
     sink::{
         kafka::{embedded::EmbeddedKafka, tail::TailOptions},
         rabbitmq,
     },
 };
 
-const PATH: &str = "/millicast/dev";
-const EVENTS: &str = "millicast.events";
-const THUMBNAILS: &str = "millicast.thumbnails";
 const EXCHANGE: &str = "forebay-dev";
 const PARTITIONS: i32 = 4;
 const ACCOUNT: &str = "ZG6NWV";
 /// The embedded Kafka is in this process: what takes longer is broken.
 const TAIL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Where webhooks are taken in.
+fn path() -> String {
+    format!("/{}/dev", senders::usual().provider().name)
+}
+
+/// What the routes that are there by default publish to.
+fn topics() -> [String; 2] {
+    ["events", "thumbnails"].map(|route| format!("{}.{route}", senders::usual().provider().name))
+}
 
 pub(super) fn run(args: &DevArgs) -> Result<Exit, Failure> {
     runtime()?.block_on(dev(args))
@@ -54,7 +57,7 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     let embedded = match &args.amqp {
         Some(_) => None,
         None => Some(
-            EmbeddedKafka::start(&[EVENTS, THUMBNAILS], PARTITIONS)
+            EmbeddedKafka::start(&topics().each_ref().map(String::as_str), PARTITIONS)
                 .map_err(|error| Failure::bug(format!("failed to start the embedded Kafka: {error}")))?,
         ),
     };
@@ -92,7 +95,7 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     let showing = show(
         tail,
         Show::new(args.json),
-        (!args.no_samples).then_some(samples::ALL.len()),
+        (!args.no_samples).then_some(senders::usual().samples().len()),
         args.json,
         &guide,
     );
@@ -199,7 +202,7 @@ fn config(args: &DevArgs, dir: &Path, secret: &str, brokers: Option<&str>) -> Re
         "server": { "listen": args.listen, "drain_delay": "0s", "shutdown_deadline": "5s" },
         "admin": { "listen": args.admin },
         "spool": { "dir": dir.join("spool"), "bytes_max": "1GiB", "replica": "dev" },
-        "endpoints": { "dev": { "path": PATH, "account": ACCOUNT, "secrets": [format!("base64:{secret}")] } },
+        "endpoints": { "dev": { "path": path(), "account": ACCOUNT, "secrets": [format!("base64:{secret}")] } },
         "sinks": sinks,
     });
     // JSON is YAML.
@@ -229,8 +232,9 @@ fn parameters(stream_name: &str, counter: u64) -> Parameters<'_> {
 /// One of every kind, in the order of a stream's life.
 async fn send_samples(url: &str, secret: &Secret) -> Result<(), Failure> {
     let client = reqwest::Client::new();
-    for (counter, kind) in (0..).zip(samples::ALL) {
-        let sample = samples::sample(kind, &parameters("sample_stream", counter));
+    let sender = senders::usual();
+    for (counter, kind) in (0..).zip(sender.samples()) {
+        let sample = sender.sample(*kind, &parameters("sample_stream", counter));
         let answer = post(&client, url, secret, sample)
             .await
             .map_err(|error| Failure::bug(format!("failed to send a sample to {url}: {error}")))?;
@@ -250,11 +254,9 @@ async fn post(
     secret: &Secret,
     sample: Sample,
 ) -> reqwest::Result<reqwest::StatusCode> {
-    let mut request = client
-        .post(url)
-        .header("content-type", sample.content_type)
-        .header("x-millicast-signature", sign(secret, &sample.body));
-    for (name, value) in sample.headers {
+    let mut request = client.post(url).header("content-type", sample.content_type);
+    let signed = senders::usual().sign(secret, &sample.body);
+    for (name, value) in sample.headers.into_iter().chain(signed) {
         request = request.header(name, value);
     }
     Ok(request.body(sample.body).send().await?.status())

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, str::FromStr};
 
 use super::Failure;
-use crate::{config::TextSource, provider::millicast::Secret, sink::rabbitmq};
+use crate::{config::TextSource, senders::Secret, sink::rabbitmq};
 
 /// `--secret`: base64 text, `env:NAME`, `file:PATH` or `base64:TEXT`. Shows itself in no message.
 #[derive(Clone)]

@@ -8,7 +8,7 @@ use super::{
     Admin, AllowList, Config, Endpoint, Problems, SecretSource, Server, Shown, SinkKind, Spool, Tracing, exposure,
     near_keys, problems::Found, source, table::Table, values,
 };
-use crate::{event::Provider, sink::kafka::check_sizes};
+use crate::{senders, sink::kafka::check_sizes};
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -200,11 +200,9 @@ impl Loader<'_> {
                 let text = format!("{:?} is the path of endpoints.{other} already", Shown(path));
                 table.problem("path", text);
             }
-            let provider = table.take_or(
-                "provider",
-                Provider::Millicast,
-                values::word(&[("millicast", Provider::Millicast)]),
-            );
+            let providers = senders::senders().iter().map(|sender| sender.provider());
+            let providers: Vec<_> = providers.map(|provider| (provider.name, provider.number)).collect();
+            let provider = table.take_or("provider", senders::usual().provider().number, values::word(&providers));
             let account = table.take("account", account);
             let accounts = table.take("accounts", |value| {
                 values::list(value)?

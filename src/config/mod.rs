@@ -26,8 +26,8 @@ use std::{
 };
 
 use crate::{
-    event::{Provider, render::Mode},
-    provider::Payload,
+    event::{ProviderNumber, render::Mode},
+    senders::{self, Payload, Sender},
     spool::Start,
 };
 
@@ -169,7 +169,7 @@ pub struct Tracing {
 pub struct Endpoint {
     pub name: String,
     pub path: String,
-    pub provider: Provider,
+    pub provider: ProviderNumber,
     /// Of events that name none.
     pub account: Option<String>,
     /// Whose events it takes for what they name; empty: anybody's.
@@ -181,6 +181,13 @@ pub struct Endpoint {
     pub secrets_grace: Duration,
     /// `None`: everybody may send.
     pub allow: Option<AllowList>,
+}
+
+impl Endpoint {
+    /// Who sends to it.
+    pub fn sender(&self) -> &'static dyn Sender {
+        senders::numbered(self.provider).expect("a checked endpoint names a sender that is registered")
+    }
 }
 
 /// Who may send to an endpoint.

@@ -12,6 +12,7 @@ use super::{
     load::Named,
     routes::{NEW_KIND, kinds_to_try},
 };
+use crate::senders;
 
 /// What stands for anything: no topic has these.
 const ANY_ACCOUNT: u8 = 1;
@@ -91,7 +92,7 @@ fn compare(one: &Route, other: &Route, kind: &str, endpoint: &Named<Endpoint>) -
     let mut is_same = false;
     let mut may_be_same = false;
     for account in accounts {
-        let topic = |template: &Template| expand(template, kind, &endpoint.name, account);
+        let topic = |template: &Template| expand(template, kind, endpoint, account);
         let (one, other) = (topic(one), topic(other));
         is_same |= one == other;
         may_be_same |= can_be_equal(&one, &other);
@@ -99,13 +100,16 @@ fn compare(one: &Route, other: &Route, kind: &str, endpoint: &Named<Endpoint>) -
     (is_same, may_be_same)
 }
 
-fn expand(template: &Template, kind: &str, endpoint: &str, account: Option<&str>) -> Vec<u8> {
+fn expand(template: &Template, kind: &str, endpoint: &Named<Endpoint>, account: Option<&str>) -> Vec<u8> {
     let mut topic = Vec::new();
     for part in &template.parts {
         match part {
             Part::Literal(text) => topic.extend(text.as_bytes()),
-            Part::Provider => topic.extend(b"millicast"),
-            Part::Endpoint => topic.extend(Template::word(endpoint).bytes()),
+            Part::Provider => {
+                let sender = endpoint.value.as_ref().map_or_else(senders::usual, Endpoint::sender);
+                topic.extend(sender.provider().name.bytes());
+            }
+            Part::Endpoint => topic.extend(Template::word(&endpoint.name).bytes()),
             Part::Account => match account {
                 Some(account) => topic.extend(Template::word(account).bytes()),
                 None => topic.push(ANY_ACCOUNT),
@@ -198,7 +202,11 @@ mod tests {
 
     #[test]
     fn topics_can_be_equal_where_what_stands_for_anything_can_be_what_the_other_has() {
-        let topic = |text: &str| expand(&Template::parse(text).unwrap(), "feeds", "acme", None);
+        let endpoint = Named {
+            name: "acme".to_owned(),
+            value: None,
+        };
+        let topic = |text: &str| expand(&Template::parse(text).unwrap(), "feeds", &endpoint, None);
         for (one, other, expected) in [
             ("a", "a", true),
             ("a", "b", false),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     event::render::Mode,
-    provider::{KINDS, Payload},
+    senders::{self, Payload, UNREADABLE},
     spool::Start,
 };
 
@@ -129,7 +129,12 @@ impl Loader<'_> {
         });
         self.warnings.extend(warnings);
         let mut routes = match (routes.as_slice(), sinks) {
-            ([], [only]) => defaults(&only.name, broker(Some(&only.name), sinks), spool_bytes_max),
+            ([], [only]) => {
+                let first = endpoints.iter().find_map(|endpoint| endpoint.value.as_ref());
+                let sender = first.map_or_else(senders::usual, Endpoint::sender);
+                let broker = broker(Some(&only.name), sinks);
+                defaults(&only.name, sender.provider().name, broker, spool_bytes_max)
+            }
 
             ([], [_, _, ..]) => {
                 let text = "missing: with more than one sink, [routes.<name>] must say which events go where";
@@ -181,7 +186,10 @@ pub(super) const NEW_KIND: &str = "";
 /// The kinds that `routes` can tell apart.
 pub(super) fn kinds_to_try<'m>(routes: impl Iterator<Item = &'m Match>) -> Vec<String> {
     let named = routes.flat_map(|route| route.kinds.iter().chain(&route.not_kinds));
-    let known: BTreeSet<&str> = named.map(String::as_str).chain(KINDS).collect();
+    let known: BTreeSet<&str> = named
+        .map(String::as_str)
+        .chain(senders::kinds().iter().copied())
+        .collect();
     known.into_iter().chain([NEW_KIND]).map(str::to_owned).collect()
 }
 
@@ -190,9 +198,16 @@ fn gaps<'e>(routes: &[Match], endpoints: &'e [Named<Endpoint>]) -> Vec<(&'e str,
     let kinds = kinds_to_try(routes.iter());
     let mut gaps = Vec::new();
     for endpoint in endpoints {
+        let sender = endpoint.value.as_ref().map(Endpoint::sender);
+        let of_sender = |kind: &str| sender.is_none_or(|sender| sender.kinds().contains(&kind));
+        let may_come = |kind: &&String| {
+            let is_anothers = senders::kinds().contains(&kind.as_str()) && !of_sender(kind) && **kind != UNREADABLE;
+            !is_anothers
+        };
         let is_wanted = |kind: &&String| routes.iter().any(|route| route.accepts(kind, &endpoint.name));
         let unwanted = kinds
             .iter()
+            .filter(may_come)
             .filter(|kind| !is_wanted(kind))
             .map(|kind| match kind.as_str() {
                 NEW_KIND => "kinds that are not known".to_owned(),
@@ -362,9 +377,9 @@ fn matches(route: &mut Table<'_>, endpoints: &[Named<Endpoint>], warnings: &mut 
     for (key, kind) in (matches.kinds.iter().map(|kind| ("kinds", kind)))
         .chain(matches.not_kinds.iter().map(|kind| ("not_kinds", kind)))
     {
-        if !KINDS.contains(&kind.as_str()) {
+        if !senders::kinds().contains(&kind.as_str()) {
             let text = format!("{:?} is no kind that a provider is known to send", Shown(kind));
-            match closest(kind, KINDS.into_iter()) {
+            match closest(kind, senders::kinds().iter().copied()) {
                 Some(meant) => table.problem(key, format!("{text}; did you mean {meant:?}")),
                 None => warnings.push(format!("{}: {text}", table.key(key))),
             }
@@ -390,10 +405,10 @@ fn kinds(value: &Value) -> Result<Vec<String>, String> {
         .collect())
 }
 
-/// All but the pictures, and the pictures.
-fn defaults(sink: &str, broker: Option<Broker>, spool_bytes_max: u64) -> Vec<Route> {
+/// All but the pictures, and the pictures. `provider`: after whom the topics are called.
+fn defaults(sink: &str, provider: &str, broker: Option<Broker>, spool_bytes_max: u64) -> Vec<Route> {
     let thumbnail = || vec!["thumbnail".to_owned()];
-    let route = |name: &str, matches: Match, topic: &str, mode: Mode| Route {
+    let route = |name: &str, matches: Match, mode: Mode| Route {
         name: name.to_owned(),
         sink: sink.to_owned(),
         backlog: BacklogLimit {
@@ -402,7 +417,7 @@ fn defaults(sink: &str, broker: Option<Broker>, spool_bytes_max: u64) -> Vec<Rou
         },
         matches,
         topic: (broker != Some(Broker::RabbitMq)).then(|| Template {
-            parts: vec![Part::Literal(topic.to_owned())],
+            parts: vec![Part::Literal(format!("{provider}.{name}"))],
         }),
         unknown_topic: UnknownTopic::Hold,
         mode,
@@ -425,7 +440,7 @@ fn defaults(sink: &str, broker: Option<Broker>, spool_bytes_max: u64) -> Vec<Rou
         ..Match::default()
     };
     vec![
-        route("events", events, "millicast.events", Mode::Structured),
-        route("thumbnails", thumbnails, "millicast.thumbnails", Mode::Binary),
+        route("events", events, Mode::Structured),
+        route("thumbnails", thumbnails, Mode::Binary),
     ]
 }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::provider::millicast::Secret;
+use crate::senders::Secret;
 
 /// Secrets in one source. Each costs a hash of every body that is signed wrongly.
 const SECRETS_MAX: usize = 16;
@@ -35,7 +35,7 @@ pub enum SecretSourceError {
     #[error("{origin}: {source}")]
     Content {
         origin: String,
-        source: crate::provider::millicast::SecretError,
+        source: crate::senders::SecretError,
     },
     #[error("{origin}: more than {SECRETS_MAX} secrets")]
     TooMany { origin: String },

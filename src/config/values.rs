@@ -168,7 +168,7 @@ pub(super) fn listen(value: &Value) -> Result<SocketAddr, String> {
 }
 
 /// One of a few words, in any case.
-pub(super) fn word<T: Copy>(words: &'static [(&'static str, T)]) -> impl Fn(&Value) -> Result<T, String> {
+pub(super) fn word<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&Value) -> Result<T, String> {
     move |value| {
         let text = text(value)?;
         let found = words.iter().find(|(word, _)| word.eq_ignore_ascii_case(&text));

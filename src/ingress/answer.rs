@@ -14,7 +14,12 @@ use actix_web::{
 };
 use bytes::Bytes;
 
-use crate::{http::problem, lifecycle::Phase, provider::SignatureError, spool::AppendError};
+use crate::{
+    http::problem,
+    lifecycle::Phase,
+    senders::{Answer, SignatureError},
+    spool::AppendError,
+};
 
 /// Why a request was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -178,10 +183,10 @@ pub(super) fn health(phase: Phase) -> HttpResponse {
 }
 
 /// The answer to a request whose record is durable.
-pub(super) fn accepted() -> HttpResponse {
+pub(super) fn accepted(answer: Answer) -> HttpResponse {
     HttpResponse::Ok()
-        .insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"))
-        .body("OK")
+        .insert_header((header::CONTENT_TYPE, answer.content_type))
+        .body(answer.body)
 }
 
 /// An answer that holds on to what was not read of the request.

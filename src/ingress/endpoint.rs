@@ -12,7 +12,7 @@ use super::{Endpoint, RefusedRequests, answer::Refusal, other_accounts::OtherAcc
 use crate::{
     config::AllowList,
     event::Event,
-    provider::{KIND_OTHER, KINDS, SignatureError, millicast::Receiver},
+    senders::{self, KIND_OTHER, Receiver, SignatureError},
     telemetry::{Metrics, Seldom},
 };
 
@@ -72,7 +72,7 @@ pub(super) struct Told {
 
 /// One counter for each kind.
 struct ByKind {
-    known: [IntCounter; KINDS.len()],
+    known: Vec<IntCounter>,
     other: IntCounter,
 }
 
@@ -176,13 +176,13 @@ impl ByKind {
     fn new(endpoint: &str, counters: &IntCounterVec) -> Self {
         let of = |kind| counters.with_label_values(&[endpoint, kind]);
         Self {
-            known: KINDS.map(of),
+            known: senders::kinds().iter().copied().map(of).collect(),
             other: of(KIND_OTHER),
         }
     }
 
     fn of(&self, kind: &str) -> &IntCounter {
-        match KINDS.iter().position(|known| *known == kind) {
+        match senders::kinds().iter().position(|known| *known == kind) {
             Some(index) => &self.known[index],
             None => &self.other,
         }

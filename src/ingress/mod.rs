@@ -53,7 +53,7 @@ use crate::{
     event::Event,
     http::{self, ConnectionLimits, ConnectionMetrics, Connections, HEAD_BYTES_MAX, ServerOptions},
     lifecycle::Lifecycle,
-    provider::millicast::Receiver,
+    senders::Receiver,
     spool::{AppendError, Class, Desk},
     telemetry::{Metrics, Traces},
 };

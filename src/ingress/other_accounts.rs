@@ -10,7 +10,7 @@ use prometheus::IntCounter;
 
 use crate::{
     event::{Content, Event},
-    provider::millicast::Receiver,
+    senders::Receiver,
     telemetry::Seldom,
 };
 

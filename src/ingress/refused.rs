@@ -23,10 +23,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
-    provider::{
-        SignatureError,
-        millicast::{Diagnosis, Receiver, header_form},
-    },
+    senders::{Diagnosis, Headers, Receiver, SignatureError, SignatureHeaders, header_form},
     telemetry::Seldom,
 };
 
@@ -109,7 +106,7 @@ impl From<Bytes> for RefusedBody {
 struct Suspect {
     of: Arc<RefusedRequests>,
     number: u64,
-    header: Vec<u8>,
+    headers: SignatureHeaders,
     body: Bytes,
 }
 
@@ -131,9 +128,11 @@ impl RefusedRequests {
         self: &Arc<Self>,
         client: impl Into<Option<IpAddr>>,
         reason: SignatureError,
-        header: Option<&[u8]>,
+        receiver: &Receiver,
+        headers: &dyn Headers,
         body: Option<RefusedBody>,
     ) {
+        let headers = SignatureHeaders::of(receiver.sender(), headers);
         let length = body.as_ref().map(|body| body.length);
         let bytes = body.and_then(|body| body.bytes);
         let verdict = match length {
@@ -155,7 +154,7 @@ impl RefusedRequests {
             time: Timestamp::now(),
             client: client.into(),
             reason,
-            form: header_form(header),
+            form: header_form(headers.signature(receiver.sender())),
             length,
             sha256,
             verdict,
@@ -164,7 +163,7 @@ impl RefusedRequests {
             let suspect = Suspect {
                 of: Arc::clone(self),
                 number,
-                header: header.unwrap_or_default().to_vec(),
+                headers,
                 body,
             };
             if self.queue.try_send(suspect).is_err() {
@@ -293,7 +292,7 @@ fn diagnose(suspect: &Suspect, endpoints: &[(String, Arc<Receiver>)]) -> ([u8; 3
         .map(|(name, receiver)| (name.as_str(), &**receiver))
         .collect();
     let diagnosis = own.first().map_or(Diagnosis::NoneOfThese, |(_, receiver)| {
-        receiver.diagnose(&others, &suspect.header, &suspect.body)
+        receiver.diagnose(&others, &suspect.headers, &suspect.body)
     });
     (sha256(&suspect.body), diagnosis)
 }

@@ -35,10 +35,10 @@ use super::{
 };
 use crate::{
     config,
-    event::{Content, Event},
+    event::Event,
     http::{self, Link},
     lifecycle::{Lifecycle, Phase},
-    provider::{Headers as _, millicast::SIGNATURE},
+    senders::{self, Sender},
     spool::{Answer, Class},
     telemetry::{Metrics, Traces},
 };
@@ -155,9 +155,9 @@ impl Service {
 
         let taken = caught(self.take(appends, &arrived, &mut payload, &mut span)).await;
         let mut response = match taken {
-            Ok(()) => {
+            Ok(answer) => {
                 told.accepted(start.elapsed());
-                answer::accepted()
+                answer::accepted(answer)
             }
             Err(refusal) => {
                 span.refused(refusal);
@@ -172,21 +172,20 @@ impl Service {
         response
     }
 
-    /// Takes a webhook in: when this returns `Ok`, it is durable.
+    /// Takes a webhook in: when this returns `Ok`, it is durable, and its sender is to be answered so.
     async fn take(
         &self,
         appends: &Rc<Appends>,
         arrived: &Arrived<'_>,
         payload: &mut Payload,
         span: &mut RequestSpan<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<senders::Answer, Refusal> {
         let Arrived { request, link, .. } = arrived;
         let served = self.admit(arrived)?;
         let headers = request.headers();
         let refused = |reason, body: Option<RefusedBody>| {
-            let header = RequestHeaders(headers);
-            let client = arrived.client;
-            served.refused.refused(client, reason, header.value(SIGNATURE), body);
+            let (client, headers) = (arrived.client, RequestHeaders(headers));
+            served.refused.refused(client, reason, &served.receiver, &headers, body);
             Refusal::Signature(reason)
         };
         let form = served.receiver.check_form(&RequestHeaders(headers));
@@ -208,7 +207,7 @@ impl Service {
         let record = event.encode();
         let waiting = span.append(record.len());
         let appended = appends.append(durable, |desk, ticket| {
-            (self.parts.intake)(&event, record, class(&event), (desk, ticket))
+            (self.parts.intake)(&event, record, class(served.receiver.sender(), &event), (desk, ticket))
         });
         let stored = match appended {
             Ok(append) => settled(append, ACK_DEADLINE).await,
@@ -218,7 +217,7 @@ impl Service {
         if matches!(stored, Err(Refusal::Spool(_))) && !event.is_repeated {
             self.seen_ids.forget(event.id);
         }
-        stored.map(drop)
+        stored.map(|_| served.receiver.sender().answer())
     }
 
     /// Holds an event against those before it.
@@ -281,18 +280,17 @@ async fn settled(append: impl Future<Output = Answer>, deadline: Duration) -> Re
 }
 
 /// A panic refuses the one request that it came from.
-async fn caught(taken: impl Future<Output = Result<(), Refusal>>) -> Result<(), Refusal> {
+async fn caught<T>(taken: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
     AssertUnwindSafe(taken)
         .catch_unwind()
         .await
         .unwrap_or(Err(Refusal::Panicked))
 }
 
-fn class(event: &Event) -> Class {
-    if event.kind == "thumbnail" || event.content == Content::Jpeg {
-        Class::Bulk
-    } else {
-        Class::Ordinary
+fn class(sender: &dyn Sender, event: &Event) -> Class {
+    match sender.is_bulk(event) {
+        true => Class::Bulk,
+        false => Class::Ordinary,
     }
 }
 
@@ -302,7 +300,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_answer() {
-        assert_eq!(caught(async { panic!("on purpose") }).await, Err(Refusal::Panicked));
+        assert_eq!(
+            caught::<()>(async { panic!("on purpose") }).await,
+            Err(Refusal::Panicked)
+        );
         assert_eq!(caught(async { Ok(()) }).await, Ok(()));
     }
 

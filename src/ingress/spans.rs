@@ -20,6 +20,7 @@ use actix_web::{
 use super::{answer::Refusal, endpoint::Served};
 use crate::{
     event::{Event, TraceContext},
+    senders,
     telemetry::{
         Traces,
         traces::{Kind, Span},
@@ -58,9 +59,10 @@ impl<'a> RequestSpan<'a> {
         let Some(span) = &mut self.span else {
             return sender;
         };
+        let provider = senders::of(event).provider();
         span.set("cloudevents.event_id", event.id.hyphenated().to_string());
-        span.set("cloudevents.event_source", event.source());
-        span.set("cloudevents.event_type", event.type_());
+        span.set("cloudevents.event_source", event.source(provider));
+        span.set("cloudevents.event_type", event.type_(provider));
         span.set("http.request.body.size", size(event.body.len()));
         Some(span.context())
     }

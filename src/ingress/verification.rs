@@ -23,7 +23,7 @@ use tokio::{
 use super::{answer::Refusal, body::Body, budget::SMALL_BODY_BYTES_MAX, refused::RefusedBody};
 use crate::{
     event::{Event, Time},
-    provider::{Headers, Unverified, millicast::Receiver},
+    senders::{Headers, Receiver, Unverified},
 };
 
 /// How long a large body may wait for its turn.

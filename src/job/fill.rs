@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     config::UNROUTED,
     event::{Event, Recorded},
-    provider::kind_label,
+    senders::{self, kind_label},
     sink::{EnqueueError, Failure, Message, Place, Remedy, Sink},
     spool::Record,
 };
@@ -129,7 +130,7 @@ impl<S: Sink> Job<S> {
                 }
             };
             // It was decoded before.
-            let Ok(event) = Event::decode(&record.bytes) else {
+            let Some(event) = decode(&record.bytes) else {
                 self.deferred.pop(lane);
                 continue;
             };
@@ -314,4 +315,11 @@ fn unrouted() -> Failure {
         text: "no route wants it: see `match` of the routes, or say by a route with `discard = true` that it is meant"
             .into(),
     }
+}
+
+/// The event of a record, if it is one of a sender that is known.
+fn decode(record: &Bytes) -> Option<Event> {
+    Event::decode(record)
+        .ok()
+        .filter(|event| senders::numbered(event.provider).is_some())
 }

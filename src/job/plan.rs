@@ -8,7 +8,7 @@ use crate::{
         Event, Interest,
         render::{Mode, Stamp, render},
     },
-    provider::{self, Payload},
+    senders::{self, Payload},
     sink::{Message, rabbitmq::routing_key},
     spool::Wanted,
 };
@@ -81,10 +81,11 @@ impl Plan {
     /// Renders the event as this route's message.
     pub(super) fn message(&self, event: &Event, sequence: u64, destination: Arc<str>) -> Message {
         let stamp = Stamp {
+            provider: senders::of(event).provider(),
             sequence,
             replica: &self.replica,
         };
-        let rendered = render(event, stamp, self.mode, provider::data(event, self.payload));
+        let rendered = render(event, stamp, self.mode, senders::data(event, self.payload));
         Message {
             sequence,
             replica: self.replica.clone(),
@@ -118,7 +119,7 @@ fn expand(template: &Template, event: &Event) -> String {
     for part in &template.parts {
         let word = match part {
             Part::Literal(text) => text,
-            Part::Provider => event.provider.name(),
+            Part::Provider => senders::of(event).provider().name,
             Part::Endpoint => &event.endpoint,
             Part::Account => event.account.as_deref().unwrap_or("unknown"),
             Part::Kind => &event.kind,

@@ -6,6 +6,7 @@ use std::{collections::HashMap, time::SystemTime};
 use super::{Job, status::now_ms};
 use crate::{
     event::Event,
+    senders,
     sink::{Message, Sink, partition::partition_of, rabbitmq::routing_key},
     telemetry::{
         Traces,
@@ -80,9 +81,10 @@ impl Spans {
         }
         span.set("messaging.message.id", message.id.hyphenated().to_string());
         span.set("messaging.message.body.size", number(message.body.len() as u64));
+        let provider = senders::of(event).provider();
         span.set("cloudevents.event_id", message.id.hyphenated().to_string());
-        span.set("cloudevents.event_source", event.source());
-        span.set("cloudevents.event_type", event.type_());
+        span.set("cloudevents.event_source", event.source(provider));
+        span.set("cloudevents.event_type", event.type_(provider));
         span.set("forebay.route", self.route.clone());
         span.set("forebay.sequence", number(message.sequence));
         span.set("forebay.waited_ms", now_ms().saturating_sub(event.recorded.0).max(0));

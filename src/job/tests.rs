@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     config::{Match, Part, Route, Template, UnknownTopic},
-    event::{Content, Provider, Time, render::Mode},
-    provider::Payload,
+    event::{Content, ProviderNumber, Time, render::Mode},
+    senders::Payload,
     sink::{EnqueueError, Labels, Message, Place},
     spool::{self, Class, Observer, Start},
 };
@@ -212,7 +212,7 @@ impl Sink for ScriptedSink {
 fn event(index: u64, kind: &str) -> Event {
     Event {
         id: Uuid::from_u128(u128::from(index)),
-        provider: Provider::Millicast,
+        provider: ProviderNumber(0),
         endpoint: "acme".into(),
         kind: kind.into(),
         name: Some("started".into()),

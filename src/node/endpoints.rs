@@ -20,7 +20,7 @@ use super::{
 use crate::{
     config::{self, SecretSource},
     ingress::{self, RefusalInspector, RefusedRequests},
-    provider::millicast::{Accounts, Receiver, Secret},
+    senders::{Accounts, Receiver, Secret},
     telemetry::Metrics,
 };
 
@@ -216,7 +216,7 @@ impl EndpointSecrets {
                 .secret_read_failures
                 .with_label_values(&[&endpoint.name, &position])
         };
-        let receiver = Receiver::new(&endpoint.name, None, Vec::new()).with_accounts(Accounts {
+        let receiver = Receiver::new(endpoint.sender(), &endpoint.name, None, Vec::new()).with_accounts(Accounts {
             own: endpoint.account.clone(),
             listed: endpoint.accounts.clone(),
         });

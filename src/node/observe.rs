@@ -8,7 +8,7 @@ use super::{endpoints::OpenEndpoint, reload::ReloadStatus};
 use crate::{
     config::Config,
     job::{DeadLetters, DeadLettersKept, RouteStatus, Snapshot},
-    provider::{KIND_OTHER, KINDS},
+    senders::{self, KIND_OTHER},
     spool::{Observer, Spool, State, damage_kinds},
     telemetry::Metrics,
 };
@@ -154,7 +154,7 @@ impl Overview {
 /// What no route wants is counted from 0 on.
 pub(super) fn born_unrouted(config: &Config, metrics: &Metrics) {
     for endpoint in &config.endpoints {
-        for kind in KINDS.into_iter().chain([KIND_OTHER]) {
+        for kind in senders::kinds().iter().copied().chain([KIND_OTHER]) {
             metrics
                 .unrouted
                 .with_label_values(&[endpoint.name.as_str(), kind])

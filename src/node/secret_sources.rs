@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{config::SecretSource, provider::millicast::Secret};
+use crate::{config::SecretSource, senders::Secret};
 
 /// All sources of an endpoint, in the order of the configuration.
 pub(super) struct SecretSources {

@@ -4,10 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use forebay::{
     event::Time,
-    provider::{
-        Headers, Unverified,
-        millicast::{Receiver, Secret},
-    },
+    senders::{Headers, Receiver, Secret, Unverified, millicast::Millicast},
 };
 
 use crate::{
@@ -39,7 +36,7 @@ fn send(url: &str) {
 
 /// The id and key that a webhook's event has.
 fn id_and_key(webhook: &Received) -> (String, String) {
-    let receiver = Receiver::new("acme", None, vec![Secret::from_base64(SECRET).unwrap()]);
+    let receiver = Receiver::new(&Millicast, "acme", None, vec![Secret::from_base64(SECRET).unwrap()]);
     let request = Unverified {
         headers: &Sent(&webhook.headers),
         body: webhook.body.clone().into(),

@@ -18,10 +18,7 @@ use forebay::{
         Content, Event, Time,
         render::{BOOLEANS, Mode, Rendered, Stamp, render},
     },
-    provider::{
-        Headers, Payload, Unverified, data,
-        millicast::{Accounts, Receiver, SIGNATURE, Secret, sign},
-    },
+    senders::{self, Accounts, Headers, Payload, Receiver, Secret, Unverified, data, millicast::Millicast},
 };
 use serde_json::{Value, json};
 
@@ -190,8 +187,9 @@ fn receive(request: &Request, number: u64) -> Event {
         headers: request.headers.clone(),
         body: request.body.clone(),
     };
-    let signature = sign(&secret, &request.body);
-    signed.headers.push((SIGNATURE.to_owned(), signature.into_bytes()));
+    for (name, value) in senders::usual().sign(&secret, &request.body) {
+        signed.headers.push((name.to_owned(), value.into_bytes()));
+    }
     let listed = |accounts: &[&str]| accounts.iter().map(|account| (*account).to_owned()).collect();
     let accounts = match number % 3 {
         0 => Accounts::default(),
@@ -204,7 +202,7 @@ fn receive(request: &Request, number: u64) -> Event {
             listed: listed(&["A", "B"]),
         },
     };
-    let receiver = Receiver::new("acme", None, vec![secret]).with_accounts(accounts);
+    let receiver = Receiver::new(&Millicast, "acme", None, vec![secret]).with_accounts(accounts);
     let verified = receiver.verify(Unverified {
         body: signed.body.clone(),
         headers: &signed,
@@ -222,6 +220,7 @@ fn receive(request: &Request, number: u64) -> Event {
 /// The message of an event, as Kafka has it.
 fn publish(name: &str, event: &Event, payload: Payload, mode: Mode) -> Sent {
     let stamp = Stamp {
+        provider: senders::usual().provider(),
         sequence: 42,
         replica: "forebay-0",
     };

@@ -18,7 +18,7 @@ use forebay::{
     event::Event,
     ingress::{self, Endpoint, Handle, RefusalInspector, RefusedRequests},
     lifecycle::{Lifecycle, Phase},
-    provider::millicast::{Receiver, Secret},
+    senders::{Receiver, Secret, millicast::Millicast},
     spool::{Audience, Observer, Options, Spool},
     telemetry::{Metrics, Traces},
 };
@@ -133,6 +133,7 @@ impl Server {
         lifecycle.advance(Phase::Ready);
         let metrics = Metrics::new();
         let receiver = Arc::new(Receiver::new(
+            &Millicast,
             "acme",
             account,
             vec![Secret::from_base64(SECRET).unwrap()],

@@ -196,7 +196,8 @@ fn dev_publishes_to_a_rabbitmq_and_shows_what_arrives() {
         &uri,
     ]);
     assert_eq!(dev.line()["listening"]["exchange"], "forebay-dev");
-    let kinds: Vec<String> = forebay::provider::millicast::samples::ALL
+    let kinds: Vec<String> = forebay::senders::usual()
+        .samples()
         .iter()
         .map(|_| {
             let line = dev.line();

@@ -12,13 +12,9 @@ use forebay::{
         Event, Time,
         render::{Mode, Stamp, render},
     },
-    provider::{
-        Headers, Payload, Unverified, data,
-        millicast::{
-            Receiver, SIGNATURE, Secret,
-            samples::{self, Parameters, Sample, SampleKind},
-            sign,
-        },
+    senders::{
+        self, Headers, Parameters, Payload, Receiver, Sample, SampleKind, Secret, Unverified, data,
+        millicast::Millicast,
     },
 };
 use serde_json::{Value, json};
@@ -40,9 +36,11 @@ pub fn receive(content_type: &str, headers: &[(&str, String)], body: &[u8]) -> E
         .iter()
         .map(|(name, value)| (name.to_lowercase(), value.clone()))
         .collect();
-    given.insert(SIGNATURE.to_lowercase(), sign(&secret, body));
+    for (name, value) in senders::usual().sign(&secret, body) {
+        given.insert(name.to_lowercase(), value);
+    }
     given.insert("content-type".to_owned(), content_type.to_owned());
-    let receiver = Receiver::new("acme", Some("ZG6NWV"), vec![secret]);
+    let receiver = Receiver::new(&Millicast, "acme", Some("ZG6NWV"), vec![secret]);
     let (headers, body) = (Given(given), Bytes::copy_from_slice(body));
     let request = Unverified {
         headers: &headers,
@@ -65,13 +63,14 @@ pub fn receive_sample(kind: SampleKind) -> Event {
         headers,
         body,
         ..
-    } = samples::sample(kind, &parameters);
+    } = senders::usual().sample(kind, &parameters);
     receive(content_type, &headers, &body)
 }
 
 /// The event as a JSON text: structured, or where it is binary, its attributes.
 pub fn published(event: &Event) -> String {
     let stamp = Stamp {
+        provider: senders::usual().provider(),
         sequence: 42,
         replica: "forebay-0",
     };
@@ -119,7 +118,7 @@ fn the_schemas_are_those_of_the_definitions() {
 
 #[test]
 fn every_sample_obeys_the_schema_of_its_kind() {
-    for kind in samples::ALL {
+    for kind in senders::usual().samples().iter().copied() {
         let event = parse(&published(&receive_sample(kind)));
         assert_eq!(validate(&event), Ok(()), "{event}");
     }
@@ -150,7 +149,9 @@ fn unknown_kinds_and_unreadable_bodies_obey_theirs() {
 
 #[test]
 fn the_schemas_find_what_is_wrong() {
-    let sound = parse(&published(&receive_sample(samples::find("feeds", Some("started"))[0])));
+    let sound = parse(&published(&receive_sample(
+        senders::find(senders::usual().samples(), "feeds", Some("started"))[0],
+    )));
     for (member, value) in [
         ("specversion", json!("0.3")),
         ("id", json!("42")),
@@ -207,7 +208,7 @@ fn the_examples_are_what_the_code_publishes() {
             .strip_prefix("\n```json\n")
             .expect("a block of JSON follows the marker");
         let (_, after) = body.split_once("\n```\n").expect("the block ends");
-        let sample = samples::find(kind, Some(event));
+        let sample = senders::find(senders::usual().samples(), kind, Some(event));
         let json = indent(&published(&receive_sample(sample[0])));
         expected.push_str(&format!("{before}<!-- example: {name} -->\n\n```json\n{json}\n```\n"));
         kinds.push(kind.to_owned());
@@ -215,7 +216,7 @@ fn the_examples_are_what_the_code_publishes() {
     }
     expected.push_str(rest);
     assert_current(path, &expected);
-    for kind in samples::ALL {
+    for kind in senders::usual().samples().iter().copied() {
         assert!(
             kinds.iter().any(|documented| documented == kind.kind),
             "no example of {}",

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{Content, Event, Provider, Time, TraceContext};
+use super::{Content, Event, ProviderNumber, Time, TraceContext};
 
 const VERSION: u8 = 1;
 const VERSION_LATE: u8 = 2;
@@ -116,9 +116,7 @@ impl Event {
         };
         let header = Header {
             id: *self.id.as_bytes(),
-            provider: match self.provider {
-                Provider::Millicast => 0,
-            },
+            provider: self.provider.0,
             endpoint: &self.endpoint,
             kind: &self.kind,
             name: self.name.as_deref(),
@@ -223,10 +221,7 @@ impl<'a> Recorded<'a> {
         let Self { header, marked, .. } = self;
         Ok(Event {
             id: Uuid::from_bytes(header.id),
-            provider: match header.provider {
-                0 => Provider::Millicast,
-                _ => return Err(DecodeError::Header),
-            },
+            provider: ProviderNumber(header.provider),
             endpoint: header.endpoint.to_owned(),
             kind: header.kind.to_owned(),
             name: header.name.map(str::to_owned),
@@ -355,7 +350,7 @@ mod tests {
                     (is_stale, is_repeated, time, sent, recorded, late_by_ms, trace, content, body),
                 )| Event {
                     id: Uuid::from_bytes(id),
-                    provider: Provider::Millicast,
+                    provider: ProviderNumber(0),
                     endpoint,
                     kind,
                     name,
@@ -443,7 +438,7 @@ mod tests {
         );
         let in_order = Event {
             id: Uuid::from_u128(1),
-            provider: Provider::Millicast,
+            provider: ProviderNumber(0),
             endpoint: "acme".to_owned(),
             kind: "feeds".to_owned(),
             name: Some("started".to_owned()),

@@ -17,21 +17,20 @@ pub use codec::{DecodeError, Interest, Recorded};
 pub use time::Time;
 pub use trace::TraceContext;
 
-/// Who sent the webhook.
+/// Who sent a webhook: the number under which records have it. It never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Provider {
-    /// Dolby.io Real-time Streaming.
-    Millicast,
-}
+pub struct ProviderNumber(pub u8);
 
-impl Provider {
+/// How the events of one who sends webhooks are named.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Provider {
+    pub number: ProviderNumber,
     /// As configuration and topics call it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Millicast => "millicast",
-        }
-    }
+    pub name: &'static str,
+    /// The domain under which its types are named, as `com.example` in `com.example.feeds.started`.
+    pub type_prefix: &'static str,
+    /// The domain under which its sources are named.
+    pub authority: &'static str,
 }
 
 /// What an event's body is.
@@ -50,7 +49,7 @@ pub enum Content {
 pub struct Event {
     /// The same for a duplicate: made from the endpoint and the raw body (a thumbnail: and its headers).
     pub id: Uuid,
-    pub provider: Provider,
+    pub provider: ProviderNumber,
     /// The name of the endpoint that took it in.
     pub endpoint: String,
     /// `feeds`, `recordings`, … in lower case, or an unknown kind with characters outside `a-z0-9-` replaced.
@@ -87,35 +86,20 @@ pub struct Event {
     pub body: Bytes,
 }
 
-impl Provider {
-    /// The domain under which the provider's types and sources are named, as in `com.millicast.feeds.started`.
-    fn type_prefix(self) -> &'static str {
-        match self {
-            Provider::Millicast => "com.millicast",
-        }
-    }
-
-    fn authority(self) -> &'static str {
-        match self {
-            Provider::Millicast => "millicast.com",
-        }
-    }
-}
-
 impl Event {
-    /// The CloudEvents `type`.
-    pub fn type_(&self) -> String {
-        let prefix = self.provider.type_prefix();
+    /// The CloudEvents `type`. `provider`: its own.
+    pub fn type_(&self, provider: &Provider) -> String {
+        let prefix = provider.type_prefix;
         match &self.name {
             Some(name) => format!("{prefix}.{}.{name}", self.kind),
             None => format!("{prefix}.{}", self.kind),
         }
     }
 
-    /// The CloudEvents `source`, a URI reference.
-    pub fn source(&self) -> String {
+    /// The CloudEvents `source`, a URI reference. `provider`: its own.
+    pub fn source(&self, provider: &Provider) -> String {
         let account = self.account.as_deref().unwrap_or("unknown");
-        let mut source = format!("//{}/accounts/", self.provider.authority());
+        let mut source = format!("//{}/accounts/", provider.authority);
         source.push_str(&text::uri_segment(account, text::ATTRIBUTE_BYTES_MAX - source.len()));
         source
     }

@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{Content, Event, text};
+use super::{Content, Event, Provider, text};
 
 /// How a CloudEvent travels in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -27,9 +27,10 @@ pub enum Data {
     Binary(Bytes),
 }
 
-/// What the spool knows of an event: its place.
+/// What an event does not know of itself: its place in the spool, and how its sender's events are named.
 #[derive(Debug, Clone, Copy)]
 pub struct Stamp<'a> {
+    pub provider: &'a Provider,
     pub sequence: u64,
     pub replica: &'a str,
 }
@@ -131,8 +132,8 @@ fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut each: impl FnMut(&
     let mut attribute = |name, text: Cow<'a, str>| each(name, Attribute::Text(text));
     attribute("specversion", "1.0".into());
     attribute("id", event.id.hyphenated().to_string().into());
-    attribute("source", event.source().into());
-    attribute("type", event.type_().into());
+    attribute("source", event.source(stamp.provider).into());
+    attribute("type", event.type_(stamp.provider).into());
     attribute("subject", event.key.as_str().into());
     attribute("time", event.time.to_rfc3339().into());
     attribute("partitionkey", event.key.as_str().into());

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use serde_json::json;
 
-use super::{EVENTS, EXCHANGE, PARTITIONS, PATH, THUMBNAILS, parameters};
+use super::{EXCHANGE, PARTITIONS, parameters, path, topics};
 use crate::{
     node::Node,
-    provider::millicast::{Secret, samples, sign},
+    senders::{self, Secret},
 };
 
 pub struct Guide {
@@ -29,13 +29,16 @@ pub enum Broker {
 impl Guide {
     pub fn of(node: &Node, secret: &Secret, text: String, broker: Broker) -> Self {
         let public = node.public_addresses()[0];
-        let url = format!("http://{public}{PATH}");
-        let sample = samples::sample(samples::ALL[0], &parameters("my_stream", 1000));
+        let url = format!("http://{public}{}", path());
+        let sender = senders::usual();
+        let sample = sender.sample(sender.samples()[0], &parameters("my_stream", 1000));
         let body = String::from_utf8(sample.body).expect("the first sample is JSON");
-        let curl = format!(
-            "curl -i {url} -H 'Content-Type: application/json' -H 'X-Millicast-Signature: {}' -d '{body}'",
-            sign(secret, body.as_bytes())
-        );
+        let signed = sender.sign(secret, body.as_bytes());
+        let headers: String = signed
+            .iter()
+            .map(|(name, value)| format!("-H '{name}: {value}' "))
+            .collect();
+        let curl = format!("curl -i {url} -H 'Content-Type: application/json' {headers}-d '{body}'");
         Self {
             url,
             admin: node.admin_addresses()[0],
@@ -48,7 +51,10 @@ impl Guide {
     pub fn opening(&self) -> String {
         let broker = match &self.broker {
             Broker::Embedded(brokers) => {
-                format!("embedded Kafka   {brokers} (topics {EVENTS}, {THUMBNAILS}; it keeps nothing)")
+                format!(
+                    "embedded Kafka   {brokers} (topics {}; it keeps nothing)",
+                    topics().join(", ")
+                )
             }
             Broker::RabbitMq => format!(
                 "RabbitMQ         exchange {EXCHANGE}, {PARTITIONS} queues {EXCHANGE}.00 and on (declared; they stay, with what they hold)"
@@ -64,7 +70,8 @@ impl Guide {
         let read = match &self.broker {
             Broker::Embedded(brokers) => format!(
                 "Read the topic with any librdkafka client (kcat, confluent-kafka) or kafkajs; the Java client, franz-go and \
-                 kafka-python\nmisread this embedded Kafka, and work with a real one:\n\n  kcat -b {brokers} -t {EVENTS} -C"
+                 kafka-python\nmisread this embedded Kafka, and work with a real one:\n\n  kcat -b {brokers} -t {} -C",
+                topics()[0]
             ),
             Broker::RabbitMq => format!(
                 "Consume the queues {EXCHANGE}.00 and on, each of which has its part of the streams, in order; or bind one of your \
@@ -87,7 +94,7 @@ impl Guide {
         match &self.broker {
             Broker::Embedded(brokers) => {
                 listening["brokers"] = brokers.as_str().into();
-                listening["topics"] = json!([EVENTS, THUMBNAILS]);
+                listening["topics"] = json!(topics());
             }
             Broker::RabbitMq => listening["exchange"] = EXCHANGE.into(),
         }

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cli::{Failure, stopped},
-    provider::millicast::{SIGNATURE, Secret, sign},
+    senders::{Secret, Sender},
 };
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(5);
@@ -33,6 +33,7 @@ const LANE_STEPS_MAX: usize = 256;
 const FAILURES_MAX: u64 = 20;
 
 pub struct Target {
+    pub sender: &'static dyn Sender,
     pub url: Url,
     pub secret: Secret,
 }
@@ -147,9 +148,10 @@ async fn lane(shared: Arc<Shared>, mut turns: mpsc::Receiver<Turn>) -> Tally {
         let mut request = shared
             .client
             .post(shared.target.url.clone())
-            .header(CONTENT_TYPE, sample.content_type)
-            .header(SIGNATURE, sign(&shared.target.secret, &sample.body));
-        for (name, value) in sample.headers {
+            .header(CONTENT_TYPE, sample.content_type);
+        let Target { sender, secret, .. } = &shared.target;
+        let signed = sender.sign(secret, &sample.body);
+        for (name, value) in sample.headers.into_iter().chain(signed) {
             request = request.header(name, value);
         }
         let started = due.unwrap_or_else(Instant::now);

@@ -15,7 +15,7 @@ use super::{Exit, Failure, SecretText};
 use crate::{
     config::Shown,
     event::Time,
-    provider::millicast::samples::{self, SampleKind},
+    senders::{self, SampleKind, Sender},
 };
 
 #[derive(Args)]
@@ -37,9 +37,12 @@ pub struct SendArgs {
     /// processes
     #[arg(long, value_name = "SOURCE")]
     pub secret: SecretText,
+    /// Who sends
+    #[arg(long, value_name = "NAME", default_value = senders::usual().provider().name, value_parser = provider)]
+    pub provider: Provider,
     /// Only this kind, or KIND.EVENT; repeatable [default: a stream's life, with every kind]
-    #[arg(long = "kind", value_name = "KIND", value_parser = kind)]
-    pub kinds: Vec<Kinds>,
+    #[arg(long = "kind", value_name = "KIND")]
+    pub kinds: Vec<String>,
     /// Events, all different; duplicates come on top
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..))]
     pub count: u64,
@@ -69,11 +72,21 @@ pub struct SendArgs {
     pub json: bool,
 }
 
-/// What a `--kind` stands for.
+/// What `--provider` stands for.
 #[derive(Clone)]
-pub struct Kinds(Vec<SampleKind>);
+pub struct Provider(&'static dyn Sender);
 
-fn kind(text: &str) -> Result<Kinds, String> {
+fn provider(text: &str) -> Result<Provider, String> {
+    let known = || {
+        let names = senders::senders().iter().map(|sender| sender.provider().name);
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let sender = senders::named(text).ok_or_else(|| format!("no such provider; known: {}", known()))?;
+    Ok(Provider(sender))
+}
+
+/// What a `--kind` stands for.
+fn kind(sender: &dyn Sender, text: &str) -> Result<Vec<SampleKind>, Failure> {
     let (kind, event) = match text.split_once('.') {
         Some((kind, event)) => (kind, Some(event)),
         None => (text, None),
@@ -83,17 +96,21 @@ fn kind(text: &str) -> Result<Kinds, String> {
     } else {
         kind
     };
-    let found = samples::find(plural, event);
+    let found = senders::find(sender.samples(), plural, event);
     if found.is_empty() {
-        let mut known: Vec<String> = Vec::new();
-        for kind in plan::LIFE.iter().map(|sample| sample.kind.to_owned()) {
+        let mut known: Vec<&str> = Vec::new();
+        for kind in sender.life().iter().map(|sample| sample.kind) {
             if !known.contains(&kind) {
                 known.push(kind);
             }
         }
-        return Err(format!("no such kind or event; kinds: {}", known.join(", ")));
+        return Err(Failure::usage(format!(
+            "--kind {}: no such kind or event; kinds: {}",
+            Shown(text),
+            known.join(", ")
+        )));
     }
-    Ok(Kinds(found))
+    Ok(found)
 }
 
 fn rate(text: &str) -> Result<f64, String> {
@@ -119,8 +136,11 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
     }
     let secret = args.secret.read()?;
     args.secret.warn_where_visible();
+    let Provider(sender) = args.provider;
+    let kinds = args.kinds.iter().map(|text| kind(sender, text));
     let plan = Plan::new(plan::Options {
-        life: args.kinds.iter().flat_map(|kinds| kinds.0.iter().copied()).collect(),
+        sender,
+        life: kinds.collect::<Result<Vec<_>, _>>()?.concat(),
         count: args.count,
         streams: args.streams,
         shuffle: args.shuffle,
@@ -128,7 +148,7 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
         seed: args.seed,
         now: now(),
     });
-    let target = load::Target { url, secret };
+    let target = load::Target { sender, url, secret };
     let pace = load::Pace {
         // More lanes than streams would stand idle.
         lanes: args.concurrency.min(args.streams) as usize,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     event::Time,
-    provider::millicast::samples::{self, Parameters, Sample, SampleKind},
+    senders::{Parameters, Sample, SampleKind, Sender},
 };
 
 const ACCOUNT: &str = "ZG6NWV";
@@ -15,31 +15,9 @@ const SEEDED_START_MS: i64 = 1_767_225_600_000;
 /// A copy goes out at most so many webhooks after its original.
 const DUPLICATE_DISTANCE_MAX: u64 = 16;
 
-/// A stream's life, as it goes when nothing fails; then a new feed begins another one.
-pub const LIFE: [SampleKind; 15] = [
-    of("viewerConnection", "ViewerAttempt"),
-    of("feeds", "started"),
-    of("viewerConnection", "FirstViewerConnection"),
-    of("transcoder", "ACTIVE"),
-    of("recordings", "started"),
-    of("thumbnail", "captured"),
-    of("feeds", "ended"),
-    of("transcoder", "STOPPED"),
-    of("recordings", "completed"),
-    of("media", "processing"),
-    of("media", "completed"),
-    of("viewerConnection", "NoActiveViewers"),
-    of("transcoder", "DELETED"),
-    of("recordings", "deleted"),
-    of("media", "deleted"),
-];
-
-const fn of(kind: &'static str, event: &'static str) -> SampleKind {
-    SampleKind { kind, event }
-}
-
 pub struct Options {
-    /// What happens in a stream, over and over; empty: [`LIFE`].
+    pub sender: &'static dyn Sender,
+    /// What happens in a stream, over and over; empty: its sender's life of one.
     pub life: Vec<SampleKind>,
     /// Events, all different.
     pub count: u64,
@@ -77,6 +55,7 @@ pub struct Plan {
 /// Makes the webhooks of a plan's steps.
 #[derive(Clone)]
 pub struct Content {
+    sender: &'static dyn Sender,
     life: Vec<SampleKind>,
     streams: u64,
     seed: u64,
@@ -93,11 +72,12 @@ impl Plan {
             None => Time(options.now.0 - options.count as i64),
         };
         let life = if options.life.is_empty() {
-            LIFE.to_vec()
+            options.sender.life().to_vec()
         } else {
             options.life.clone()
         };
         let content = Content {
+            sender: options.sender,
             life,
             streams: options.streams,
             seed,
@@ -194,7 +174,7 @@ impl Content {
         let mut feed = [0; 16];
         feed[..8].copy_from_slice(&random.next().to_be_bytes());
         feed[8..].copy_from_slice(&random.next().to_be_bytes());
-        samples::sample(
+        self.sender.sample(
             self.life[what as usize],
             &Parameters {
                 account: ACCOUNT,
@@ -234,6 +214,7 @@ mod tests {
 
     fn plan(count: u64, streams: u64, shuffle: u64, percent: f64, seed: u64) -> Plan {
         Plan::new(Options {
+            sender: crate::senders::usual(),
             life: Vec::new(),
             count,
             streams,
@@ -281,7 +262,7 @@ mod tests {
             .filter(|s| s.stream == 1)
             .map(|s| content.sample(*s))
             .collect();
-        for (sample, expected) in life.iter().zip(LIFE.iter().cycle()) {
+        for (sample, expected) in life.iter().zip(crate::senders::usual().life().iter().cycle()) {
             assert_eq!((sample.kind, sample.event), (expected.kind, expected.event));
         }
     }

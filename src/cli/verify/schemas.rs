@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use jsonschema::{Draft, Validator};
 use serde_json::Value;
 
+use crate::senders;
+
 const SCHEMAS: &[(&str, &str)] = &[
     ("event", include_str!("../../../docs/schemas/event.schema.json")),
     ("feeds", include_str!("../../../docs/schemas/feeds.schema.json")),
@@ -49,8 +51,9 @@ impl Schemas {
     /// it came, of which the schemas say nothing.
     pub fn deviation(&self, event: &Value, original: bool) -> Option<String> {
         let kind = event["type"].as_str().unwrap_or_default();
-        let kind = kind.strip_prefix("com.millicast.").unwrap_or_default();
-        let kind = kind.split('.').next().unwrap_or_default();
+        let prefixes = senders::senders().iter().map(|sender| sender.provider().type_prefix);
+        let mut kinds = prefixes.filter_map(|prefix| kind.strip_prefix(prefix)?.strip_prefix('.'));
+        let kind = kinds.next().unwrap_or_default().split('.').next().unwrap_or_default();
         let kind = if original || kind == ANY { ANY } else { kind };
         let validator = self
             .0

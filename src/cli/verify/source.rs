@@ -9,7 +9,7 @@ use crate::{
         self, Config, Kafka, RabbitMq, RabbitMqTls, Route, SinkKind, Template, TextSource, Unroutable, process_env,
     },
     event::Time,
-    provider::Payload,
+    senders::Payload,
     sink::{kafka, rabbitmq},
 };
 

@@ -3,7 +3,7 @@
 use forebay::{
     config::{Config, SinkKind},
     event::render::{Mode, STRUCTURED_CONTENT_TYPE},
-    provider::millicast::samples,
+    senders,
 };
 use serde_json::{Map, Value, json};
 
@@ -164,11 +164,12 @@ fn events(broker: Broker) -> Map<String, Value> {
             message["title"] = "An event of a kind that is not known".into();
         }
         // One broker's are enough to see what an event looks like.
-        let sample = samples::ALL
-            .into_iter()
+        let sample = senders::usual()
+            .samples()
+            .iter()
             .find(|sample| sample.kind.to_lowercase() == *kind);
         if let (Broker::Kafka, Some(sample)) = (broker, sample) {
-            let payload = parse(&published(&receive_sample(sample)));
+            let payload = parse(&published(&receive_sample(*sample)));
             message["examples"] = json!([{ "name": payload["type"], "payload": payload }]);
         }
         ((*kind).to_owned(), message)

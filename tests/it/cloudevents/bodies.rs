@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use forebay::{
     event::Time,
-    provider::millicast::samples::{self, Parameters},
+    senders::{self, Parameters},
 };
 use uuid::Uuid;
 
@@ -287,7 +287,7 @@ fn sample(rng: &mut Rng) -> Parts {
         sent: Time(1_638_463_486_489),
         counter: rng.next() >> 40,
     };
-    let sample = samples::sample(rng.pick(&samples::ALL), &parameters);
+    let sample = senders::usual().sample(rng.pick(senders::usual().samples()), &parameters);
     let mut headers = vec![("Content-Type".to_owned(), sample.content_type.as_bytes().to_vec())];
     let own = sample.headers.into_iter();
     headers.extend(own.map(|(name, value)| (name.to_owned(), value.into_bytes())));

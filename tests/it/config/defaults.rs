@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use forebay::{
     config::{BacklogFull, BacklogLimit, Match, SinkKind, Template, Tracing, UnknownTopic},
-    event::{Provider, render::Mode},
-    provider::Payload,
+    event::{ProviderNumber, render::Mode},
+    senders::Payload,
     spool::Start,
 };
 
@@ -43,7 +43,7 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(config.spool.bytes_max, 10 << 30);
     assert_eq!(config.spool.replica, None);
     assert_eq!(config.tracing, None);
-    assert_eq!(config.endpoints[0].provider, Provider::Millicast);
+    assert_eq!(config.endpoints[0].provider, ProviderNumber(0));
     assert_eq!(config.endpoints[0].account, None);
     assert_eq!(config.endpoints[0].accounts, Vec::<String>::new());
     assert_eq!(config.endpoints[0].replay_window, Duration::from_secs(600));

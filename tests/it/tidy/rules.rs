@@ -9,6 +9,7 @@ pub const RULES: &[(&str, Rule)] = &[
     ("foreign crates stay at home", homes),
     ("some things are never called", never),
     ("nothing is unwrapped", unwraps),
+    ("a sender is named in its folder, and where it is registered", senders),
     ("files stay readable", lengths),
 ];
 
@@ -34,9 +35,9 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "modules import downwards",
-        "src/provider/mod.rs",
+        "src/lifecycle/mod.rs",
         "use super::spool::Spool;",
-        "provider imports spool",
+        "lifecycle imports spool",
     ),
     (
         "modules import downwards",
@@ -71,7 +72,7 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "foreign crates stay at home",
-        "src/provider/a.rs",
+        "src/job/a.rs",
         "use actix_web::web::Bytes;",
         "actix_web",
     ),
@@ -130,6 +131,18 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
         "a.rs:2",
     ),
     (
+        "a sender is named in its folder, and where it is registered",
+        "src/cli/send/mod.rs",
+        "use crate::senders::millicast::Millicast;",
+        "mod.rs:1",
+    ),
+    (
+        "a sender is named in its folder, and where it is registered",
+        "crates/senders/src/receiver.rs",
+        "fn a() { Millicast }",
+        "receiver.rs:1",
+    ),
+    (
         "files stay readable",
         "src/main.rs",
         include_str!("source.rs"),
@@ -175,7 +188,7 @@ pub const SOUND: &[(&str, &str)] = &[
     ),
     (
         "src/job/mod.rs",
-        "use crate::{event, provider, sink::{Message, Sink}, spool, telemetry::Metrics};",
+        "use crate::{event, senders, sink::{Message, Sink}, spool, telemetry::Metrics};",
     ),
     (
         "src/main.rs",
@@ -188,7 +201,7 @@ pub const SOUND: &[(&str, &str)] = &[
 ];
 
 /// The crates below `crates/`, by the names that they have in the package. What they import the compiler holds.
-const CRATES: &[&str] = &["event", "order", "spool"];
+const CRATES: &[&str] = &["event", "order", "senders", "spool"];
 
 /// Which module of the package may import which module or crate. `lib` names all of them, for its reader.
 ///
@@ -199,15 +212,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("http_client", &[]),
     ("telemetry", &["event", "http_client"]),
     ("lifecycle", &[]),
-    ("provider", &["event"]),
-    ("config", &["event", "provider", "spool", "sink"]),
+    ("config", &["event", "senders", "spool", "sink"]),
     ("sink", &["event", "config", "http_client", "telemetry"]),
     ("http", &["config", "telemetry"]),
-    ("ingress", &["http", "event", "provider", "spool", "config", "telemetry", "lifecycle"]),
-    ("job", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle"]),
+    ("ingress", &["http", "event", "senders", "spool", "config", "telemetry", "lifecycle"]),
+    ("job", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle"]),
     ("admin", &["http", "spool", "config", "telemetry", "lifecycle"]),
-    ("node", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin"]),
-    ("cli", &["event", "order", "provider", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "node"]),
+    ("node", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin"]),
+    ("cli", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "node"]),
     ("main", &["cli", "telemetry"]),
 ];
 
@@ -306,6 +318,27 @@ const HOMES: &[(&str, &[&str])] = &[
     ("opentelemetry_sdk", &["src/telemetry/traces"]),
     ("anyhow", &["src/main.rs", "src/cli"]),
 ];
+
+/// Senders, and the one place beside their folder that names them.
+const SENDERS: &[(&str, &[&str])] = &[("crates/senders/src/millicast/", &["millicast", "Millicast"])];
+const WHERE_SENDERS_ARE_REGISTERED: &str = "crates/senders/src/lib.rs";
+
+fn senders(source: &Source) -> Vec<String> {
+    let mut findings = Vec::new();
+    for (folder, names) in SENDERS {
+        if source.path.starts_with(folder) || source.path == WHERE_SENDERS_ARE_REGISTERED {
+            continue;
+        }
+        for at in names.iter().flat_map(|name| source.words(name)).take(1) {
+            let line = source.line(at);
+            findings.push(format!(
+                "{}:{line}: a sender is asked for by `senders`, not named",
+                source.path
+            ));
+        }
+    }
+    findings
+}
 
 const FILE_SYSTEM_OF_THE_LOG: &str = "crates/log/src/file_system";
 

@@ -8,9 +8,9 @@ use std::{fmt, io::Read as _};
 use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
 
 use super::{
-    Key, Receiver,
+    Receiver, SignatureHeaders,
+    receiver::Key,
     reformat::{Style, reformat},
-    signature,
 };
 
 /// What a body may become, decompressed or written anew.
@@ -78,12 +78,16 @@ impl fmt::Display for Diagnosis {
 }
 
 /// Looks for what would have made the signature of a request to `receiver` right.
-fn diagnose(receiver: &Receiver, others: &[(&str, &Receiver)], header: &[u8], body: &[u8]) -> Diagnosis {
-    let made_by = |key: &Key, body: &[u8]| signature::is_made_by(key, header, body);
-    let keys = receiver.keys.read().clone();
+fn diagnose(receiver: &Receiver, others: &[(&str, &Receiver)], headers: &SignatureHeaders, body: &[u8]) -> Diagnosis {
+    let made_by = |key: &Key, body: &[u8]| key.has_made(headers, body);
+    let keys = receiver.keys();
     let active = |body: &[u8]| keys.active.iter().any(|key| made_by(key, body));
 
-    if keys.active.iter().any(|key| made_by(&key.undecoded(), body)) {
+    if keys
+        .active
+        .iter()
+        .any(|key| made_by(&key.undecoded(receiver.sender()), body))
+    {
         return Diagnosis::SecretUndecoded;
     }
     if decompressed(body).is_some_and(|body| active(&body)) {
@@ -96,7 +100,7 @@ fn diagnose(receiver: &Receiver, others: &[(&str, &Receiver)], header: &[u8], bo
         }
     }
     for (name, other) in others {
-        if other.keys.read().active.iter().any(|key| made_by(key, body)) {
+        if other.keys().active.iter().any(|key| made_by(key, body)) {
             return Diagnosis::OtherEndpoint((*name).to_owned());
         }
     }
@@ -107,7 +111,7 @@ fn diagnose(receiver: &Receiver, others: &[(&str, &Receiver)], header: &[u8], bo
 }
 
 /// The form of a signature header, without what is in it.
-pub fn form(header: Option<&[u8]>) -> String {
+pub fn header_form(header: Option<&[u8]>) -> String {
     let Some(header) = header else {
         return "missing, or there twice".to_owned();
     };
@@ -159,8 +163,8 @@ fn decompressed(body: &[u8]) -> Option<Vec<u8>> {
 
 impl Receiver {
     /// Why a signature that was refused as wrong is wrong. `others`: the other endpoints.
-    pub fn diagnose(&self, others: &[(&str, &Receiver)], header: &[u8], body: &[u8]) -> Diagnosis {
-        diagnose(self, others, header, body)
+    pub fn diagnose(&self, others: &[(&str, &Receiver)], headers: &SignatureHeaders, body: &[u8]) -> Diagnosis {
+        diagnose(self, others, headers, body)
     }
 }
 
@@ -172,12 +176,21 @@ mod tests {
     use flate2::{Compression, write};
 
     use super::*;
-    use crate::provider::millicast::{Secret, sign};
+    use crate::{Headers, Secret, Sender as _, millicast::Millicast};
 
     const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     const OTHER: &str = "b3RoZXI=";
     const OLD: &str = "b2xk";
     const BODY: &[u8] = br#"{"type":"feeds","data":{"name":"a \"b\" \u00e9","list":[1,2.50,{}],"none":[]}}"#;
+
+    struct Given(Vec<(&'static str, String)>);
+
+    impl Headers for Given {
+        fn value(&self, name: &str) -> Option<&[u8]> {
+            let found = self.0.iter().find(|(given, _)| *given == name);
+            found.map(|(_, value)| value.as_bytes())
+        }
+    }
 
     fn secret(text: &str) -> Secret {
         Secret::from_base64(text).unwrap()
@@ -203,9 +216,9 @@ mod tests {
 
     #[test]
     fn each_of_the_usual_mistakes_is_found() {
-        let receiver = Receiver::new("acme", None, vec![secret(OLD)]);
+        let receiver = Receiver::new(&Millicast, "acme", None, vec![secret(OLD)]);
         receiver.set_secrets(vec![secret("YW5vdGhlcg=="), secret(SECRET)]);
-        let other = Receiver::new("beta", None, vec![secret(OTHER)]);
+        let other = Receiver::new(&Millicast, "beta", None, vec![secret(OTHER)]);
         let text = secret(&STANDARD.encode(SECRET));
         let spaced = reformat(BODY, Style::Spaced, 1000).unwrap();
         let pretty = reformat(BODY, Style::Indented(4), 1000).unwrap();
@@ -222,10 +235,11 @@ mod tests {
             (&secret("d3Jvbmc="), BODY, BODY.to_vec(), "none"),
             (&secret(SECRET), b"else", BODY.to_vec(), "none"),
         ] {
-            let header = sign(signed_by, signed);
-            let found = receiver.diagnose(&[("beta", &other)], header.as_bytes(), &body);
+            let given = Given(Millicast.sign(signed_by, signed));
+            let headers = SignatureHeaders::of(&Millicast, &given);
+            let found = receiver.diagnose(&[("beta", &other)], &headers, &body);
             assert_eq!(found.name(), expected, "{found}");
-            assert!(!found.to_string().contains(&header[5..]));
+            assert!(!found.to_string().contains(&given.0[0].1[5..]));
         }
     }
 
@@ -260,7 +274,7 @@ mod tests {
             (Some(""), "no prefix, nothing"),
             (Some("sha1="), "no prefix, 5 characters of base64"),
         ] {
-            assert_eq!(form(header.map(str::as_bytes)), expected, "{header:?}");
+            assert_eq!(header_form(header.map(str::as_bytes)), expected, "{header:?}");
         }
     }
 }

@@ -233,7 +233,7 @@ fn every_kind_and_event_is_understood_as_documented() {
     for (kind, name, data, type_, key, time_) in table {
         let body = json!({"type": kind, "event": name, "timestamp": sent, "data": data}).to_string();
         let event = post_json(&receiver(), &body);
-        let actual = (event.type_(), event.key.as_str(), event.time.to_rfc3339());
+        let actual = (event.type_(&PROVIDER), event.key.as_str(), event.time.to_rfc3339());
         assert_eq!(
             actual,
             (format!("com.millicast.{type_}"), key, time_.to_owned()),

@@ -32,6 +32,7 @@ fn an_unsigned_content_type_is_never_a_trap() {
         assert_eq!(attribute, claimed.as_deref(), "{sent:?}");
 
         let stamp = Stamp {
+            provider: &PROVIDER,
             sequence: 1,
             replica: "r",
         };
@@ -61,7 +62,12 @@ fn what_a_parser_refuses_makes_a_body_unreadable() {
         ] {
             let body = format!("{before}{poison}{after}");
             let event = post_json(&receiver(), &body);
-            assert_eq!(event.type_(), "com.millicast.unreadable", "{before}{}", &poison[..3]);
+            assert_eq!(
+                event.type_(&PROVIDER),
+                "com.millicast.unreadable",
+                "{before}{}",
+                &poison[..3]
+            );
             assert_eq!(event.body, body);
             check(&event);
         }
@@ -71,6 +77,7 @@ fn what_a_parser_refuses_makes_a_body_unreadable() {
 #[test]
 fn data_that_base64_would_make_too_long_is_binary() {
     let stamp = Stamp {
+        provider: &PROVIDER,
         sequence: 1,
         replica: "r",
     };

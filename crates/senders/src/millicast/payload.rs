@@ -4,10 +4,9 @@
 
 use std::borrow::Cow;
 
-use crate::{
-    event::{Time, text},
-    provider::json::{Member, Members, Value},
-};
+use forebay_event::{Time, text};
+
+use crate::json::{Member, Members, Value};
 
 /// The envelope `{"type", "event", "timestamp", "data"}` of everything but pictures.
 pub struct Envelope<'a> {

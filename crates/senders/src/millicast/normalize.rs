@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::payload::{self, Envelope, Rest};
-use crate::provider::json::{self, Member, Members, Value};
+use crate::json::{self, Member, Members, Value};
 
 /// A member's name, and the same as JSON has it.
 struct Name {

@@ -7,12 +7,10 @@ mod table;
 use serde_json::Value;
 
 use super::*;
-use crate::{
-    event::{
-        DecodeError,
-        render::{self, Data, Mode, Stamp},
-    },
-    provider::{Payload, data},
+use crate::{Accounts, Payload, Receiver, data};
+use forebay_event::{
+    DecodeError,
+    render::{self, Data, Mode, Stamp},
 };
 
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -35,12 +33,12 @@ fn secret() -> Secret {
 }
 
 fn receiver() -> Receiver {
-    Receiver::new("acme", None, vec![secret()])
+    Receiver::new(&Millicast, "acme", None, vec![secret()])
 }
 
 fn post(receiver: &Receiver, headers: &[(&'static str, &[u8])], body: &[u8]) -> Event {
     let mut given: Vec<_> = headers.iter().map(|(name, value)| (*name, value.to_vec())).collect();
-    given.push(("x-millicast-signature", sign(&secret(), body).into_bytes()));
+    given.push(("x-millicast-signature", signature::sign(&secret(), body).into_bytes()));
     let (headers, body) = (Given(given), Bytes::copy_from_slice(body));
     let verified = receiver.verify(Unverified {
         headers: &headers,
@@ -56,6 +54,7 @@ fn post_json(receiver: &Receiver, body: &str) -> Event {
 
 fn structured(event: &Event, payload: Payload) -> Vec<u8> {
     let stamp = Stamp {
+        provider: &PROVIDER,
         sequence: 42,
         replica: "forebay-0",
     };
@@ -78,6 +77,7 @@ fn check(event: &Event) {
     assert!(!event.key.is_empty() && event.key.len() <= text::ATTRIBUTE_BYTES_MAX);
     for payload in [Payload::Normalized, Payload::Original] {
         let stamp = Stamp {
+            provider: &PROVIDER,
             sequence: u64::MAX,
             replica: "r",
         };
@@ -156,6 +156,7 @@ fn an_original_payload_is_the_body_byte_for_byte() {
 fn a_binary_event_has_its_attributes_beside_the_data() {
     let event = post_json(&receiver(), FEEDS);
     let stamp = Stamp {
+        provider: &PROVIDER,
         sequence: 7,
         replica: "r",
     };
@@ -187,7 +188,7 @@ fn what_is_no_envelope_is_unreadable_and_kept_as_it_came() {
         b"{\"type\":\"a\",\"event\":null}",
     ] {
         let event = post(&receiver(), &[("content-type", b"text/plain; charset=x")], body);
-        assert_eq!(event.type_(), "com.millicast.unreadable");
+        assert_eq!(event.type_(&PROVIDER), "com.millicast.unreadable");
         assert_eq!((event.key.as_str(), event.time, event.sent), ("acme", RECEIVED, None));
         assert_eq!(event.body, body);
         let json: Value = serde_json::from_slice(&structured(&event, Payload::Normalized)).unwrap();
@@ -209,7 +210,7 @@ fn a_picture_is_a_thumbnail_whose_headers_say_the_rest() {
     ];
     let body = b"\xff\xd8\xff\xe0";
     let event = post(&receiver(), &headers, body);
-    assert_eq!(event.type_(), "com.millicast.thumbnail.captured");
+    assert_eq!(event.type_(&PROVIDER), "com.millicast.thumbnail.captured");
     assert_eq!((event.key.as_str(), event.account.as_deref()), ("A/ü/b", Some("A")));
     assert_eq!(
         (event.stream_name.as_deref(), event.feed_id.as_deref()),
@@ -221,6 +222,7 @@ fn a_picture_is_a_thumbnail_whose_headers_say_the_rest() {
     );
 
     let stamp = Stamp {
+        provider: &PROVIDER,
         sequence: 1,
         replica: "r",
     };
@@ -243,7 +245,7 @@ fn a_duplicate_has_the_same_id_and_nothing_else_has() {
     let id = |receiver: &Receiver, headers: &[(&'static str, &[u8])], body: &str| {
         post(receiver, headers, body.as_bytes()).id
     };
-    let (acme, other) = (receiver(), Receiver::new("other", None, vec![secret()]));
+    let (acme, other) = (receiver(), Receiver::new(&Millicast, "other", None, vec![secret()]));
     let picture = |headers: &[(&'static str, &[u8])]| post(&acme, headers, b"\xff\xd8\xffx").id;
     let ids = [
         id(&acme, &[], FEEDS),
@@ -271,7 +273,7 @@ fn a_duplicate_has_the_same_id_and_nothing_else_has() {
 #[test]
 fn secrets_are_replaced_while_running() {
     let receiver = receiver();
-    let headers = Given(vec![(SIGNATURE, sign(&secret(), b"x").into_bytes())]);
+    let headers = Given(vec![(signature::HEADER, signature::sign(&secret(), b"x").into_bytes())]);
     let request = || Unverified {
         headers: &headers,
         body: Bytes::from_static(b"x"),
@@ -286,7 +288,7 @@ fn secrets_are_replaced_while_running() {
 
 #[test]
 fn every_sample_is_taken_for_what_it_is() {
-    let parameters = samples::Parameters {
+    let parameters = Parameters {
         account: "ZG6NWV",
         stream_name: "sample_stream",
         feed_id: Uuid::from_u128(1),
@@ -295,13 +297,13 @@ fn every_sample_is_taken_for_what_it_is() {
     };
     let receiver = receiver();
     for kind in samples::ALL {
-        let sample = samples::sample(kind, &parameters);
+        let sample = samples::sample(*kind, &parameters);
         let mut headers = vec![("Content-Type", sample.content_type.as_bytes())];
         headers.extend(sample.headers.iter().map(|(name, value)| (*name, value.as_bytes())));
         let event = post(&receiver, &headers, &sample.body);
         let expected = format!("com.millicast.{}.{}", kind.kind, kind.event).to_lowercase();
-        assert_eq!(event.type_(), expected);
-        assert_eq!(sample, samples::sample(kind, &parameters));
+        assert_eq!(event.type_(&PROVIDER), expected);
+        assert_eq!(sample, samples::sample(*kind, &parameters));
         let of_stream = kind.kind != "transcoder";
         assert_eq!(
             event.key == "ZG6NWV/sample_stream",
@@ -311,7 +313,10 @@ fn every_sample_is_taken_for_what_it_is() {
         );
         check(&event);
     }
-    assert_eq!(samples::find("FEEDS", None).len(), 2);
-    assert_eq!(samples::find("viewerconnection", Some("viewerattempt")).len(), 1);
-    assert!(samples::find("nothing", None).is_empty());
+    assert_eq!(crate::find(samples::ALL, "FEEDS", None).len(), 2);
+    assert_eq!(
+        crate::find(samples::ALL, "viewerconnection", Some("viewerattempt")).len(),
+        1
+    );
+    assert!(crate::find(samples::ALL, "nothing", None).is_empty());
 }

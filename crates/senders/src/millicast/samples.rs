@@ -1,20 +1,13 @@
-//! Requests as the provider sends them, one of every kind and event, for trying out and for tests.
+//! Requests as the provider sends them, one of every kind and event.
 
+use forebay_event::Time;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use super::{FEED_ID, STREAM_ID, TIMESTAMP, TOKEN_ID};
-use crate::event::Time;
-
-/// A kind and event that the provider documents, as it writes them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SampleKind {
-    pub kind: &'static str,
-    pub event: &'static str,
-}
+use crate::{Parameters, Sample, SampleKind};
 
 /// Every documented kind and event, in the order in which a stream's life has them.
-pub const ALL: [SampleKind; 17] = [
+pub const ALL: &[SampleKind] = &[
     of("viewerConnection", "ViewerAttempt"),
     of("feeds", "started"),
     of("viewerConnection", "FirstViewerConnection"),
@@ -34,38 +27,27 @@ pub const ALL: [SampleKind; 17] = [
     of("transcoder", "DELETED"),
 ];
 
+/// A stream's life, as it goes when nothing fails; then a new feed begins another one.
+pub const LIFE: &[SampleKind] = &[
+    of("viewerConnection", "ViewerAttempt"),
+    of("feeds", "started"),
+    of("viewerConnection", "FirstViewerConnection"),
+    of("transcoder", "ACTIVE"),
+    of("recordings", "started"),
+    of("thumbnail", "captured"),
+    of("feeds", "ended"),
+    of("transcoder", "STOPPED"),
+    of("recordings", "completed"),
+    of("media", "processing"),
+    of("media", "completed"),
+    of("viewerConnection", "NoActiveViewers"),
+    of("transcoder", "DELETED"),
+    of("recordings", "deleted"),
+    of("media", "deleted"),
+];
+
 const fn of(kind: &'static str, event: &'static str) -> SampleKind {
-    SampleKind { kind, event }
-}
-
-/// What a sample is about. The same parameters make the same sample.
-#[derive(Debug, Clone, Copy)]
-pub struct Parameters<'a> {
-    pub account: &'a str,
-    pub stream_name: &'a str,
-    pub feed_id: Uuid,
-    /// When it is sent.
-    pub sent: Time,
-    /// Tells samples apart that are else the same: it becomes part of ids that are the sample's own.
-    pub counter: u64,
-}
-
-/// A request's content type, headers and body. The signature is the sender's to add, with [`super::sign`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sample {
-    pub kind: &'static str,
-    pub event: &'static str,
-    pub content_type: &'static str,
-    pub headers: Vec<(&'static str, String)>,
-    pub body: Vec<u8>,
-}
-
-/// The samples of a kind, and where `event` is given, of this event, whatever the case.
-pub fn find(kind: &str, event: Option<&str>) -> Vec<SampleKind> {
-    let same_event = |sample: &SampleKind| event.is_none_or(|event| sample.event.eq_ignore_ascii_case(event));
-    ALL.into_iter()
-        .filter(|sample| sample.kind.eq_ignore_ascii_case(kind) && same_event(sample))
-        .collect()
+    SampleKind::new(kind, event)
 }
 
 /// Makes a sample.

@@ -26,7 +26,7 @@ fn the_account_is_the_events_own_else_configured_else_learned() {
         (None, "unknown/s"),
         "unsigned headers teach nothing"
     );
-    assert_eq!(before.source(), "//millicast.com/accounts/unknown");
+    assert_eq!(before.source(&PROVIDER), "//millicast.com/accounts/unknown");
     post_json(&learning, FEEDS);
     assert_eq!(post_json(&learning, RECORDING).key, "ZG6NWV/s");
     assert_eq!(learning.learned_account().as_deref(), Some("ZG6NWV"));
@@ -34,7 +34,7 @@ fn the_account_is_the_events_own_else_configured_else_learned() {
     let restarted = receiver();
     restarted.remember_account("ZG6NWV");
     assert_eq!(post_json(&restarted, RECORDING).key, "ZG6NWV/s");
-    let of_another = Receiver::new("acme", Some("A"), vec![secret()]);
+    let of_another = Receiver::new(&Millicast, "acme", Some("A"), vec![secret()]);
     of_another.remember_account("ZG6NWV");
     post_json(&of_another, FEEDS);
     assert_eq!(of_another.learned_account(), None);
@@ -159,7 +159,7 @@ fn an_endpoint_speaks_for_its_own_accounts_alone() {
             );
             assert_eq!(actual, expected, "{accounts:?}: {data}, {stream_id}");
             let source = format!("//millicast.com/accounts/{}", expected.0.unwrap_or("unknown"));
-            assert_eq!(event.source(), source);
+            assert_eq!(event.source(&PROVIDER), source);
             check(&event);
         }
     }
@@ -176,6 +176,6 @@ fn only_what_begins_as_a_jpeg_does_is_a_picture() {
     );
     for body in [&b""[..], b"\xff\xd8", b"\xff\xd8\xfe", b" \xff\xd8\xff", b"\x89PNG"] {
         let event = post(&receiver(), &headers, body);
-        assert_eq!(event.type_(), "com.millicast.unreadable", "{body:?}");
+        assert_eq!(event.type_(&PROVIDER), "com.millicast.unreadable", "{body:?}");
     }
 }

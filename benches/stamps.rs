@@ -20,7 +20,7 @@ use std::{
 
 use forebay::{
     event::{Time, text},
-    ingress::Lateness,
+    ingress::StreamLateness,
 };
 use prometheus::IntGauge;
 use rustix::time::{ClockId, clock_gettime};
@@ -33,7 +33,7 @@ const NOW: i64 = 1_700_000_000_000;
 fn main() -> anyhow::Result<()> {
     let keys: Vec<String> = (0..STREAMS).map(|stream| format!("ZG6NWV/stream-{stream}")).collect();
     let before = resident_bytes()?;
-    let lateness = Lateness::new(2 * STREAMS, IntGauge::new("remembered", "streams")?);
+    let lateness = StreamLateness::new(2 * STREAMS, IntGauge::new("remembered", "streams")?);
     for key in &keys {
         lateness.observe(key, Time(NOW), Time(NOW));
     }
@@ -65,7 +65,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// Takes in all events, beginning with another stream for another `offset`; returns the CPU time.
-fn observe(lateness: &Lateness, keys: &[String], offset: usize) -> Duration {
+fn observe(lateness: &StreamLateness, keys: &[String], offset: usize) -> Duration {
     cpu(|| {
         for event in 0..EVENTS {
             // A prime that does not divide the number of streams: all of them come, far from each other.

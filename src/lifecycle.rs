@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 /// A phase of the process's life. They follow each other in this order; one may be left out, none comes back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
-pub enum Phase {
+pub enum ProcessPhase {
     /// Recovering. Not ready; what is sent all the same is accepted.
     Starting,
     /// Ready.
@@ -16,38 +16,38 @@ pub enum Phase {
     Stopping,
 }
 
-impl Phase {
+impl ProcessPhase {
     /// The phase as `/status` and `/readyz` call it.
     pub fn name(self) -> &'static str {
         match self {
-            Phase::Starting => "starting",
-            Phase::Ready => "ready",
-            Phase::Draining => "draining",
-            Phase::Stopping => "stopping",
+            ProcessPhase::Starting => "starting",
+            ProcessPhase::Ready => "ready",
+            ProcessPhase::Draining => "draining",
+            ProcessPhase::Stopping => "stopping",
         }
     }
 }
 
 /// The phase, shared by all that ask for it and the one that moves it on.
 #[derive(Debug)]
-pub struct Lifecycle(AtomicU8);
+pub struct ProcessLifecycle(AtomicU8);
 
-impl Lifecycle {
+impl ProcessLifecycle {
     pub fn starting() -> Self {
-        Self(AtomicU8::new(Phase::Starting as u8))
+        Self(AtomicU8::new(ProcessPhase::Starting as u8))
     }
 
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> ProcessPhase {
         match self.0.load(Ordering::Acquire) {
-            0 => Phase::Starting,
-            1 => Phase::Ready,
-            2 => Phase::Draining,
-            _ => Phase::Stopping,
+            0 => ProcessPhase::Starting,
+            1 => ProcessPhase::Ready,
+            2 => ProcessPhase::Draining,
+            _ => ProcessPhase::Stopping,
         }
     }
 
     /// Moves on to `phase`; does nothing when that phase is already behind.
-    pub fn advance(&self, phase: Phase) {
+    pub fn advance(&self, phase: ProcessPhase) {
         self.0.fetch_max(phase as u8, Ordering::AcqRel);
     }
 }
@@ -58,12 +58,12 @@ mod tests {
 
     #[test]
     fn a_phase_never_comes_back() {
-        let lifecycle = Lifecycle::starting();
+        let lifecycle = ProcessLifecycle::starting();
         for (next, expected) in [
-            (Phase::Ready, Phase::Ready),
-            (Phase::Starting, Phase::Ready),
-            (Phase::Stopping, Phase::Stopping),
-            (Phase::Draining, Phase::Stopping),
+            (ProcessPhase::Ready, ProcessPhase::Ready),
+            (ProcessPhase::Starting, ProcessPhase::Ready),
+            (ProcessPhase::Stopping, ProcessPhase::Stopping),
+            (ProcessPhase::Draining, ProcessPhase::Stopping),
         ] {
             lifecycle.advance(next);
             assert_eq!(lifecycle.phase(), expected);

@@ -15,13 +15,13 @@ fn main() -> ExitCode {
     };
     let format = cli.log_format;
     if let Err(error) = logging::init(format) {
-        return cli::tell(&cli::Failure::usage(error.to_string()), format);
+        return cli::tell(&cli::CommandFailure::usage(error.to_string()), format);
     }
     // What a thread or task of its own panicked with is its owner's affair; this is for the rest.
     let exit = match panic::catch_unwind(|| cli::run(cli)) {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(failure)) => cli::tell(&failure, format),
-        Err(_) => cli::Exit::Bug.into(),
+        Err(_) => cli::ExitCause::Bug.into(),
     };
     logging::flush();
     exit

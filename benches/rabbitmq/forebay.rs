@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use forebay::{
-    config::{RabbitMq, RabbitMqTls, TextSource, Unroutable},
+    config::{RabbitMqConfig, RabbitMqTls, TextSource, Unroutable},
     sink::{
-        EnqueueError, Failure, Message, Settled, Sink,
-        rabbitmq::{Names, RabbitMqMetrics, RabbitMqSink},
+        EnqueueError, Message, PublishFailure, SettledMessage, Sink,
+        rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink},
     },
 };
 
@@ -44,7 +44,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 }
 
 async fn open(uri: &str, exchange: &str, partitions: u32) -> Result<RabbitMqSink> {
-    let config = RabbitMq {
+    let config = RabbitMqConfig {
         uris: vec![TextSource::Inline(uri.to_owned())],
         username: None,
         password: None,
@@ -55,7 +55,7 @@ async fn open(uri: &str, exchange: &str, partitions: u32) -> Result<RabbitMqSink
         unroutable: Unroutable::Hold,
         management: None,
     };
-    let names = Names {
+    let names = RabbitMqNames {
         sink: "bench".into(),
         route: "bench".into(),
     };
@@ -106,7 +106,7 @@ struct Run {
     messages: Vec<Message>,
     published: u64,
     confirmed: u64,
-    settled: Vec<Settled>,
+    settled: Vec<SettledMessage>,
     /// The sink had no room for it.
     offered: Option<Box<Message>>,
 }
@@ -154,7 +154,7 @@ impl Run {
             settled.result?;
             self.confirmed += 1;
         }
-        let refused = |failure: Failure| anyhow!("{failure}");
+        let refused = |failure: PublishFailure| anyhow!("{failure}");
         match self.sink.trouble().map(refused) {
             Some(trouble) => bail!(trouble),
             None => Ok(()),

@@ -22,8 +22,8 @@ use serde_json::{Value, json};
 
 use crate::{
     config,
-    http::{self, Bound, ConnectionLimits, ConnectionMetrics, Connections, ServerOptions},
-    lifecycle::{Lifecycle, Phase},
+    http::{self, BoundServer, ConnectionLimits, ConnectionMetrics, OpenConnectionSet, ServerOptions},
+    lifecycle::{ProcessLifecycle, ProcessPhase},
     spool::{self, Spool},
     telemetry::Metrics,
 };
@@ -40,8 +40,8 @@ const DISK_ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the server learns what it tells.
 #[derive(Clone)]
-pub struct Sources {
-    pub lifecycle: Arc<Lifecycle>,
+pub struct AdminSources {
+    pub lifecycle: Arc<ProcessLifecycle>,
     pub spool: Spool,
     pub metrics: Arc<Metrics>,
     /// Refreshes what is only measured when somebody asks, before the metrics are gathered.
@@ -53,7 +53,7 @@ pub struct Sources {
 /// Why the server could not be set up.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {source}")]
-pub struct BindError {
+pub struct AdminBindError {
     pub address: SocketAddr,
     pub source: io::Error,
 }
@@ -62,11 +62,11 @@ pub struct BindError {
 /// runtime.
 pub fn bind(
     handed: Option<TcpListener>,
-    config: &config::Admin,
+    config: &config::AdminConfig,
     connections_max: usize,
-    sources: Sources,
-) -> Result<Bound, BindError> {
-    let failed = |source| BindError {
+    sources: AdminSources,
+) -> Result<BoundServer, AdminBindError> {
+    let failed = |source| AdminBindError {
         address: config.listen,
         source,
     };
@@ -77,7 +77,7 @@ pub fn bind(
         heads_bytes_max: HEADS_BYTES_MAX,
         trusted_proxies: Vec::new(),
     };
-    let metrics = ConnectionMetrics::new(http::Server::Admin, &sources.metrics);
+    let metrics = ConnectionMetrics::new(http::ServerLabel::Admin, &sources.metrics);
     let options = ServerOptions {
         workers: 1,
         backlog_connections: BACKLOG_CONNECTIONS,
@@ -85,7 +85,7 @@ pub fn bind(
         proxy_protocol: false,
         shutdown_deadline: SHUTDOWN_DEADLINE,
     };
-    http::serve(listener, &options, Connections::new(limits, metrics), move || {
+    http::serve(listener, &options, OpenConnectionSet::new(limits, metrics), move || {
         let sources = sources.clone();
         move |request, _| {
             let answer = sources.answer(&request);
@@ -95,7 +95,7 @@ pub fn bind(
     .map_err(failed)
 }
 
-impl Sources {
+impl AdminSources {
     fn answer(&self, request: &HttpRequest) -> HttpResponse {
         let answer: fn(&Self) -> HttpResponse = match request.uri().path() {
             "/livez" => |_| once(text(StatusCode::OK, "ok\n".to_owned())),
@@ -140,7 +140,7 @@ impl Sources {
     /// What keeps it from being ready; nothing when it is.
     fn unready(&self) -> Vec<String> {
         let phase = match self.lifecycle.phase() {
-            Phase::Ready => None,
+            ProcessPhase::Ready => None,
             phase => Some(phase.name().to_owned()),
         };
         let spool = self.spool.state();
@@ -157,7 +157,7 @@ impl Sources {
 }
 
 /// Whether the disk has not answered for so long that the events of another replica are better off.
-fn stalled(spool: spool::State) -> Option<String> {
+fn stalled(spool: spool::LogState) -> Option<String> {
     let longest = spool.disk_works.max(spool.append_waits)?;
     (longest >= DISK_ANSWERS_WITHIN).then(|| format!("the disk has not answered for {} s", longest.as_secs()))
 }

@@ -12,11 +12,11 @@ use std::{
 
 use clap::Args;
 
-use super::{ConfigArg, Exit, Failure, out, runtime};
+use super::{CommandFailure, ConfigArg, ExitCause, out, runtime};
 use crate::{
-    config::{self, Admin, Config, Match, Route, SinkKind, process_env},
-    event::render::Mode,
-    sink::{Finding, Level, kafka, rabbitmq},
+    config::{self, AdminConfig, Config, EventMatch, RouteConfig, SinkKind, process_env},
+    event::render::RenderMode,
+    sink::{CheckFinding, FindingLevel, kafka, rabbitmq},
 };
 
 #[derive(Args)]
@@ -42,12 +42,12 @@ pub struct CheckArgs {
     pub live: bool,
 }
 
-pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &CheckArgs) -> Result<ExitCause, CommandFailure> {
     if args.live {
-        let admin = Admin::load(&args.config.config, process_env())?;
+        let admin = AdminConfig::load(&args.config.config, process_env())?;
         return match live::ask(admin.listen) {
-            Ok(()) => Ok(Exit::Ok),
-            Err(text) => Err(Failure::unavailable(format!("not alive: {text}"))),
+            Ok(()) => Ok(ExitCause::Ok),
+            Err(text) => Err(CommandFailure::unavailable(format!("not alive: {text}"))),
         };
     }
     let config = Config::load(&args.config.config, process_env())?;
@@ -56,14 +56,16 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
         say(format_args!("warning   {warning}"));
     }
     if !args.connect {
-        return Ok(Exit::Ok);
+        return Ok(ExitCause::Ok);
     }
     let disk = disk(&config);
     let brokers = runtime()?.block_on(brokers(&config));
     match (disk, brokers) {
-        (Level::Problem, _) => Err(Failure::disk("the spool's disk cannot be used as it is")),
-        (_, Level::Problem) => Err(Failure::unavailable("a broker or a topic cannot be used as it is")),
-        _ => Ok(Exit::Ok),
+        (FindingLevel::Problem, _) => Err(CommandFailure::disk("the spool's disk cannot be used as it is")),
+        (_, FindingLevel::Problem) => Err(CommandFailure::unavailable(
+            "a broker or a topic cannot be used as it is",
+        )),
+        _ => Ok(ExitCause::Ok),
     }
 }
 
@@ -73,11 +75,11 @@ fn say(line: impl Display) {
 }
 
 /// Says what was found and passes on how much it matters.
-fn find(level: Level, text: impl Display) -> Level {
+fn find(level: FindingLevel, text: impl Display) -> FindingLevel {
     let word = match level {
-        Level::Good => "good",
-        Level::Warning => "warning",
-        Level::Problem => "problem",
+        FindingLevel::Good => "good",
+        FindingLevel::Warning => "warning",
+        FindingLevel::Problem => "problem",
     };
     say(format_args!("{word:<9} {text}"));
     level
@@ -127,10 +129,10 @@ fn summary(config: &Config) -> String {
     lines.join("\n")
 }
 
-fn route(route: &Route) -> String {
+fn route(route: &RouteConfig) -> String {
     let mode = match route.mode {
-        Mode::Structured => "structured",
-        Mode::Binary => "binary",
+        RenderMode::Structured => "structured",
+        RenderMode::Binary => "binary",
     };
     let topic = (route.topic.as_ref()).map_or(String::new(), |topic| format!(", topic {topic}"));
     format!(
@@ -142,7 +144,7 @@ fn route(route: &Route) -> String {
 }
 
 /// Which events, in words.
-fn wanted(matches: &Match) -> String {
+fn wanted(matches: &EventMatch) -> String {
     let some = |names: &[String], of: &str| match names {
         [] => String::new(),
         names => format!(" {of} {}", names.join(", ")),
@@ -159,11 +161,11 @@ fn wanted(matches: &Match) -> String {
 }
 
 /// The worst of what the spool's directory has to say.
-fn disk(config: &Config) -> Level {
+fn disk(config: &Config) -> FindingLevel {
     let dir = &config.spool.dir;
     let Some(there) = dir.ancestors().find(|dir| dir.is_dir()) else {
         return find(
-            Level::Problem,
+            FindingLevel::Problem,
             format_args!("spool: {} is not there, and no directory above it", dir.display()),
         );
     };
@@ -172,15 +174,15 @@ fn disk(config: &Config) -> Level {
             "spool: {} is not there yet; it is made at the first start",
             dir.display()
         );
-        find(Level::Good, text);
+        find(FindingLevel::Good, text);
     }
     [writable(there), held(dir), space(config, there)]
         .into_iter()
         .max()
-        .unwrap_or(Level::Good)
+        .unwrap_or(FindingLevel::Good)
 }
 
-fn writable(dir: &Path) -> Level {
+fn writable(dir: &Path) -> FindingLevel {
     let write = || -> std::io::Result<Instant> {
         let mut file = tempfile::Builder::new().prefix(".forebay-check-").tempfile_in(dir)?;
         file.write_all(&[0; 4096])?;
@@ -192,55 +194,58 @@ fn writable(dir: &Path) -> Level {
         Ok(started) => {
             let took = started.elapsed().as_secs_f64() * 1000.0;
             find(
-                Level::Good,
+                FindingLevel::Good,
                 format_args!("spool: {} takes writes, and an fsync in {took:.1} ms", dir.display()),
             )
         }
         Err(error) => find(
-            Level::Problem,
+            FindingLevel::Problem,
             format_args!("spool: {} does not take a write: {error}", dir.display()),
         ),
     }
 }
 
 /// Whether another process holds the spool: right while it serves, and in the way of another one.
-fn held(dir: &Path) -> Level {
+fn held(dir: &Path) -> FindingLevel {
     let path = dir.join("LOCK");
     let Ok(mut file) = File::open(&path) else {
-        return Level::Good;
+        return FindingLevel::Good;
     };
     match file.try_lock() {
-        Ok(()) => find(Level::Good, "spool: no process holds it"),
+        Ok(()) => find(FindingLevel::Good, "spool: no process holds it"),
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
             // The name is for people; the lock itself is what counts.
             let _ = (&mut file).take(256).read_to_string(&mut holder);
             find(
-                Level::Warning,
+                FindingLevel::Warning,
                 format_args!("spool: held by {}; another process cannot start on it", holder.trim()),
             )
         }
-        Err(TryLockError::Error(error)) => find(Level::Problem, format_args!("spool: {}: {error}", path.display())),
+        Err(TryLockError::Error(error)) => find(
+            FindingLevel::Problem,
+            format_args!("spool: {}: {error}", path.display()),
+        ),
     }
 }
 
 /// Whether the disk has the room that the spool may take, beside what the spool has already.
-fn space(config: &Config, dir: &Path) -> Level {
+fn space(config: &Config, dir: &Path) -> FindingLevel {
     let (size, bytes_max) = (
         |bytes| bytesize::ByteSize(bytes).display().iec(),
         config.spool.bytes_max,
     );
     let room = match rustix::fs::statvfs(dir) {
         Ok(stat) => stat.f_bavail * stat.f_frsize + taken(config.spool.dir.clone()),
-        Err(error) => return find(Level::Problem, format_args!("spool: {}: {error}", dir.display())),
+        Err(error) => return find(FindingLevel::Problem, format_args!("spool: {}: {error}", dir.display())),
     };
     match room >= bytes_max {
         true => find(
-            Level::Good,
+            FindingLevel::Good,
             format_args!("spool: the disk has room for {}", size(bytes_max)),
         ),
         false => find(
-            Level::Warning,
+            FindingLevel::Warning,
             format_args!(
                 "spool: the disk has room for {}, less than spool.bytes_max ({}): it would be full before the spool is",
                 size(room),
@@ -262,8 +267,8 @@ fn taken(dir: PathBuf) -> u64 {
 }
 
 /// The worst of what the brokers have to say.
-async fn brokers(config: &Config) -> Level {
-    let mut worst = Level::Good;
+async fn brokers(config: &Config) -> FindingLevel {
+    let mut worst = FindingLevel::Good;
     for sink in &config.sinks {
         let findings = match &sink.kind {
             SinkKind::Kafka(kafka) => of_kafka(config, &sink.name, kafka).await,
@@ -278,7 +283,7 @@ async fn brokers(config: &Config) -> Level {
     worst
 }
 
-async fn of_kafka(config: &Config, sink: &str, kafka: &config::Kafka) -> Vec<Finding> {
+async fn of_kafka(config: &Config, sink: &str, kafka: &config::KafkaConfig) -> Vec<CheckFinding> {
     let mut topics: Vec<String> = Vec::new();
     let mut findings = Vec::new();
     let routes = config.routes.iter().filter(|route| route.sink == sink);
@@ -286,8 +291,8 @@ async fn of_kafka(config: &Config, sink: &str, kafka: &config::Kafka) -> Vec<Fin
         match topic.literal() {
             Some(topic) if !topics.iter().any(|known| known == topic) => topics.push(topic.to_owned()),
             Some(_) => {}
-            None => findings.push(Finding {
-                level: Level::Warning,
+            None => findings.push(CheckFinding {
+                level: FindingLevel::Warning,
                 text: format!("route {}: {topic} is known only when an event comes", route.name),
             }),
         }

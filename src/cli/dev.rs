@@ -16,19 +16,19 @@ use serde_json::json;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use self::guide::{Broker, Guide};
+use self::guide::{DevBroker, DevGuide};
 use super::{
-    DevArgs, Exit, Failure, out, runtime,
+    CommandFailure, DevArgs, ExitCause, out, runtime,
     secret::warn_of_uri,
-    tail::{Show, Source, Tail, of_rabbitmq},
+    tail::{BrokerTail, EventPrinter, TailSource, of_rabbitmq},
 };
 use crate::{
     config::{Config, SinkKind, process_env},
     event::Time,
-    node::{Handed, Node},
-    senders::{self, Parameters, Sample, Secret},
+    node::{HandedSockets, Node},
+    senders::{self, Sample, SampleParameters, Secret},
     sink::{
-        kafka::{embedded::EmbeddedKafka, tail::TailOptions},
+        kafka::{embedded::EmbeddedKafka, tail::KafkaTailOptions},
         rabbitmq,
     },
 };
@@ -49,21 +49,21 @@ fn topics() -> [String; 2] {
     ["events", "thumbnails"].map(|route| format!("{}.{route}", senders::usual().provider().name))
 }
 
-pub(super) fn run(args: &DevArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &DevArgs) -> Result<ExitCause, CommandFailure> {
     runtime()?.block_on(dev(args))
 }
 
-async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
+async fn dev(args: &DevArgs) -> Result<ExitCause, CommandFailure> {
     let embedded = match &args.amqp {
         Some(_) => None,
         None => Some(
             EmbeddedKafka::start(&topics().each_ref().map(String::as_str), PARTITIONS)
-                .map_err(|error| Failure::bug(format!("failed to start the embedded Kafka: {error}")))?,
+                .map_err(|error| CommandFailure::bug(format!("failed to start the embedded Kafka: {error}")))?,
         ),
     };
     let brokers = embedded.as_ref().map(EmbeddedKafka::brokers);
-    let dir =
-        temporary_dir().map_err(|error| Failure::disk(format!("failed to make a temporary directory: {error}")))?;
+    let dir = temporary_dir()
+        .map_err(|error| CommandFailure::disk(format!("failed to make a temporary directory: {error}")))?;
     let (secret, text) = secret(args)?;
     if let Some(given) = &args.secret {
         given.warn_where_visible();
@@ -73,18 +73,18 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     }
     let config = config(args, dir.path(), &text, brokers.as_deref())?;
     let source = source(&config).await?;
-    let node = Node::open(config, Handed::default()).await.map_err(|error| {
-        let failure = Failure::from(error);
+    let node = Node::open(config, HandedSockets::default()).await.map_err(|error| {
+        let failure = CommandFailure::from(error);
         match failure.exit {
-            Exit::Unavailable => Failure::unavailable(format!(
+            ExitCause::Unavailable => CommandFailure::unavailable(format!(
                 "{failure}; --listen 127.0.0.1:0 --admin 127.0.0.1:0 take any free port"
             )),
             _ => failure,
         }
     })?;
-    let broker = brokers.map_or(Broker::RabbitMq, Broker::Embedded);
-    let guide = Guide::of(&node, &secret, text, broker);
-    let tail = Tail::open(source).await?;
+    let broker = brokers.map_or(DevBroker::RabbitMq, DevBroker::Embedded);
+    let guide = DevGuide::of(&node, &secret, text, broker);
+    let tail = BrokerTail::open(source).await?;
 
     if args.json {
         say(&guide.json())?;
@@ -94,7 +94,7 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
     let url = guide.url.clone();
     let showing = show(
         tail,
-        Show::new(args.json),
+        EventPrinter::new(args.json),
         (!args.no_samples).then_some(senders::usual().samples().len()),
         args.json,
         &guide,
@@ -103,19 +103,19 @@ async fn dev(args: &DevArgs) -> Result<Exit, Failure> {
         if !args.no_samples {
             send_samples(&url, &secret).await?;
         }
-        std::future::pending::<Result<Exit, Failure>>().await
+        std::future::pending::<Result<ExitCause, CommandFailure>>().await
     };
     tokio::select! {
-        stopped = node.run(None) => stopped.map(|()| Exit::Ok).map_err(Failure::from),
+        stopped = node.run(None) => stopped.map(|()| ExitCause::Ok).map_err(CommandFailure::from),
         failed = showing => failed,
         failed = sending => failed,
     }
 }
 
 /// What is shown: from the beginning of the embedded Kafka, or all that comes to an exchange, which is there before.
-async fn source(config: &Config) -> Result<Source, Failure> {
+async fn source(config: &Config) -> Result<TailSource, CommandFailure> {
     match config.sinks[0].kind.clone() {
-        SinkKind::Kafka(kafka) => Ok(Source::Kafka(TailOptions {
+        SinkKind::Kafka(kafka) => Ok(TailSource::Kafka(KafkaTailOptions {
             kafka,
             topics: config.routes.iter().filter_map(|route| route.topic.clone()).collect(),
             from_start: true,
@@ -124,9 +124,9 @@ async fn source(config: &Config) -> Result<Source, Failure> {
         SinkKind::RabbitMq(rabbit) => {
             rabbitmq::prepare(&rabbit, "dev")
                 .await
-                .map_err(|failure| Failure::unavailable(failure.text))?;
+                .map_err(|failure| CommandFailure::unavailable(failure.text))?;
             let (name, bindings) = (rabbit.exchange.clone(), vec!["#".to_owned()]);
-            let source = rabbitmq::tail::Source::Exchange { name, bindings };
+            let source = rabbitmq::tail::RabbitMqSource::Exchange { name, bindings };
             Ok(of_rabbitmq(rabbit, source))
         }
     }
@@ -134,12 +134,12 @@ async fn source(config: &Config) -> Result<Source, Failure> {
 
 /// Shows every event as it arrives; behind the last sample, how to go on.
 async fn show(
-    mut tail: Tail,
-    mut show: Show,
+    mut tail: BrokerTail,
+    mut show: EventPrinter,
     samples: Option<usize>,
     json: bool,
-    guide: &Guide,
-) -> Result<Exit, Failure> {
+    guide: &DevGuide,
+) -> Result<ExitCause, CommandFailure> {
     let mut left = samples.unwrap_or(0);
     if left == 0 && !json {
         say(&guide.how_to_go_on())?;
@@ -148,7 +148,7 @@ async fn show(
         let message = tail.next().await?;
         if show.message(&message).is_err() {
             // Nobody reads any more.
-            return Ok(Exit::Ok);
+            return Ok(ExitCause::Ok);
         }
         if left > 0 {
             left -= 1;
@@ -160,7 +160,7 @@ async fn show(
 }
 
 /// Prints to stdout; that nobody reads it any more is found out by the next event.
-fn say(text: &str) -> Result<(), Failure> {
+fn say(text: &str) -> Result<(), CommandFailure> {
     let _ = out(format_args!("{text}\n"));
     Ok(())
 }
@@ -174,19 +174,19 @@ fn temporary_dir() -> std::io::Result<TempDir> {
 }
 
 /// The secret that was given, else a new one, with its text for people.
-fn secret(args: &DevArgs) -> Result<(Secret, String), Failure> {
+fn secret(args: &DevArgs) -> Result<(Secret, String), CommandFailure> {
     if let Some(given) = &args.secret {
         return Ok((given.read()?, given.base64()?));
     }
     let mut bytes = [0; 32];
-    getrandom::fill(&mut bytes).map_err(|error| Failure::bug(format!("no random numbers: {error}")))?;
+    getrandom::fill(&mut bytes).map_err(|error| CommandFailure::bug(format!("no random numbers: {error}")))?;
     let text = STANDARD.encode(bytes);
     let secret = Secret::from_base64(&text).expect("it was just encoded");
     Ok((secret, text))
 }
 
 /// The configuration, by way of a file: with the same defaults as anybody's.
-fn config(args: &DevArgs, dir: &Path, secret: &str, brokers: Option<&str>) -> Result<Config, Failure> {
+fn config(args: &DevArgs, dir: &Path, secret: &str, brokers: Option<&str>) -> Result<Config, CommandFailure> {
     let sinks = match (brokers, &args.amqp) {
         (Some(brokers), _) => json!({
             "embedded": { "type": "kafka", "brokers": brokers.split(',').collect::<Vec<_>>() }
@@ -213,14 +213,14 @@ fn config(args: &DevArgs, dir: &Path, secret: &str, brokers: Option<&str>) -> Re
         .mode(0o600)
         .open(&file)
         .and_then(|mut file| file.write_all(content.to_string().as_bytes()))
-        .map_err(|error| Failure::disk(format!("failed to write {}: {error}", file.display())))?;
+        .map_err(|error| CommandFailure::disk(format!("failed to write {}: {error}", file.display())))?;
     // For `--amqp env:NAME`; the keys of a configuration that is not ours are left out.
     let env = process_env().filter(|(name, _)| !name.starts_with("FOREBAY"));
     Ok(Config::load(&file, env)?)
 }
 
-fn parameters(stream_name: &str, counter: u64) -> Parameters<'_> {
-    Parameters {
+fn parameters(stream_name: &str, counter: u64) -> SampleParameters<'_> {
+    SampleParameters {
         account: ACCOUNT,
         stream_name,
         feed_id: Uuid::from_u128(0x369e_4a86_f937_4254_bd9f_99dc_484d_2bd6 + u128::from(counter / 2)),
@@ -230,16 +230,16 @@ fn parameters(stream_name: &str, counter: u64) -> Parameters<'_> {
 }
 
 /// One of every kind, in the order of a stream's life.
-async fn send_samples(url: &str, secret: &Secret) -> Result<(), Failure> {
+async fn send_samples(url: &str, secret: &Secret) -> Result<(), CommandFailure> {
     let client = reqwest::Client::new();
     let sender = senders::usual();
     for (counter, kind) in (0..).zip(sender.samples()) {
         let sample = sender.sample(*kind, &parameters("sample_stream", counter));
         let answer = post(&client, url, secret, sample)
             .await
-            .map_err(|error| Failure::bug(format!("failed to send a sample to {url}: {error}")))?;
+            .map_err(|error| CommandFailure::bug(format!("failed to send a sample to {url}: {error}")))?;
         if !answer.is_success() {
-            return Err(Failure::bug(format!(
+            return Err(CommandFailure::bug(format!(
                 "the sample {}.{} was answered {answer}",
                 kind.kind, kind.event
             )));

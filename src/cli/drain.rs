@@ -4,33 +4,33 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{ConfigArg, Exit, Failure, out, runtime};
+use super::{CommandFailure, ConfigArg, ExitCause, out, runtime};
 use crate::{
     config::{Config, process_env},
-    job::Snapshot,
-    node::{Drain, DrainEnd},
+    job::RouteSnapshot,
+    node::{DrainEnd, DrainRun},
 };
 
 /// Where there is no terminal, a log line says so often how far it is.
 const TOLD_INTERVAL: Duration = Duration::from_secs(10);
 
-pub(super) fn run(args: &ConfigArg) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ConfigArg) -> Result<ExitCause, CommandFailure> {
     let config = Config::load(&args.config, process_env())?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
     let end = runtime()?.block_on(async {
-        let drain = Drain::open(&config)?;
-        let mut progress = Progress::new();
+        let drain = DrainRun::open(&config)?;
+        let mut progress = DrainProgress::new();
         let end = drain.run(|routes| progress.show(routes)).await;
         progress.bar.finish_and_clear();
-        end.map_err(Failure::from)
+        end.map_err(CommandFailure::from)
     })?;
     // Whoever closed the pipe has read enough; the exit code still tells.
     let _ = out(format_args!("{}", said(&end, &config)));
     match end.routes.iter().all(|route| route.backlog_records == 0) {
-        true => Ok(Exit::Ok),
-        false => Err(Failure::not_right(
+        true => Ok(ExitCause::Ok),
+        false => Err(CommandFailure::not_right(
             "stopped before every route was empty; what is left is in the spool",
         )),
     }
@@ -58,14 +58,14 @@ fn said(end: &DrainEnd, config: &Config) -> String {
 }
 
 /// A bar for people, lines for a log.
-struct Progress {
+struct DrainProgress {
     bar: ProgressBar,
     /// The most that was ever left.
     most: u64,
     told: Option<Instant>,
 }
 
-impl Progress {
+impl DrainProgress {
     fn new() -> Self {
         let style = ProgressStyle::with_template("{bar:40} {pos}/{len} records, {per_sec}, {eta} left {msg}")
             .expect("the template is a constant");
@@ -76,7 +76,7 @@ impl Progress {
         }
     }
 
-    fn show(&mut self, routes: &[Snapshot]) {
+    fn show(&mut self, routes: &[RouteSnapshot]) {
         let left: u64 = routes.iter().map(|route| route.backlog_records).sum();
         self.most = self.most.max(left);
         self.bar.set_length(self.most);

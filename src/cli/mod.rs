@@ -19,7 +19,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use self::{
     check::CheckArgs,
-    exit::{Exit, Failure},
+    exit::{CommandFailure, ExitCause},
     scripts::CompletionsArgs,
     secret::SecretText,
     send::SendArgs,
@@ -28,7 +28,7 @@ pub use self::{
 };
 use crate::telemetry::{
     self,
-    logging::{self, Format},
+    logging::{self, LogFormat},
 };
 
 /// Takes webhooks in, makes them durable, and lets them out to a message broker in order.
@@ -37,7 +37,7 @@ use crate::telemetry::{
 pub struct Cli {
     /// How log lines on stderr look
     #[arg(long, global = true, env = "FOREBAY_LOG_FORMAT", value_enum, default_value_t)]
-    pub log_format: Format,
+    pub log_format: LogFormat,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -149,16 +149,20 @@ pub struct DevArgs {
 }
 
 /// Parses the command line. `Err`: everything was said (help, the version, a usage error); exit so.
-pub fn parse() -> Result<Cli, Exit> {
+pub fn parse() -> Result<Cli, ExitCause> {
     Cli::try_parse().map_err(|error| {
         // Help that nobody reads any more is no failure.
         let _ = error.print();
-        if error.use_stderr() { Exit::Usage } else { Exit::Ok }
+        if error.use_stderr() {
+            ExitCause::Usage
+        } else {
+            ExitCause::Ok
+        }
     })
 }
 
 /// Runs the subcommand.
-pub fn run(cli: Cli) -> Result<Exit, Failure> {
+pub fn run(cli: Cli) -> Result<ExitCause, CommandFailure> {
     match cli.command {
         Command::Serve(args) => serve::run(&args),
         Command::Check(args) => check::run(&args),
@@ -173,10 +177,10 @@ pub fn run(cli: Cli) -> Result<Exit, Failure> {
 }
 
 /// Tells of a failure, on stderr, and returns its exit code.
-pub fn tell(failure: &Failure, format: Format) -> ExitCode {
+pub fn tell(failure: &CommandFailure, format: LogFormat) -> ExitCode {
     let line = match format {
-        Format::Human => format!("forebay: {failure}"),
-        Format::Json => logging::last_line(&failure.to_string(), failure.exit as u8),
+        LogFormat::Human => format!("forebay: {failure}"),
+        LogFormat::Json => logging::last_line(&failure.to_string(), failure.exit as u8),
     };
     logging::print_line(&line);
     failure.exit.into()
@@ -190,11 +194,11 @@ fn out(text: std::fmt::Arguments<'_>) -> std::io::Result<()> {
 }
 
 /// A runtime for the subcommands that talk to the network.
-fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+fn runtime() -> Result<tokio::runtime::Runtime, CommandFailure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::bug(format!("failed to start threads: {error}")))
+        .map_err(|error| CommandFailure::bug(format!("failed to start threads: {error}")))
 }
 
 /// Resolves at Ctrl-C and at SIGTERM.

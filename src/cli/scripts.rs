@@ -3,7 +3,7 @@
 use clap::{Args, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::{Cli, Exit, Failure};
+use super::{Cli, CommandFailure, ExitCause};
 
 pub(super) const MAN_EXAMPLES: &str = "\
 Examples:
@@ -20,19 +20,19 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-pub(super) fn completions(args: &CompletionsArgs) -> Result<Exit, Failure> {
+pub(super) fn completions(args: &CompletionsArgs) -> Result<ExitCause, CommandFailure> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "forebay", &mut script);
     print(&script)
 }
 
 /// One page for all: each subcommand's own page follows the first.
-pub(super) fn man() -> Result<Exit, Failure> {
+pub(super) fn man() -> Result<ExitCause, CommandFailure> {
     let mut page = Vec::new();
     let mut command = Cli::command();
     command.build();
     let rendered = clap_mangen::Man::new(command.clone()).render(&mut page);
-    rendered.map_err(|error| Failure::bug(format!("failed to render the man page: {error}")))?;
+    rendered.map_err(|error| CommandFailure::bug(format!("failed to render the man page: {error}")))?;
     for subcommand in command
         .get_subcommands()
         .filter(|subcommand| subcommand.get_name() != "help")
@@ -43,13 +43,13 @@ pub(super) fn man() -> Result<Exit, Failure> {
         man.render_description_section(&mut page)
             .and_then(|()| man.render_options_section(&mut page))
             .and_then(|()| man.render_extra_section(&mut page))
-            .map_err(|error| Failure::bug(format!("failed to render the man page: {error}")))?;
+            .map_err(|error| CommandFailure::bug(format!("failed to render the man page: {error}")))?;
     }
     print(&page)
 }
 
-fn print(text: &[u8]) -> Result<Exit, Failure> {
+fn print(text: &[u8]) -> Result<ExitCause, CommandFailure> {
     // Whoever closed the pipe has read enough.
     let _ = super::out(format_args!("{}", String::from_utf8_lossy(text)));
-    Ok(Exit::Ok)
+    Ok(ExitCause::Ok)
 }

@@ -1,10 +1,10 @@
 //! `forebay serve`: takes webhooks in and publishes them, until told to stop.
 
-use super::{Exit, Failure, ServeArgs, runtime};
-use crate::node::{BuildError, ConfigFile, Handed, HandedError, Node, RunError};
+use super::{CommandFailure, ExitCause, ServeArgs, runtime};
+use crate::node::{BuildError, ConfigFile, HandedError, HandedSockets, Node, RunError};
 
-pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
-    let handed = Handed::from_environment()?;
+pub(super) fn run(args: &ServeArgs) -> Result<ExitCause, CommandFailure> {
+    let handed = HandedSockets::from_environment()?;
     let file = ConfigFile {
         path: args.config.config.clone(),
         watch: args.watch,
@@ -22,17 +22,17 @@ pub(super) fn run(args: &ServeArgs) -> Result<Exit, Failure> {
             tracing::info!(%address, "listening for the operator: /livez /readyz /metrics /status");
         }
         node.run(Some(file)).await?;
-        Ok(Exit::Ok)
+        Ok(ExitCause::Ok)
     })
 }
 
-impl From<HandedError> for Failure {
+impl From<HandedError> for CommandFailure {
     fn from(error: HandedError) -> Self {
         Self::usage(format!("failed to start: {error}"))
     }
 }
 
-impl From<BuildError> for Failure {
+impl From<BuildError> for CommandFailure {
     fn from(error: BuildError) -> Self {
         let text = format!("failed to start: {error}");
         match error {
@@ -49,7 +49,7 @@ impl From<BuildError> for Failure {
     }
 }
 
-impl From<RunError> for Failure {
+impl From<RunError> for CommandFailure {
     fn from(error: RunError) -> Self {
         let text = format!("stopped: {error}");
         match error {

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub use self::{
-    show::{Message, Show},
-    source::{Source, Tail, of_rabbitmq},
+    show::{EventPrinter, ShownMessage},
+    source::{BrokerTail, TailSource, of_rabbitmq},
 };
-use super::{Exit, Failure, runtime, stopped};
+use super::{CommandFailure, ExitCause, runtime, stopped};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -75,21 +75,21 @@ pub struct TailArgs {
     pub json: bool,
 }
 
-pub(super) fn run(args: &TailArgs) -> Result<Exit, Failure> {
-    let source = Source::of(args)?;
+pub(super) fn run(args: &TailArgs) -> Result<ExitCause, CommandFailure> {
+    let source = TailSource::of(args)?;
     runtime()?.block_on(async {
         tokio::select! {
             ended = follow(args, source) => ended,
-            () = stopped() => Ok(Exit::Ok),
+            () = stopped() => Ok(ExitCause::Ok),
         }
     })
 }
 
-async fn follow(args: &TailArgs, source: Source) -> Result<Exit, Failure> {
+async fn follow(args: &TailArgs, source: TailSource) -> Result<ExitCause, CommandFailure> {
     let what = source.what();
-    let mut tail = Tail::open(source).await?;
+    let mut tail = BrokerTail::open(source).await?;
     tracing::info!(what, "reading; Ctrl-C ends it");
-    let mut show = Show::new(args.json);
+    let mut show = EventPrinter::new(args.json);
     let mut shown = 0;
     while args.count.is_none_or(|count| shown < count) {
         let message = tail.next().await?;
@@ -102,5 +102,5 @@ async fn follow(args: &TailArgs, source: Source) -> Result<Exit, Failure> {
         }
         shown += 1;
     }
-    Ok(Exit::Ok)
+    Ok(ExitCause::Ok)
 }

@@ -12,12 +12,12 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
-    census::{Census, Place},
-    report::Report,
-    schemas::Schemas,
-    source::{Part, Plan, Reading},
+    census::{EventCensus, EventPlace},
+    report::VerifyReport,
+    schemas::EventSchemas,
+    source::{VerifyPart, VerifyPlan, VerifyReading},
 };
-use super::{Exit, Failure, out, runtime, stopped};
+use super::{CommandFailure, ExitCause, out, runtime, stopped};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -77,12 +77,12 @@ pub struct VerifyArgs {
     pub json: bool,
 }
 
-pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
-    let plan = Plan::of(args)?;
+pub(super) fn run(args: &VerifyArgs) -> Result<ExitCause, CommandFailure> {
+    let plan = VerifyPlan::of(args)?;
     let report = runtime()?.block_on(async {
         tokio::select! {
             report = verify(args, plan) => report,
-            () = stopped() => Err(Failure::not_right("stopped before the end")),
+            () = stopped() => Err(CommandFailure::not_right("stopped before the end")),
         }
     })?;
     // Whoever closed the pipe has read enough; the exit code still tells.
@@ -91,29 +91,39 @@ pub(super) fn run(args: &VerifyArgs) -> Result<Exit, Failure> {
         false => out(format_args!("{report}")),
     };
     match report.is_right() {
-        true => Ok(Exit::Ok),
-        false => Ok(Exit::NotRight),
+        true => Ok(ExitCause::Ok),
+        false => Ok(ExitCause::NotRight),
     }
 }
 
-async fn verify(args: &VerifyArgs, plan: Plan) -> Result<Report, Failure> {
+async fn verify(args: &VerifyArgs, plan: VerifyPlan) -> Result<VerifyReport, CommandFailure> {
     let began = Instant::now();
-    let schemas = Schemas::load();
+    let schemas = EventSchemas::load();
     let mut routes = Vec::new();
     for part in &plan.parts {
-        let (reading, places, messages) = Reading::open(part, args).await?;
+        let (reading, places, messages) = VerifyReading::open(part, args).await?;
         routes.push((read(part, reading, messages, &schemas).await?, places));
     }
-    Ok(Report::new(routes, plan.is_whole, args.dead_letters, began.elapsed()))
+    Ok(VerifyReport::new(
+        routes,
+        plan.is_whole,
+        args.dead_letters,
+        began.elapsed(),
+    ))
 }
 
-async fn read(part: &Part, mut reading: Reading, messages: u64, schemas: &Schemas) -> Result<Census, Failure> {
+async fn read(
+    part: &VerifyPart,
+    mut reading: VerifyReading,
+    messages: u64,
+    schemas: &EventSchemas,
+) -> Result<EventCensus, CommandFailure> {
     let style = ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} messages, {per_sec}, {eta} left")
         .expect("the template is a constant");
     let progress = ProgressBar::new(messages)
         .with_style(style)
         .with_prefix(part.name.clone());
-    let mut census = Census::new(part);
+    let mut census = EventCensus::new(part);
     while let Some((place, message)) = reading.next().await? {
         census.take(&place, &message, schemas);
         progress.inc(1);

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, SinkKind, TextSource, problems::Found, secret::SecretSource};
+use super::{Config, SinkKind, TextSource, problems::FoundProblems, secret::SecretSource};
 
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_ENTER: u32 = 0o001;
@@ -17,7 +17,7 @@ const OTHERS_ENTER: u32 = 0o001;
 const FILES_MAX: usize = 10_000;
 
 /// A line for each thing that others can read.
-pub(super) fn warnings(config: &Config, file: &str, found: &Found) -> Vec<String> {
+pub(super) fn warnings(config: &Config, file: &str, found: &FoundProblems) -> Vec<String> {
     let mut warnings = Vec::new();
     let keys = inline_secrets(config, found);
     if !keys.is_empty() && is_readable_by_others(Path::new(file), Path::new("/")) {
@@ -39,7 +39,7 @@ pub(super) fn warnings(config: &Config, file: &str, found: &Found) -> Vec<String
 }
 
 /// The keys of the file, and not of the environment, that hold a secret as it is.
-fn inline_secrets(config: &Config, found: &Found) -> Vec<String> {
+fn inline_secrets(config: &Config, found: &FoundProblems) -> Vec<String> {
     let mut keys = Vec::new();
     for endpoint in &config.endpoints {
         if endpoint.secrets.iter().any(|s| matches!(s, SecretSource::Inline(_))) {

@@ -5,8 +5,8 @@ use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, tim
 use config::Value;
 
 use super::{
-    Admin, AllowList, Config, Endpoint, Problems, SecretSource, Server, Shown, SinkKind, Spool, Tracing, exposure,
-    near_keys, problems::Found, source, table::Table, values,
+    AdminConfig, AllowList, Config, ConfigProblems, EndpointConfig, SecretSource, ServerConfig, Shown, SinkKind,
+    SpoolConfig, TracingConfig, exposure, near_keys, problems::FoundProblems, source, table::ConfigTable, values,
 };
 use crate::{senders, sink::kafka::check_sizes};
 
@@ -31,14 +31,14 @@ impl Config {
     /// Reads the file at `path` (TOML or YAML by its extension), lays `env` over it and checks the whole.
     ///
     /// Every problem is in the error, not just the first. The secrets are read once, to see that they can be.
-    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, Problems> {
+    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigProblems> {
         let env: Vec<(String, String)> = env.collect();
-        let found = Found::default();
+        let found = FoundProblems::default();
         let config = source::file(path, &found).map(|mut tree| {
             source::overlay(&mut tree, &env, &found);
             let file = path.display().to_string();
             let variables = env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            let loader = Loader {
+            let loader = ConfigLoader {
                 file: &file,
                 found: &found,
                 env: variables.collect(),
@@ -58,30 +58,30 @@ impl Config {
     }
 }
 
-impl Admin {
+impl AdminConfig {
     /// Reads nothing but where the operator's pages are, as [`Config::load`] would: whether a process is alive is asked
     /// while the rest, such as a secret, may be changing.
-    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, Problems> {
+    pub fn load(path: &Path, env: impl Iterator<Item = (String, String)>) -> Result<Self, ConfigProblems> {
         let env: Vec<(String, String)> = env.collect();
-        let found = Found::default();
+        let found = FoundProblems::default();
         let admin = source::file(path, &found).map(|mut tree| {
             source::overlay(&mut tree, &env, &found);
-            admin(Table::new(tree, &path.display().to_string(), &found).table("admin"))
+            admin(ConfigTable::new(tree, &path.display().to_string(), &found).table("admin"))
         });
         found.or(admin)
     }
 }
 
-pub(super) struct Loader<'a> {
+pub(super) struct ConfigLoader<'a> {
     pub file: &'a str,
-    pub found: &'a Found,
+    pub found: &'a FoundProblems,
     env: BTreeMap<&'a str, &'a str>,
     pub warnings: Vec<String>,
 }
 
-impl Loader<'_> {
-    fn config(mut self, tree: source::Tree) -> Config {
-        let mut root = Table::new(tree, self.file, self.found);
+impl ConfigLoader<'_> {
+    fn config(mut self, tree: source::ConfigTree) -> Config {
+        let mut root = ConfigTable::new(tree, self.file, self.found);
         let server = server(root.table("server"));
         let admin = admin(root.table("admin"));
         let spool = spool(root.table("spool"));
@@ -174,7 +174,7 @@ impl Loader<'_> {
         }
     }
 
-    fn tracing(&mut self, mut table: Table<'_>) -> Option<Tracing> {
+    fn tracing(&mut self, mut table: ConfigTable<'_>) -> Option<TracingConfig> {
         let is_off = !table.has("endpoint");
         let endpoint = table.take("endpoint", values::collector);
         let sample_ratio = table.take("sample_ratio", values::share);
@@ -183,13 +183,13 @@ impl Loader<'_> {
             let text = "tracing.sample_ratio: nothing is traced without tracing.endpoint";
             self.warnings.push(text.to_owned());
         }
-        Some(Tracing {
+        Some(TracingConfig {
             endpoint: endpoint?,
             sample_ratio: sample_ratio.unwrap_or(SAMPLE_RATIO),
         })
     }
 
-    fn endpoints(&mut self, root: &mut Table<'_>) -> Vec<Named<Endpoint>> {
+    fn endpoints(&mut self, root: &mut ConfigTable<'_>) -> Vec<NamedSection<EndpointConfig>> {
         let mut paths: BTreeMap<String, String> = BTreeMap::new();
         let unreadable = RefCell::new(Vec::new());
         let endpoints = self.named(root, "endpoints", |loader, name, mut table| {
@@ -233,7 +233,7 @@ impl Loader<'_> {
             );
             let allow = allow_list(&mut table);
             table.finish();
-            Some(Endpoint {
+            Some(EndpointConfig {
                 name: name.to_owned(),
                 path: path?,
                 provider,
@@ -289,10 +289,10 @@ impl Loader<'_> {
     /// Reads `[<name>.<name of the user's own>]`, each with `read`, and checks the names.
     pub fn named<T>(
         &mut self,
-        root: &mut Table<'_>,
+        root: &mut ConfigTable<'_>,
         name: &'static str,
-        mut read: impl FnMut(&Self, &str, Table<'_>) -> Option<T>,
-    ) -> Vec<Named<T>> {
+        mut read: impl FnMut(&Self, &str, ConfigTable<'_>) -> Option<T>,
+    ) -> Vec<NamedSection<T>> {
         let mut seen: BTreeMap<String, String> = BTreeMap::new();
         let mut all = Vec::new();
         for (own, table) in root.tables(name) {
@@ -307,14 +307,14 @@ impl Loader<'_> {
                 );
             }
             let value = read(self, &own, table);
-            all.push(Named { name: own, value });
+            all.push(NamedSection { name: own, value });
         }
         all
     }
 }
 
 /// Who may send to an endpoint, and what becomes of others.
-fn allow_list(table: &mut Table<'_>) -> Option<AllowList> {
+fn allow_list(table: &mut ConfigTable<'_>) -> Option<AllowList> {
     let networks = table.take("allow", |value| {
         let networks = values::networks(value)?;
         if networks.is_empty() {
@@ -333,7 +333,7 @@ fn allow_list(table: &mut Table<'_>) -> Option<AllowList> {
 }
 
 /// What stands under a name of the user's own; `None` when it is not right.
-pub(super) struct Named<T> {
+pub(super) struct NamedSection<T> {
     pub name: String,
     pub value: Option<T>,
 }
@@ -350,8 +350,8 @@ fn connections(value: &Value) -> Result<usize, String> {
     values::whole(1..=1_000_000)(value).map(|connections| connections as usize)
 }
 
-fn server(mut table: Table<'_>) -> Server {
-    let server = Server {
+fn server(mut table: ConfigTable<'_>) -> ServerConfig {
+    let server = ServerConfig {
         listen: table.take_or("listen", SocketAddr::from(([0, 0, 0, 0], 8080)), values::listen),
         body_bytes_max: table.take_or("body_bytes_max", 16 * MIB, values::size(KIB..=GIB)),
         bodies_bytes_max: table.take_or("bodies_bytes_max", 256 * MIB, values::size(KIB..=1024 * GIB)),
@@ -387,14 +387,14 @@ fn server(mut table: Table<'_>) -> Server {
     server
 }
 
-fn admin(mut table: Table<'_>) -> Admin {
+fn admin(mut table: ConfigTable<'_>) -> AdminConfig {
     let listen = table.take_or("listen", SocketAddr::from(([127, 0, 0, 1], 9464)), values::listen);
     table.finish();
-    Admin { listen }
+    AdminConfig { listen }
 }
 
-fn spool(mut table: Table<'_>) -> Spool {
-    let spool = Spool {
+fn spool(mut table: ConfigTable<'_>) -> SpoolConfig {
+    let spool = SpoolConfig {
         dir: table.take_or("dir", "/var/lib/forebay".into(), |value| {
             values::text(value).map(Into::into)
         }),

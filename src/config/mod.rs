@@ -26,12 +26,12 @@ use std::{
 };
 
 use crate::{
-    event::{ProviderNumber, render::Mode},
-    senders::{self, Payload, Sender},
-    spool::Start,
+    event::{ProviderNumber, render::RenderMode},
+    senders::{self, RoutePayload, Sender},
+    spool::CursorStart,
 };
 
-pub use problems::{Problem, Problems};
+pub use problems::{ConfigProblem, ConfigProblems};
 pub use secret::{SecretSource, SecretSourceError, TextSource};
 pub(crate) use shown::{Shown, host_of};
 pub(crate) use values::{broker, management_url};
@@ -39,16 +39,16 @@ pub(crate) use values::{broker, management_url};
 /// Everything a running Forebay was told.
 #[derive(Debug, Clone)]
 pub struct Config {
-    pub server: Server,
-    pub admin: Admin,
-    pub spool: Spool,
+    pub server: ServerConfig,
+    pub admin: AdminConfig,
+    pub spool: SpoolConfig,
     /// `None`: off.
-    pub tracing: Option<Tracing>,
-    pub endpoints: Vec<Endpoint>,
-    pub sinks: Vec<Sink>,
-    pub routes: Vec<Route>,
+    pub tracing: Option<TracingConfig>,
+    pub endpoints: Vec<EndpointConfig>,
+    pub sinks: Vec<SinkConfig>,
+    pub routes: Vec<RouteConfig>,
     /// What no route wants, where that may be something; the route that it becomes has no sink.
-    pub unrouted: Option<Route>,
+    pub unrouted: Option<RouteConfig>,
     /// What is allowed and probably not meant.
     pub warnings: Vec<String>,
 }
@@ -67,7 +67,7 @@ pub fn process_env() -> impl Iterator<Item = (String, String)> {
 
 /// `[server]`
 #[derive(Debug, Clone)]
-pub struct Server {
+pub struct ServerConfig {
     pub listen: SocketAddr,
     pub body_bytes_max: u64,
     /// All bodies that are being read, together. Over it: 503.
@@ -88,17 +88,17 @@ pub struct Server {
     pub event_ids_max: usize,
     pub drain_delay: Duration,
     pub shutdown_deadline: Duration,
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<IpNetwork>,
 }
 
 /// An IP network in CIDR notation, or a single address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
+pub struct IpNetwork {
     pub address: IpAddr,
     pub prefix_bits: u8,
 }
 
-impl Network {
+impl IpNetwork {
     /// Whether it holds `address`; one of IPv4 that is written as one of IPv6 counts as what it is.
     pub fn contains(&self, address: IpAddr) -> bool {
         let (network_bits, bits, width) = match (self.address.to_canonical(), address.to_canonical()) {
@@ -113,7 +113,7 @@ impl Network {
     }
 }
 
-impl FromStr for Network {
+impl FromStr for IpNetwork {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -139,13 +139,13 @@ impl FromStr for Network {
 
 /// `[admin]`
 #[derive(Debug, Clone, PartialEq)]
-pub struct Admin {
+pub struct AdminConfig {
     pub listen: SocketAddr,
 }
 
 /// `[spool]`
 #[derive(Debug, Clone)]
-pub struct Spool {
+pub struct SpoolConfig {
     pub dir: PathBuf,
     pub bytes_max: u64,
     pub thumbnail_share_max: f64,
@@ -157,7 +157,7 @@ pub struct Spool {
 
 /// `[tracing]`
 #[derive(Debug, Clone, PartialEq)]
-pub struct Tracing {
+pub struct TracingConfig {
     /// The collector's base URL.
     pub endpoint: String,
     /// The share of the traces that begin here that is recorded.
@@ -166,7 +166,7 @@ pub struct Tracing {
 
 /// `[endpoints.<name>]`
 #[derive(Debug, Clone, PartialEq)]
-pub struct Endpoint {
+pub struct EndpointConfig {
     pub name: String,
     pub path: String,
     pub provider: ProviderNumber,
@@ -183,7 +183,7 @@ pub struct Endpoint {
     pub allow: Option<AllowList>,
 }
 
-impl Endpoint {
+impl EndpointConfig {
     /// Who sends to it.
     pub fn sender(&self) -> &'static dyn Sender {
         senders::numbered(self.provider).expect("a checked endpoint names a sender that is registered")
@@ -193,27 +193,27 @@ impl Endpoint {
 /// Who may send to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowList {
-    pub networks: Vec<Network>,
+    pub networks: Vec<IpNetwork>,
     /// Others are refused; else they are only counted and logged.
     pub refuses: bool,
 }
 
 /// `[sinks.<name>]`
 #[derive(Debug, Clone, PartialEq)]
-pub struct Sink {
+pub struct SinkConfig {
     pub name: String,
     pub kind: SinkKind,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum SinkKind {
-    Kafka(Kafka),
-    RabbitMq(RabbitMq),
+    Kafka(KafkaConfig),
+    RabbitMq(RabbitMqConfig),
 }
 
 /// `type = "kafka"`
 #[derive(Clone, PartialEq)]
-pub struct Kafka {
+pub struct KafkaConfig {
     pub brokers: Vec<String>,
     /// librdkafka's properties; none breaks a promise (the deny list is `sink::kafka`'s).
     pub properties: BTreeMap<String, String>,
@@ -222,7 +222,7 @@ pub struct Kafka {
 }
 
 /// Without the properties' values: a password may be among them.
-impl std::fmt::Debug for Kafka {
+impl std::fmt::Debug for KafkaConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kafka")
             .field("brokers", &self.brokers)
@@ -253,7 +253,7 @@ pub enum UnknownTopic {
 
 /// `type = "rabbitmq"`
 #[derive(Debug, Clone, PartialEq)]
-pub struct RabbitMq {
+pub struct RabbitMqConfig {
     /// One or more nodes, tried in turn. Read again for every new connection, so that a changed password is found.
     pub uris: Vec<TextSource>,
     /// Wins over the name in the URI.
@@ -294,18 +294,18 @@ pub enum Unroutable {
 
 /// `[routes.<name>]`
 #[derive(Debug, Clone, PartialEq)]
-pub struct Route {
+pub struct RouteConfig {
     pub name: String,
     /// The name of its sink, which exists.
     pub sink: String,
-    pub matches: Match,
+    pub matches: EventMatch,
     /// Kafka's topic; for RabbitMQ there is none.
-    pub topic: Option<Template>,
+    pub topic: Option<TopicTemplate>,
     pub unknown_topic: UnknownTopic,
-    pub mode: Mode,
-    pub payload: Payload,
+    pub mode: RenderMode,
+    pub payload: RoutePayload,
     /// Where the route begins when it is new.
-    pub start: Start,
+    pub start: CursorStart,
     pub in_flight_records_max: usize,
     pub in_flight_bytes_max: usize,
     /// How long an event is held back at most, for those of its stream that happened before it; `None`: not at all.
@@ -319,22 +319,22 @@ pub struct Route {
     pub overlap: bool,
 }
 
-impl Route {
+impl RouteConfig {
     /// The route of what none of `others` wants, where none is configured: it has no sink, and its events become dead
     /// letters, the oldest of which make room for the newest.
-    pub fn unrouted(others: Vec<Match>) -> Self {
+    pub fn unrouted(others: Vec<EventMatch>) -> Self {
         Self {
             name: UNROUTED.to_owned(),
             sink: String::new(),
-            matches: Match {
+            matches: EventMatch {
                 except: others,
-                ..Match::default()
+                ..EventMatch::default()
             },
             topic: None,
             unknown_topic: UnknownTopic::Hold,
-            mode: Mode::Structured,
-            payload: Payload::Normalized,
-            start: Start::Head,
+            mode: RenderMode::Structured,
+            payload: RoutePayload::Normalized,
+            start: CursorStart::Head,
             in_flight_records_max: 1,
             in_flight_bytes_max: 1,
             reorder_window: None,
@@ -352,13 +352,13 @@ impl Route {
 
 /// Which events a route wants: all of these conditions, each of which is met when it is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Match {
+pub struct EventMatch {
     pub kinds: Vec<String>,
     pub not_kinds: Vec<String>,
     pub endpoints: Vec<String>,
     pub not_endpoints: Vec<String>,
     /// None of these.
-    pub except: Vec<Match>,
+    pub except: Vec<EventMatch>,
 }
 
 /// The route of what no other wants. Where it is not configured, its events are kept among the dead letters.
@@ -416,12 +416,12 @@ impl Default for KeepDeadLetters {
 
 /// A topic with placeholders: `{provider}`, `{endpoint}`, `{account}`, `{kind}`, `{event}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Template {
-    pub parts: Vec<Part>,
+pub struct TopicTemplate {
+    pub parts: Vec<TemplatePart>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
+pub enum TemplatePart {
     Literal(String),
     Provider,
     Endpoint,
@@ -430,7 +430,7 @@ pub enum Part {
     Event,
 }
 
-impl Match {
+impl EventMatch {
     /// Whether an event of this kind, taken in by this endpoint, is wanted.
     pub fn accepts(&self, kind: &str, endpoint: &str) -> bool {
         let among = |list: &[String], word: &str| list.iter().any(|one| one == word);
@@ -442,11 +442,11 @@ impl Match {
     }
 }
 
-impl Template {
+impl TopicTemplate {
     /// The topic, when the template has no placeholder.
     pub fn literal(&self) -> Option<&str> {
         match self.parts.as_slice() {
-            [Part::Literal(topic)] => Some(topic),
+            [TemplatePart::Literal(topic)] => Some(topic),
             _ => None,
         }
     }
@@ -472,7 +472,7 @@ mod tests {
 
     #[test]
     fn a_network_of_no_bits_holds_every_address_of_its_family() {
-        let network = |text: &str| text.parse::<Network>().unwrap();
+        let network = |text: &str| text.parse::<IpNetwork>().unwrap();
         assert!(network("0.0.0.0/0").contains("203.0.113.5".parse().unwrap()));
         assert!(network("::/0").contains("2001:db8::1".parse().unwrap()));
         assert!(!network("0.0.0.0/0").contains("2001:db8::1".parse().unwrap()));

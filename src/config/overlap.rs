@@ -8,8 +8,8 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{
-    Endpoint, Part, Route, Sink, SinkKind, Template, UNROUTED,
-    load::Named,
+    EndpointConfig, RouteConfig, SinkConfig, SinkKind, TemplatePart, TopicTemplate, UNROUTED,
+    load::NamedSection,
     routes::{NEW_KIND, kinds_to_try},
 };
 use crate::senders;
@@ -21,7 +21,7 @@ const ANY_KIND: u8 = 3;
 
 /// Two routes, and what both publish to one place.
 #[derive(Debug)]
-pub(super) struct Overlap {
+pub(super) struct RouteOverlap {
     pub one: String,
     pub other: String,
     /// The kinds, `""` for all others.
@@ -32,10 +32,14 @@ pub(super) struct Overlap {
 }
 
 /// The pairs of routes that overlap, and do not say that it is meant.
-pub(super) fn overlaps(routes: &[Route], sinks: &[Sink], endpoints: &[Named<Endpoint>]) -> Vec<Overlap> {
+pub(super) fn overlaps(
+    routes: &[RouteConfig],
+    sinks: &[SinkConfig],
+    endpoints: &[NamedSection<EndpointConfig>],
+) -> Vec<RouteOverlap> {
     let kinds = kinds_to_try(routes.iter().map(|route| &route.matches));
     let mut overlaps = Vec::new();
-    let routes: Vec<&Route> = routes.iter().filter(|route| route.name != UNROUTED).collect();
+    let routes: Vec<&RouteConfig> = routes.iter().filter(|route| route.name != UNROUTED).collect();
     for (at, other) in routes.iter().enumerate() {
         for one in &routes[..at] {
             if one.overlap || other.overlap || !is_same_broker(one, other, sinks) {
@@ -47,15 +51,20 @@ pub(super) fn overlaps(routes: &[Route], sinks: &[Sink], endpoints: &[Named<Endp
     overlaps
 }
 
-fn overlap(one: &Route, other: &Route, kinds: &[String], endpoints: &[Named<Endpoint>]) -> Option<Overlap> {
-    let mut certain = Overlap {
+fn overlap(
+    one: &RouteConfig,
+    other: &RouteConfig,
+    kinds: &[String],
+    endpoints: &[NamedSection<EndpointConfig>],
+) -> Option<RouteOverlap> {
+    let mut certain = RouteOverlap {
         one: one.name.clone(),
         other: other.name.clone(),
         kinds: BTreeSet::new(),
         endpoints: BTreeSet::new(),
         is_certain: true,
     };
-    let mut possible = Overlap {
+    let mut possible = RouteOverlap {
         one: one.name.clone(),
         other: other.name.clone(),
         kinds: BTreeSet::new(),
@@ -82,7 +91,12 @@ fn overlap(one: &Route, other: &Route, kinds: &[String], endpoints: &[Named<Endp
 }
 
 /// Whether an event goes to the same topic by both routes: whatever else it says, and at all.
-fn compare(one: &Route, other: &Route, kind: &str, endpoint: &Named<Endpoint>) -> (bool, bool) {
+fn compare(
+    one: &RouteConfig,
+    other: &RouteConfig,
+    kind: &str,
+    endpoint: &NamedSection<EndpointConfig>,
+) -> (bool, bool) {
     let (Some(one), Some(other)) = (&one.topic, &other.topic) else {
         // RabbitMQ's routing key is made from the event alone.
         return (true, true);
@@ -92,7 +106,7 @@ fn compare(one: &Route, other: &Route, kind: &str, endpoint: &Named<Endpoint>) -
     let mut is_same = false;
     let mut may_be_same = false;
     for account in accounts {
-        let topic = |template: &Template| expand(template, kind, endpoint, account);
+        let topic = |template: &TopicTemplate| expand(template, kind, endpoint, account);
         let (one, other) = (topic(one), topic(other));
         is_same |= one == other;
         may_be_same |= can_be_equal(&one, &other);
@@ -100,23 +114,31 @@ fn compare(one: &Route, other: &Route, kind: &str, endpoint: &Named<Endpoint>) -
     (is_same, may_be_same)
 }
 
-fn expand(template: &Template, kind: &str, endpoint: &Named<Endpoint>, account: Option<&str>) -> Vec<u8> {
+fn expand(
+    template: &TopicTemplate,
+    kind: &str,
+    endpoint: &NamedSection<EndpointConfig>,
+    account: Option<&str>,
+) -> Vec<u8> {
     let mut topic = Vec::new();
     for part in &template.parts {
         match part {
-            Part::Literal(text) => topic.extend(text.as_bytes()),
-            Part::Provider => {
-                let sender = endpoint.value.as_ref().map_or_else(senders::usual, Endpoint::sender);
+            TemplatePart::Literal(text) => topic.extend(text.as_bytes()),
+            TemplatePart::Provider => {
+                let sender = endpoint
+                    .value
+                    .as_ref()
+                    .map_or_else(senders::usual, EndpointConfig::sender);
                 topic.extend(sender.provider().name.bytes());
             }
-            Part::Endpoint => topic.extend(Template::word(&endpoint.name).bytes()),
-            Part::Account => match account {
-                Some(account) => topic.extend(Template::word(account).bytes()),
+            TemplatePart::Endpoint => topic.extend(TopicTemplate::word(&endpoint.name).bytes()),
+            TemplatePart::Account => match account {
+                Some(account) => topic.extend(TopicTemplate::word(account).bytes()),
                 None => topic.push(ANY_ACCOUNT),
             },
-            Part::Kind if kind == NEW_KIND => topic.push(ANY_KIND),
-            Part::Kind => topic.extend(Template::word(kind).bytes()),
-            Part::Event => topic.push(ANY_EVENT),
+            TemplatePart::Kind if kind == NEW_KIND => topic.push(ANY_KIND),
+            TemplatePart::Kind => topic.extend(TopicTemplate::word(kind).bytes()),
+            TemplatePart::Event => topic.push(ANY_EVENT),
         }
     }
     topic
@@ -154,11 +176,11 @@ fn can_be_equal(one: &[u8], other: &[u8]) -> bool {
 }
 
 /// Whether two routes publish to the same broker, and there to the same exchange.
-fn is_same_broker(one: &Route, other: &Route, sinks: &[Sink]) -> bool {
+fn is_same_broker(one: &RouteConfig, other: &RouteConfig, sinks: &[SinkConfig]) -> bool {
     if one.sink == other.sink {
         return true;
     }
-    let kind = |route: &Route| Some(&sinks.iter().find(|sink| sink.name == route.sink)?.kind);
+    let kind = |route: &RouteConfig| Some(&sinks.iter().find(|sink| sink.name == route.sink)?.kind);
     match (kind(one), kind(other)) {
         (Some(SinkKind::Kafka(one)), Some(SinkKind::Kafka(other))) => {
             one.brokers.iter().any(|broker| other.brokers.contains(broker))
@@ -170,7 +192,7 @@ fn is_same_broker(one: &Route, other: &Route, sinks: &[Sink]) -> bool {
     }
 }
 
-impl Overlap {
+impl RouteOverlap {
     fn what(&self) -> String {
         let kinds = self.kinds.iter().map(|kind| match kind.as_str() {
             NEW_KIND => "kinds that are not known",
@@ -202,11 +224,11 @@ mod tests {
 
     #[test]
     fn topics_can_be_equal_where_what_stands_for_anything_can_be_what_the_other_has() {
-        let endpoint = Named {
+        let endpoint = NamedSection {
             name: "acme".to_owned(),
             value: None,
         };
-        let topic = |text: &str| expand(&Template::parse(text).unwrap(), "feeds", &endpoint, None);
+        let topic = |text: &str| expand(&TopicTemplate::parse(text).unwrap(), "feeds", &endpoint, None);
         for (one, other, expected) in [
             ("a", "a", true),
             ("a", "b", false),

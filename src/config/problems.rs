@@ -8,7 +8,7 @@ use std::{
 
 /// One mistake: where it stands, which key it is, what is wrong and how it goes right.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Problem {
+pub struct ConfigProblem {
     /// The file, or the environment variable.
     pub origin: String,
     /// The key with its tables, `spool.bytes_max`; empty when it is about the file as a whole.
@@ -16,7 +16,7 @@ pub struct Problem {
     pub text: String,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for ConfigProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.key.as_str() {
             "" => write!(f, "{}: {}", self.origin, self.text),
@@ -27,15 +27,15 @@ impl fmt::Display for Problem {
 
 /// All mistakes of a configuration, sorted; at least one. Shows a line for each, then how many there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problems(Vec<Problem>);
+pub struct ConfigProblems(Vec<ConfigProblem>);
 
-impl Problems {
-    pub fn iter(&self) -> impl Iterator<Item = &Problem> {
+impl ConfigProblems {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfigProblem> {
         self.0.iter()
     }
 }
 
-impl fmt::Display for Problems {
+impl fmt::Display for ConfigProblems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
@@ -47,19 +47,19 @@ impl fmt::Display for Problems {
     }
 }
 
-impl std::error::Error for Problems {}
+impl std::error::Error for ConfigProblems {}
 
 /// Where the problems of one load gather.
 #[derive(Debug, Default)]
-pub(super) struct Found {
-    problems: RefCell<Vec<Problem>>,
+pub(super) struct FoundProblems {
+    problems: RefCell<Vec<ConfigProblem>>,
     /// By key, which environment variable set it.
     variables: RefCell<BTreeMap<String, String>>,
     /// Every key that was looked for.
     known: RefCell<BTreeSet<String>>,
 }
 
-impl Found {
+impl FoundProblems {
     /// Remembers that the environment variable `name` set `key`.
     pub fn set_by(&self, key: String, name: &str) {
         self.variables.borrow_mut().insert(key, name.to_owned());
@@ -91,7 +91,7 @@ impl Found {
     }
 
     pub fn add(&self, origin: &str, key: &str, text: impl Into<String>) {
-        self.problems.borrow_mut().push(Problem {
+        self.problems.borrow_mut().push(ConfigProblem {
             origin: origin.to_owned(),
             key: key.to_owned(),
             text: text.into(),
@@ -99,13 +99,13 @@ impl Found {
     }
 
     /// `value` when nothing was found.
-    pub fn or<T>(self, value: Option<T>) -> Result<T, Problems> {
+    pub fn or<T>(self, value: Option<T>) -> Result<T, ConfigProblems> {
         let mut problems = self.problems.into_inner();
         problems.sort();
         problems.dedup();
         match value {
             Some(value) if problems.is_empty() => Ok(value),
-            _ => Err(Problems(problems)),
+            _ => Err(ConfigProblems(problems)),
         }
     }
 }

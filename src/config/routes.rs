@@ -5,18 +5,18 @@ use std::{collections::BTreeSet, time::Duration};
 use config::Value;
 
 use super::{
-    BacklogFull, BacklogLimit, Endpoint, KeepDeadLetters, Match, Part, Route, Shown, Sink, Template, UNROUTED,
-    UnknownTopic, WhenFull,
-    load::{Loader, Named},
+    BacklogFull, BacklogLimit, EndpointConfig, EventMatch, KeepDeadLetters, RouteConfig, Shown, SinkConfig,
+    TemplatePart, TopicTemplate, UNROUTED, UnknownTopic, WhenFull,
+    load::{ConfigLoader, NamedSection},
     overlap::overlaps,
-    sinks::{Broker, Declared},
-    table::{Table, closest},
+    sinks::{DeclaredSink, SinkType},
+    table::{ConfigTable, closest},
     values,
 };
 use crate::{
-    event::render::Mode,
-    senders::{self, Payload, UNREADABLE},
-    spool::Start,
+    event::render::RenderMode,
+    senders::{self, RoutePayload, UNREADABLE},
+    spool::CursorStart,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -48,14 +48,14 @@ const REORDER_WINDOW_MAX: Duration = Duration::from_secs(60);
 const REORDER_RECORDS_MAX: u64 = 10_000;
 const REORDER_BYTES_MAX: u64 = 64 * MIB;
 
-impl Loader<'_> {
+impl ConfigLoader<'_> {
     pub(super) fn routes(
         &mut self,
-        root: &mut Table<'_>,
-        endpoints: &[Named<Endpoint>],
-        sinks: &[Named<Declared>],
+        root: &mut ConfigTable<'_>,
+        endpoints: &[NamedSection<EndpointConfig>],
+        sinks: &[NamedSection<DeclaredSink>],
         spool_bytes_max: u64,
-    ) -> (Vec<Route>, Option<Route>) {
+    ) -> (Vec<RouteConfig>, Option<RouteConfig>) {
         let mut warnings = Vec::new();
         let mut discarded = Vec::new();
         let routes = self.named(root, "routes", |_, name, mut table| {
@@ -81,18 +81,21 @@ impl Loader<'_> {
             let unknown_topic = unknown_topic(&mut table, topic.as_ref().and_then(Option::as_ref), broker);
             let mode = table.take_or(
                 "mode",
-                Mode::Structured,
-                values::word(&[("structured", Mode::Structured), ("binary", Mode::Binary)]),
+                RenderMode::Structured,
+                values::word(&[("structured", RenderMode::Structured), ("binary", RenderMode::Binary)]),
             );
             let payload = table.take_or(
                 "payload",
-                Payload::Normalized,
-                values::word(&[("normalized", Payload::Normalized), ("original", Payload::Original)]),
+                RoutePayload::Normalized,
+                values::word(&[
+                    ("normalized", RoutePayload::Normalized),
+                    ("original", RoutePayload::Original),
+                ]),
             );
             let start = table.take_or(
                 "start",
-                Start::Head,
-                values::word(&[("head", Start::Head), ("oldest", Start::Oldest)]),
+                CursorStart::Head,
+                values::word(&[("head", CursorStart::Head), ("oldest", CursorStart::Oldest)]),
             );
             let records = values::whole(1..=100_000);
             let in_flight_records_max = table.take_or("in_flight_records_max", IN_FLIGHT_RECORDS_MAX, records);
@@ -108,7 +111,7 @@ impl Loader<'_> {
             let backlog = backlog(&mut table, &matches, spool_bytes_max);
             let overlap = table.take_or("overlap", false, values::flag);
             table.finish();
-            Some(Route {
+            Some(RouteConfig {
                 name: name.to_owned(),
                 sink: sink?,
                 matches,
@@ -131,7 +134,7 @@ impl Loader<'_> {
         let mut routes = match (routes.as_slice(), sinks) {
             ([], [only]) => {
                 let first = endpoints.iter().find_map(|endpoint| endpoint.value.as_ref());
-                let sender = first.map_or_else(senders::usual, Endpoint::sender);
+                let sender = first.map_or_else(senders::usual, EndpointConfig::sender);
                 let broker = broker(Some(&only.name), sinks);
                 defaults(&only.name, sender.provider().name, broker, spool_bytes_max)
             }
@@ -144,7 +147,7 @@ impl Loader<'_> {
             _ => routes.into_iter().filter_map(|named| named.value).collect(),
         };
         self.overlaps(&routes, endpoints, sinks);
-        let others: Vec<Match> = (routes.iter().filter(|route| route.name != UNROUTED))
+        let others: Vec<EventMatch> = (routes.iter().filter(|route| route.name != UNROUTED))
             .map(|route| route.matches.clone())
             .chain(discarded)
             .collect();
@@ -160,16 +163,21 @@ impl Loader<'_> {
                 kinds.join(", ")
             )
         }));
-        let unrouted = (!gaps.is_empty()).then(|| Route::unrouted(others));
+        let unrouted = (!gaps.is_empty()).then(|| RouteConfig::unrouted(others));
         (routes, unrouted)
     }
 }
 
-impl Loader<'_> {
+impl ConfigLoader<'_> {
     /// Routes that publish the same events to the same place.
-    fn overlaps(&mut self, routes: &[Route], endpoints: &[Named<Endpoint>], sinks: &[Named<Declared>]) {
+    fn overlaps(
+        &mut self,
+        routes: &[RouteConfig],
+        endpoints: &[NamedSection<EndpointConfig>],
+        sinks: &[NamedSection<DeclaredSink>],
+    ) {
         let sinks = sinks.iter().filter_map(|named| named.value.as_ref()?.sink.clone());
-        let sinks: Vec<Sink> = sinks.collect();
+        let sinks: Vec<SinkConfig> = sinks.collect();
         for overlap in overlaps(routes, &sinks, endpoints) {
             let key = format!("routes.{}", overlap.other);
             match overlap.is_certain {
@@ -184,7 +192,7 @@ impl Loader<'_> {
 pub(super) const NEW_KIND: &str = "";
 
 /// The kinds that `routes` can tell apart.
-pub(super) fn kinds_to_try<'m>(routes: impl Iterator<Item = &'m Match>) -> Vec<String> {
+pub(super) fn kinds_to_try<'m>(routes: impl Iterator<Item = &'m EventMatch>) -> Vec<String> {
     let named = routes.flat_map(|route| route.kinds.iter().chain(&route.not_kinds));
     let known: BTreeSet<&str> = named
         .map(String::as_str)
@@ -194,11 +202,11 @@ pub(super) fn kinds_to_try<'m>(routes: impl Iterator<Item = &'m Match>) -> Vec<S
 }
 
 /// Which kinds of which endpoints none of `routes` wants.
-fn gaps<'e>(routes: &[Match], endpoints: &'e [Named<Endpoint>]) -> Vec<(&'e str, Vec<String>)> {
+fn gaps<'e>(routes: &[EventMatch], endpoints: &'e [NamedSection<EndpointConfig>]) -> Vec<(&'e str, Vec<String>)> {
     let kinds = kinds_to_try(routes.iter());
     let mut gaps = Vec::new();
     for endpoint in endpoints {
-        let sender = endpoint.value.as_ref().map(Endpoint::sender);
+        let sender = endpoint.value.as_ref().map(EndpointConfig::sender);
         let of_sender = |kind: &str| sender.is_none_or(|sender| sender.kinds().contains(&kind));
         let may_come = |kind: &&String| {
             let is_anothers = senders::kinds().contains(&kind.as_str()) && !of_sender(kind) && **kind != UNREADABLE;
@@ -221,7 +229,7 @@ fn gaps<'e>(routes: &[Match], endpoints: &'e [Named<Endpoint>]) -> Vec<(&'e str,
     gaps
 }
 
-fn dead_letters(table: &mut Table<'_>) -> KeepDeadLetters {
+fn dead_letters(table: &mut ConfigTable<'_>) -> KeepDeadLetters {
     let usual = KeepDeadLetters::default();
     let bytes = values::size(MIB..=1024 * 1024 * MIB);
     KeepDeadLetters {
@@ -235,7 +243,7 @@ fn dead_letters(table: &mut Table<'_>) -> KeepDeadLetters {
 }
 
 /// What a route may keep in the spool.
-fn backlog(table: &mut Table<'_>, matches: &Match, spool_bytes_max: u64) -> BacklogLimit {
+fn backlog(table: &mut ConfigTable<'_>, matches: &EventMatch, spool_bytes_max: u64) -> BacklogLimit {
     let bytes_max = table
         .take("backlog_bytes_max", values::size(MIB..=1024 * 1024 * MIB))
         .or_else(|| usual_backlog_bytes_max(matches, spool_bytes_max));
@@ -258,13 +266,13 @@ fn backlog(table: &mut Table<'_>, matches: &Match, spool_bytes_max: u64) -> Back
 }
 
 /// Pictures leave room for all else; a route that events need has no limit.
-fn usual_backlog_bytes_max(matches: &Match, spool_bytes_max: u64) -> Option<u64> {
+fn usual_backlog_bytes_max(matches: &EventMatch, spool_bytes_max: u64) -> Option<u64> {
     let is_for_pictures = !matches.kinds.is_empty() && matches.kinds.iter().all(|kind| kind == "thumbnail");
     is_for_pictures.then_some(spool_bytes_max / PICTURES_BACKLOG_ONE_IN)
 }
 
 /// The route's sink; when there is only one sink, a route need not say so.
-fn sink(table: &mut Table<'_>, sinks: &[Named<Declared>]) -> Option<String> {
+fn sink(table: &mut ConfigTable<'_>, sinks: &[NamedSection<DeclaredSink>]) -> Option<String> {
     let known = || sinks.iter().map(|sink| sink.name.as_str());
     if let [only] = sinks
         && !table.has("sink")
@@ -280,7 +288,7 @@ fn sink(table: &mut Table<'_>, sinks: &[Named<Declared>]) -> Option<String> {
 }
 
 /// What the sink called `name` talks to, as far as that is known.
-fn broker(name: Option<&str>, sinks: &[Named<Declared>]) -> Option<Broker> {
+fn broker(name: Option<&str>, sinks: &[NamedSection<DeclaredSink>]) -> Option<SinkType> {
     sinks
         .iter()
         .find(|sink| Some(sink.name.as_str()) == name)?
@@ -290,11 +298,11 @@ fn broker(name: Option<&str>, sinks: &[Named<Declared>]) -> Option<Broker> {
 }
 
 /// Kafka's topic, which a route to RabbitMQ does not have. `None` when it is not right.
-fn topic(table: &mut Table<'_>, broker: Option<Broker>) -> Option<Option<Template>> {
-    let parse = |value: &Value| Template::parse(&values::text(value)?);
+fn topic(table: &mut ConfigTable<'_>, broker: Option<SinkType>) -> Option<Option<TopicTemplate>> {
+    let parse = |value: &Value| TopicTemplate::parse(&values::text(value)?);
     match broker {
-        Some(Broker::Kafka) => table.require("topic", parse).map(Some),
-        Some(Broker::RabbitMq) => {
+        Some(SinkType::Kafka) => table.require("topic", parse).map(Some),
+        Some(SinkType::RabbitMq) => {
             let refuse = |_: &Value| -> Result<(), String> {
                 Err(
                     "a route to a RabbitMQ sink has none: the routing key is made from each event \
@@ -312,9 +320,9 @@ fn topic(table: &mut Table<'_>, broker: Option<Broker>) -> Option<Option<Templat
 
 /// What becomes of an event whose topic is not there. A topic that the event names may be anybody's invention, so that
 /// only such a one is given up where nothing is said.
-fn unknown_topic(table: &mut Table<'_>, topic: Option<&Template>, broker: Option<Broker>) -> UnknownTopic {
+fn unknown_topic(table: &mut ConfigTable<'_>, topic: Option<&TopicTemplate>, broker: Option<SinkType>) -> UnknownTopic {
     let by_event = topic.is_some_and(|topic| topic.literal().is_none());
-    if broker == Some(Broker::RabbitMq) {
+    if broker == Some(SinkType::RabbitMq) {
         for name in ["unknown_topic", "topic_fallback"] {
             table.take(name, |_| -> Result<(), String> {
                 Err("a route to a RabbitMQ sink has no topic; see `unroutable` of the sink; remove it".to_owned())
@@ -325,7 +333,7 @@ fn unknown_topic(table: &mut Table<'_>, topic: Option<&Template>, broker: Option
     let both = table.has("unknown_topic") && table.has("topic_fallback");
     let holds = table.take("unknown_topic", values::word(&[("dead_letter", false), ("hold", true)]));
     let fallback = table.take("topic_fallback", |value| {
-        let fallback = Template::parse(&values::text(value)?)?;
+        let fallback = TopicTemplate::parse(&values::text(value)?)?;
         let literal = fallback.literal().map(str::to_owned);
         literal.ok_or_else(|| "a topic without placeholders: it is for events whose own topic is not there".to_owned())
     });
@@ -357,7 +365,11 @@ fn one_of<'n>(name: &str, what: &str, known: impl Iterator<Item = &'n str> + Clo
     }
 }
 
-fn matches(route: &mut Table<'_>, endpoints: &[Named<Endpoint>], warnings: &mut Vec<String>) -> Match {
+fn matches(
+    route: &mut ConfigTable<'_>,
+    endpoints: &[NamedSection<EndpointConfig>],
+    warnings: &mut Vec<String>,
+) -> EventMatch {
     let mut table = route.table("match");
     let names = |value: &Value| -> Result<Vec<String>, String> {
         let names = values::list(value)?;
@@ -367,7 +379,7 @@ fn matches(route: &mut Table<'_>, endpoints: &[Named<Endpoint>], warnings: &mut 
             .try_for_each(|name| one_of(name, "endpoint", known.clone()))?;
         Ok(names)
     };
-    let matches = Match {
+    let matches = EventMatch {
         kinds: table.take_or("kinds", Vec::new(), kinds),
         not_kinds: table.take_or("not_kinds", Vec::new(), kinds),
         endpoints: table.take_or("endpoints", Vec::new(), names),
@@ -406,9 +418,9 @@ fn kinds(value: &Value) -> Result<Vec<String>, String> {
 }
 
 /// All but the pictures, and the pictures. `provider`: after whom the topics are called.
-fn defaults(sink: &str, provider: &str, broker: Option<Broker>, spool_bytes_max: u64) -> Vec<Route> {
+fn defaults(sink: &str, provider: &str, broker: Option<SinkType>, spool_bytes_max: u64) -> Vec<RouteConfig> {
     let thumbnail = || vec!["thumbnail".to_owned()];
-    let route = |name: &str, matches: Match, mode: Mode| Route {
+    let route = |name: &str, matches: EventMatch, mode: RenderMode| RouteConfig {
         name: name.to_owned(),
         sink: sink.to_owned(),
         backlog: BacklogLimit {
@@ -416,13 +428,13 @@ fn defaults(sink: &str, provider: &str, broker: Option<Broker>, spool_bytes_max:
             ..BacklogLimit::default()
         },
         matches,
-        topic: (broker != Some(Broker::RabbitMq)).then(|| Template {
-            parts: vec![Part::Literal(format!("{provider}.{name}"))],
+        topic: (broker != Some(SinkType::RabbitMq)).then(|| TopicTemplate {
+            parts: vec![TemplatePart::Literal(format!("{provider}.{name}"))],
         }),
         unknown_topic: UnknownTopic::Hold,
         mode,
-        payload: Payload::Normalized,
-        start: Start::Head,
+        payload: RoutePayload::Normalized,
+        start: CursorStart::Head,
         in_flight_records_max: IN_FLIGHT_RECORDS_MAX as usize,
         in_flight_bytes_max: IN_FLIGHT_BYTES_MAX as usize,
         reorder_window: None,
@@ -431,16 +443,16 @@ fn defaults(sink: &str, provider: &str, broker: Option<Broker>, spool_bytes_max:
         dead_letters: KeepDeadLetters::default(),
         overlap: false,
     };
-    let events = Match {
+    let events = EventMatch {
         not_kinds: thumbnail(),
-        ..Match::default()
+        ..EventMatch::default()
     };
-    let thumbnails = Match {
+    let thumbnails = EventMatch {
         kinds: thumbnail(),
-        ..Match::default()
+        ..EventMatch::default()
     };
     vec![
-        route("events", events, Mode::Structured),
-        route("thumbnails", thumbnails, Mode::Binary),
+        route("events", events, RenderMode::Structured),
+        route("thumbnails", thumbnails, RenderMode::Binary),
     ]
 }

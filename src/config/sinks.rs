@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, fs::File, path::PathBuf};
 use config::Value;
 
 use super::{
-    CreateTopics, Kafka, RabbitMq, RabbitMqTls, Shown, Sink, SinkKind, TextSource, Unroutable,
-    load::{Loader, Named},
-    table::Table,
+    CreateTopics, KafkaConfig, RabbitMqConfig, RabbitMqTls, Shown, SinkConfig, SinkKind, TextSource, Unroutable,
+    load::{ConfigLoader, NamedSection},
+    table::ConfigTable,
     values,
 };
 use crate::sink::{
@@ -19,34 +19,34 @@ use crate::sink::{
 const TOPICS_MAX: u64 = 200;
 
 /// A sink as far as it could be read.
-pub(super) struct Declared {
+pub(super) struct DeclaredSink {
     /// `None` when its type is missing or wrong.
-    pub broker: Option<Broker>,
+    pub broker: Option<SinkType>,
     /// `None` when something in it is not right.
-    pub sink: Option<Sink>,
+    pub sink: Option<SinkConfig>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Broker {
+pub(super) enum SinkType {
     Kafka,
     RabbitMq,
 }
 
-impl Loader<'_> {
-    pub(super) fn sinks(&mut self, root: &mut Table<'_>) -> Vec<Named<Declared>> {
+impl ConfigLoader<'_> {
+    pub(super) fn sinks(&mut self, root: &mut ConfigTable<'_>) -> Vec<NamedSection<DeclaredSink>> {
         let sinks = self.named(root, "sinks", |loader, name, mut table| {
-            let types = values::word(&[("kafka", Broker::Kafka), ("rabbitmq", Broker::RabbitMq)]);
+            let types = values::word(&[("kafka", SinkType::Kafka), ("rabbitmq", SinkType::RabbitMq)]);
             let broker = table.require("type", types);
             let kind = match broker {
-                Some(Broker::Kafka) => loader.kafka(table).map(SinkKind::Kafka),
-                Some(Broker::RabbitMq) => loader.rabbitmq(table).map(SinkKind::RabbitMq),
+                Some(SinkType::Kafka) => loader.kafka(table).map(SinkKind::Kafka),
+                Some(SinkType::RabbitMq) => loader.rabbitmq(table).map(SinkKind::RabbitMq),
                 // Of another type, the other keys say nothing that could be checked.
                 None => None,
             };
             let name = name.to_owned();
-            Some(Declared {
+            Some(DeclaredSink {
                 broker,
-                sink: kind.map(|kind| Sink { name, kind }),
+                sink: kind.map(|kind| SinkConfig { name, kind }),
             })
         });
         if sinks.is_empty() {
@@ -56,7 +56,7 @@ impl Loader<'_> {
         sinks
     }
 
-    fn kafka(&self, mut table: Table<'_>) -> Option<Kafka> {
+    fn kafka(&self, mut table: ConfigTable<'_>) -> Option<KafkaConfig> {
         let brokers = table.require("brokers", |value| {
             let brokers = values::list(value)?;
             brokers.iter().try_for_each(|broker| values::broker(broker))?;
@@ -79,7 +79,7 @@ impl Loader<'_> {
             })
         });
         table.finish();
-        Some(Kafka {
+        Some(KafkaConfig {
             brokers: brokers?,
             properties,
             create_topics: create_topics.flatten(),
@@ -87,7 +87,7 @@ impl Loader<'_> {
     }
 
     /// librdkafka's properties, by their dotted names, however the file nests them.
-    fn properties(&self, table: &mut Table<'_>) -> BTreeMap<String, String> {
+    fn properties(&self, table: &mut ConfigTable<'_>) -> BTreeMap<String, String> {
         let mut properties = BTreeMap::new();
         let mut origins = BTreeMap::new();
         let key = table.key("properties");
@@ -116,7 +116,7 @@ impl Loader<'_> {
         properties
     }
 
-    fn rabbitmq(&self, mut table: Table<'_>) -> Option<RabbitMq> {
+    fn rabbitmq(&self, mut table: ConfigTable<'_>) -> Option<RabbitMqConfig> {
         let uris = table.require("uri", |value| self.uris(value));
         let username = table.take("username", |value| self.text_source(value));
         let password = table.take("password", |value| self.text_source(value));
@@ -146,7 +146,7 @@ impl Loader<'_> {
             table.problem("tls", "of no use with an amqp:// URI, which has no TLS: amqps:// has");
         }
         table.finish();
-        Some(RabbitMq {
+        Some(RabbitMqConfig {
             uris: uris?,
             username,
             password,
@@ -209,7 +209,7 @@ impl Loader<'_> {
 }
 
 /// Files that can be opened; what is in them is OpenSSL's to judge, at the first connection.
-fn tls(mut table: Table<'_>) -> RabbitMqTls {
+fn tls(mut table: ConfigTable<'_>) -> RabbitMqTls {
     let file = |value: &Value| -> Result<PathBuf, String> {
         let path = PathBuf::from(values::text(value)?);
         match File::open(&path) {

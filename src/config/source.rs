@@ -4,15 +4,15 @@ use std::path::Path;
 
 use config::{FileFormat, Source, Value, ValueKind};
 
-use super::problems::Found;
+use super::problems::FoundProblems;
 
 /// What the name of every environment variable that is a key begins with; two underscores go down one table.
 pub(super) const ENV_PREFIX: &str = "FOREBAY__";
 
-pub(super) type Tree = config::Map<String, Value>;
+pub(super) type ConfigTree = config::Map<String, Value>;
 
 /// Reads the file. `None`, with the problem in `found`, when it cannot be read or is not TOML or YAML.
-pub(super) fn file(path: &Path, found: &Found) -> Option<Tree> {
+pub(super) fn file(path: &Path, found: &FoundProblems) -> Option<ConfigTree> {
     let origin = path.display().to_string();
     let format = match path.extension().and_then(|e| e.to_str()) {
         Some("toml") => FileFormat::Toml,
@@ -57,7 +57,7 @@ fn syntax(error: &config::ConfigError) -> String {
 }
 
 /// Lays the environment over the tree. A key of the file is met in any case, and `_` meets its `-`.
-pub(super) fn overlay(tree: &mut Tree, env: &[(String, String)], found: &Found) {
+pub(super) fn overlay(tree: &mut ConfigTree, env: &[(String, String)], found: &FoundProblems) {
     let mut variables: Vec<_> = env.iter().filter(|(name, _)| name.starts_with(ENV_PREFIX)).collect();
     variables.sort();
     for (name, value) in variables {
@@ -91,7 +91,7 @@ fn join_property(mut segments: Vec<String>) -> Vec<String> {
     segments
 }
 
-fn insert(tree: &mut Tree, segments: &[String], value: Value) -> Result<(), String> {
+fn insert(tree: &mut ConfigTree, segments: &[String], value: Value) -> Result<(), String> {
     let (first, rest) = segments.split_first().expect("a split has at least one part");
     let plain = |name: &str| name.to_lowercase().replace('-', "_");
     let name = tree
@@ -107,7 +107,7 @@ fn insert(tree: &mut Tree, segments: &[String], value: Value) -> Result<(), Stri
     if matches!(below.kind, ValueKind::Nil) {
         *below = Value::new(
             value.origin().map(str::to_owned).as_ref(),
-            ValueKind::Table(Tree::new()),
+            ValueKind::Table(ConfigTree::new()),
         );
     }
     match &mut below.kind {

@@ -4,23 +4,23 @@ use std::collections::BTreeMap;
 
 use config::{Value, ValueKind};
 
-use super::{problems::Found, source::Tree};
+use super::{problems::FoundProblems, source::ConfigTree};
 
-pub(super) struct Table<'a> {
+pub(super) struct ConfigTable<'a> {
     key: String,
     /// The file, for what is missing.
     file: &'a str,
-    found: &'a Found,
+    found: &'a FoundProblems,
     values: BTreeMap<String, Value>,
     known: Vec<&'static str>,
 }
 
-impl<'a> Table<'a> {
-    pub fn new(tree: Tree, file: &'a str, found: &'a Found) -> Self {
+impl<'a> ConfigTable<'a> {
+    pub fn new(tree: ConfigTree, file: &'a str, found: &'a FoundProblems) -> Self {
         Self::below(String::new(), tree, file, found)
     }
 
-    fn below(key: String, tree: Tree, file: &'a str, found: &'a Found) -> Self {
+    fn below(key: String, tree: ConfigTree, file: &'a str, found: &'a FoundProblems) -> Self {
         Self {
             key,
             file,
@@ -86,25 +86,25 @@ impl<'a> Table<'a> {
     }
 
     /// The table `name`; empty when it is not there.
-    pub fn table(&mut self, name: &'static str) -> Table<'a> {
+    pub fn table(&mut self, name: &'static str) -> ConfigTable<'a> {
         let tree = self.take(name, tree).unwrap_or_default();
-        Table::below(self.key(name), tree, self.file, self.found)
+        ConfigTable::below(self.key(name), tree, self.file, self.found)
     }
 
     /// The table `name`, if it is there.
-    pub fn optional_table(&mut self, name: &'static str) -> Option<Table<'a>> {
+    pub fn optional_table(&mut self, name: &'static str) -> Option<ConfigTable<'a>> {
         let tree = self.take(name, tree)?;
-        Some(Table::below(self.key(name), tree, self.file, self.found))
+        Some(ConfigTable::below(self.key(name), tree, self.file, self.found))
     }
 
     /// The tables within `name`, by the names that the user gave them.
-    pub fn tables(&mut self, name: &'static str) -> Vec<(String, Table<'a>)> {
+    pub fn tables(&mut self, name: &'static str) -> Vec<(String, ConfigTable<'a>)> {
         let all = self.table(name);
         let mut tables = Vec::new();
         for (name, value) in &all.values {
             let key = all.key(name);
             match tree(value) {
-                Ok(tree) => tables.push((name.clone(), Table::below(key, tree, self.file, self.found))),
+                Ok(tree) => tables.push((name.clone(), ConfigTable::below(key, tree, self.file, self.found))),
                 Err(text) => self.found.add(value.origin().unwrap_or(self.file), &key, text),
             }
         }
@@ -155,10 +155,10 @@ impl<'a> Table<'a> {
     }
 }
 
-fn tree(value: &Value) -> Result<Tree, String> {
+fn tree(value: &Value) -> Result<ConfigTree, String> {
     match &value.kind {
         ValueKind::Table(table) => Ok(table.clone()),
-        ValueKind::Nil => Ok(Tree::new()),
+        ValueKind::Nil => Ok(ConfigTree::new()),
         other => Err(format!("expected a table, found {}", super::values::kind(other))),
     }
 }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, ops::RangeInclusive, time::Duration};
 
 use config::{Value, ValueKind};
 
-use super::{Network, Part, Shown, Template, host_of, source::ENV_PREFIX, table::closest};
+use super::{IpNetwork, Shown, TemplatePart, TopicTemplate, host_of, source::ENV_PREFIX, table::closest};
 
 /// What a value is, in a reader's words.
 pub(super) fn kind(value: &ValueKind) -> &'static str {
@@ -184,7 +184,7 @@ pub(super) fn word<T: Copy>(words: &[(&'static str, T)]) -> impl Fn(&Value) -> R
 }
 
 /// A list of `10.0.0.0/8`, `2001:db8::/32`, or single addresses.
-pub(super) fn networks(value: &Value) -> Result<Vec<Network>, String> {
+pub(super) fn networks(value: &Value) -> Result<Vec<IpNetwork>, String> {
     list(value)?.iter().map(|network| network.parse()).collect()
 }
 
@@ -328,7 +328,7 @@ fn base_url(url: &str, example: &str, of_a_user: &str) -> Result<String, String>
 /// Kafka's own limit on a topic's name, in bytes.
 const TOPIC_BYTES_MAX: usize = 249;
 
-impl Template {
+impl TopicTemplate {
     /// Parses a topic with placeholders. Errors name the placeholder or the character that no topic can have.
     pub fn parse(text: &str) -> Result<Self, String> {
         const NAMES: [&str; 5] = ["provider", "endpoint", "account", "kind", "event"];
@@ -340,11 +340,11 @@ impl Template {
                 .split_once('}')
                 .ok_or_else(|| format!("{:?} has a {{ without a }}", Shown(text)))?;
             parts.push(match name {
-                "provider" => Part::Provider,
-                "endpoint" => Part::Endpoint,
-                "account" => Part::Account,
-                "kind" => Part::Kind,
-                "event" => Part::Event,
+                "provider" => TemplatePart::Provider,
+                "endpoint" => TemplatePart::Endpoint,
+                "account" => TemplatePart::Account,
+                "kind" => TemplatePart::Kind,
+                "event" => TemplatePart::Event,
                 _ => {
                     let meant = closest(name, NAMES.into_iter()).map(|meant| format!("; did you mean {{{meant}}}"));
                     let known = || format!("; known: {{{}}}", NAMES.join("} {"));
@@ -357,11 +357,19 @@ impl Template {
         parts.extend(literal_part(rest)?);
         let literal_bytes: usize = parts
             .iter()
-            .map(|part| if let Part::Literal(l) = part { l.len() } else { 0 })
+            .map(|part| {
+                if let TemplatePart::Literal(l) = part {
+                    l.len()
+                } else {
+                    0
+                }
+            })
             .sum();
         match parts.as_slice() {
             [] => Err("empty".to_owned()),
-            [Part::Literal(name)] if name == "." || name == ".." => Err(format!("a topic cannot be called {name:?}")),
+            [TemplatePart::Literal(name)] if name == "." || name == ".." => {
+                Err(format!("a topic cannot be called {name:?}"))
+            }
             _ if literal_bytes > TOPIC_BYTES_MAX => Err(format!("longer than a topic's {TOPIC_BYTES_MAX} characters")),
             _ => Ok(Self { parts }),
         }
@@ -374,10 +382,12 @@ impl Template {
 }
 
 /// A placeholder stands for one character or more.
-fn fits(parts: &[Part], topic: &str) -> bool {
+fn fits(parts: &[TemplatePart], topic: &str) -> bool {
     match parts {
         [] => topic.is_empty(),
-        [Part::Literal(text), rest @ ..] => topic.strip_prefix(text.as_str()).is_some_and(|topic| fits(rest, topic)),
+        [TemplatePart::Literal(text), rest @ ..] => {
+            topic.strip_prefix(text.as_str()).is_some_and(|topic| fits(rest, topic))
+        }
         [_, rest @ ..] => topic
             .char_indices()
             .skip(1)
@@ -387,26 +397,26 @@ fn fits(parts: &[Part], topic: &str) -> bool {
     }
 }
 
-impl std::fmt::Display for Template {
+impl std::fmt::Display for TopicTemplate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.parts.iter().try_for_each(|part| {
             f.write_str(match part {
-                Part::Literal(text) => text,
-                Part::Provider => "{provider}",
-                Part::Endpoint => "{endpoint}",
-                Part::Account => "{account}",
-                Part::Kind => "{kind}",
-                Part::Event => "{event}",
+                TemplatePart::Literal(text) => text,
+                TemplatePart::Provider => "{provider}",
+                TemplatePart::Endpoint => "{endpoint}",
+                TemplatePart::Account => "{account}",
+                TemplatePart::Kind => "{kind}",
+                TemplatePart::Event => "{event}",
             })
         })
     }
 }
 
-fn literal_part(text: &str) -> Result<Option<Part>, String> {
+fn literal_part(text: &str) -> Result<Option<TemplatePart>, String> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
     match text.chars().find(|c| !legal(*c)) {
         Some(wrong) => Err(format!("{wrong:?} cannot be in a topic's name; a-z A-Z 0-9 . _ - can")),
         None if text.is_empty() => Ok(None),
-        None => Ok(Some(Part::Literal(text.to_owned()))),
+        None => Ok(Some(TemplatePart::Literal(text.to_owned()))),
     }
 }

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use actix_web::http::header::HeaderMap;
 
-use crate::config::Network;
+use crate::config::IpNetwork;
 
 /// The client's address: the peer's, or, if the peer is a trusted proxy, the rightmost hop of `X-Forwarded-For` that is
 /// not.
 ///
 /// What is left of that hop is whatever the client wrote.
-pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> IpAddr {
+pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNetwork]) -> IpAddr {
     if trusted.is_empty() {
         return peer;
     }
@@ -20,7 +20,7 @@ pub(crate) fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[Network]) -> 
     untrusted(peer, &hops, trusted)
 }
 
-fn untrusted(peer: IpAddr, hops: &[&str], trusted: &[Network]) -> IpAddr {
+fn untrusted(peer: IpAddr, hops: &[&str], trusted: &[IpNetwork]) -> IpAddr {
     let mut client = peer;
     for hop in hops.iter().rev() {
         if !trusted.iter().any(|network| network.contains(client)) {

@@ -19,8 +19,8 @@ use futures_util::task::AtomicWaker;
 use parking_lot::{Mutex, RwLock};
 use prometheus::IntGauge;
 
-use super::metrics::{Closed, ConnectionMetrics};
-use crate::config::Network;
+use super::metrics::{CloseReason, ConnectionMetrics};
+use crate::config::IpNetwork;
 
 /// In place of the time since when a connection is idle: it is not.
 const BUSY: u64 = u64::MAX;
@@ -39,11 +39,11 @@ pub(crate) struct ConnectionLimits {
     pub per_client_max: usize,
     /// Bytes of unfinished heads, of all connections together.
     pub heads_bytes_max: u64,
-    pub trusted_proxies: Vec<Network>,
+    pub trusted_proxies: Vec<IpNetwork>,
 }
 
 /// All open connections of a server.
-pub(crate) struct Connections {
+pub(crate) struct OpenConnectionSet {
     limits: RwLock<ConnectionLimits>,
     metrics: ConnectionMetrics,
     epoch: Instant,
@@ -55,9 +55,9 @@ pub(crate) struct Connections {
 #[derive(Default)]
 struct OpenConnections {
     next_id: u64,
-    all: HashMap<u64, Arc<Connection>>,
+    all: HashMap<u64, Arc<OpenConnection>>,
     /// Those that have never carried a verified request, oldest first.
-    unverified: BTreeMap<u64, Arc<Connection>>,
+    unverified: BTreeMap<u64, Arc<OpenConnection>>,
     /// Of clients that come through no trusted proxy, or are named by one.
     clients: HashMap<IpAddr, ClientConnections>,
     closing: usize,
@@ -72,7 +72,7 @@ struct ClientConnections {
 }
 
 /// What is known of an open connection on every thread.
-pub(crate) struct Connection {
+pub(crate) struct OpenConnection {
     /// Milliseconds from the epoch to the moment since when it is idle, or [`BUSY`].
     idle_since_ms: AtomicU64,
     verified: AtomicBool,
@@ -81,10 +81,10 @@ pub(crate) struct Connection {
 }
 
 /// A connection's place among the open ones, for as long as it is open.
-pub(crate) struct Place {
+pub(crate) struct ConnectionPlace {
     id: u64,
-    connection: Arc<Connection>,
-    connections: Arc<Connections>,
+    connection: Arc<OpenConnection>,
+    connections: Arc<OpenConnectionSet>,
     /// Whose connection it is counted as.
     client: Mutex<Option<IpAddr>>,
 }
@@ -93,7 +93,7 @@ pub(crate) struct Place {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ClientFull;
 
-impl Connections {
+impl OpenConnectionSet {
     pub fn new(limits: ConnectionLimits, metrics: ConnectionMetrics) -> Arc<Self> {
         metrics.limits(&limits);
         Arc::new(Self {
@@ -129,7 +129,7 @@ impl Connections {
     }
 
     /// Gives a new connection a place, for which another one may have to go. `None`: there is none, and it is closed.
-    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+    pub fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<ConnectionPlace> {
         let client = (!self.is_trusted(peer)).then(|| client_key(peer));
         let mut open = self.open.lock();
         if let Some(client) = client
@@ -137,17 +137,17 @@ impl Connections {
         {
             let victim = open.least_missed_of(client);
             if !self.make_room(&mut open, victim) {
-                self.metrics.closed(Closed::ClientLimit);
+                self.metrics.closed(CloseReason::ClientLimit);
                 return None;
             }
         } else if open.all.len() - open.closing >= self.connections_max() {
             let victim = open.least_missed();
             if !self.make_room(&mut open, victim) {
-                self.metrics.closed(Closed::Refused);
+                self.metrics.closed(CloseReason::Refused);
                 return None;
             }
         }
-        let connection = Arc::new(Connection {
+        let connection = Arc::new(OpenConnection {
             idle_since_ms: AtomicU64::new(self.now_ms()),
             verified: AtomicBool::new(false),
             closing: AtomicBool::new(false),
@@ -163,7 +163,7 @@ impl Connections {
             own.unverified.insert(id);
         }
         self.metrics.open(open.all.len());
-        Some(Place {
+        Some(ConnectionPlace {
             id,
             connection,
             connections: Arc::clone(self),
@@ -172,13 +172,13 @@ impl Connections {
     }
 
     /// Has this connection closed, if there is one, and not too many are closing already.
-    fn make_room(&self, open: &mut OpenConnections, victim: Option<Arc<Connection>>) -> bool {
+    fn make_room(&self, open: &mut OpenConnections, victim: Option<Arc<OpenConnection>>) -> bool {
         let Some(victim) = victim.filter(|_| open.closing < closing_max(self.connections_max())) else {
             return false;
         };
         if victim.close() {
             open.closing += 1;
-            self.metrics.closed(Closed::MadeRoom);
+            self.metrics.closed(CloseReason::MadeRoom);
         }
         true
     }
@@ -198,7 +198,7 @@ impl Connections {
         self.heads_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn close_reason(&self, reason: Closed) {
+    pub(super) fn close_reason(&self, reason: CloseReason) {
         self.metrics.closed(reason);
     }
 
@@ -264,7 +264,7 @@ impl OpenConnections {
     }
 
     /// The oldest of a client's own connections that were never verified, if it is idle; else the oldest of them.
-    fn least_missed_of(&self, client: IpAddr) -> Option<Arc<Connection>> {
+    fn least_missed_of(&self, client: IpAddr) -> Option<Arc<OpenConnection>> {
         let own = self.clients.get(&client)?.unverified.iter();
         let open = own
             .filter_map(|id| self.unverified.get(id))
@@ -277,10 +277,10 @@ impl OpenConnections {
 
     /// Of those that were never verified the one that is idle for longest, else the oldest that is not idle; then, of
     /// all others, the one that is idle for longest.
-    fn least_missed(&self) -> Option<Arc<Connection>> {
-        let open = |connection: &&Arc<Connection>| !connection.is_closing();
-        let idle = |connection: &&Arc<Connection>| connection.idle_since_ms() != BUSY;
-        let longest_idle = |connections: &mut dyn Iterator<Item = &Arc<Connection>>| {
+    fn least_missed(&self) -> Option<Arc<OpenConnection>> {
+        let open = |connection: &&Arc<OpenConnection>| !connection.is_closing();
+        let idle = |connection: &&Arc<OpenConnection>| connection.idle_since_ms() != BUSY;
+        let longest_idle = |connections: &mut dyn Iterator<Item = &Arc<OpenConnection>>| {
             connections
                 .min_by_key(|connection| connection.idle_since_ms())
                 .map(Arc::clone)
@@ -292,7 +292,7 @@ impl OpenConnections {
     }
 }
 
-impl Connection {
+impl OpenConnection {
     fn idle_since_ms(&self) -> u64 {
         self.idle_since_ms.load(Ordering::Relaxed)
     }
@@ -314,12 +314,12 @@ impl Connection {
     }
 }
 
-impl Place {
-    pub(super) fn connection(&self) -> &Connection {
+impl ConnectionPlace {
+    pub(super) fn connection(&self) -> &OpenConnection {
         &self.connection
     }
 
-    pub(super) fn connections(&self) -> &Arc<Connections> {
+    pub(super) fn connections(&self) -> &Arc<OpenConnectionSet> {
         &self.connections
     }
 
@@ -368,7 +368,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPlace {
     fn drop(&mut self) {
         let mut open = self.connections.open.lock();
         open.all.remove(&self.id);
@@ -409,16 +409,16 @@ pub(crate) fn observe_limit(used: &IntGauge, max: &IntGauge, now: u64, limit: u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{http::metrics::Server, telemetry::Metrics};
+    use crate::{http::metrics::ServerLabel, telemetry::Metrics};
 
-    fn connections(connections_max: usize, per_client_max: usize) -> Arc<Connections> {
+    fn connections(connections_max: usize, per_client_max: usize) -> Arc<OpenConnectionSet> {
         let limits = ConnectionLimits {
             connections_max,
             per_client_max,
             heads_bytes_max: 100,
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         };
-        Connections::new(limits, ConnectionMetrics::new(Server::Public, &Metrics::new()))
+        OpenConnectionSet::new(limits, ConnectionMetrics::new(ServerLabel::Public, &Metrics::new()))
     }
 
     fn address(text: &str) -> IpAddr {
@@ -479,7 +479,7 @@ mod tests {
         assert!(admit("192.0.2.1").is_none(), "those that were verified stay");
         assert!(admit("192.0.2.2").is_some());
         let v6 = [admit("2001:db8::1").unwrap(), admit("2001:db8::2").unwrap()];
-        v6.iter().for_each(Place::verified);
+        v6.iter().for_each(ConnectionPlace::verified);
         assert!(admit("2001:db8::3").is_none(), "the same network of 64 bits");
         assert!(admit("2001:db8:0:1::3").is_some());
         drop((held, third, v6));

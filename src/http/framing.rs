@@ -115,7 +115,7 @@ enum ChunkState {
 
 /// What was found in a piece of a chunked body.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Chunks {
+pub(super) enum ChunkFraming {
     /// The body goes on.
     More,
     /// The body ends before this offset.
@@ -126,7 +126,7 @@ pub(super) enum Chunks {
 
 impl ChunkScanner {
     /// Follows the body through its next `bytes`.
-    pub fn scan(&mut self, bytes: &[u8]) -> Chunks {
+    pub fn scan(&mut self, bytes: &[u8]) -> ChunkFraming {
         let mut at = 0;
         while at < bytes.len() {
             if let ChunkState::Data(left) = self.0 {
@@ -139,13 +139,13 @@ impl ChunkScanner {
                 continue;
             }
             match self.0.next(bytes[at]) {
-                Some(None) => return Chunks::End(at + 1),
+                Some(None) => return ChunkFraming::End(at + 1),
                 Some(Some(state)) => self.0 = state,
-                None => return Chunks::Malformed(at),
+                None => return ChunkFraming::Malformed(at),
             }
             at += 1;
         }
-        Chunks::More
+        ChunkFraming::More
     }
 }
 
@@ -251,19 +251,19 @@ mod tests {
     #[test]
     fn chunks_end_with_the_empty_line_after_the_last() {
         for (body, expected) in [
-            ("5\r\nhello\r\n0\r\n\r\n", Chunks::End(15)),
-            ("5\r\nhello\r\n0\r\n\r\nGET /", Chunks::End(15)),
-            ("5;name=value\r\nhello\r\n00\r\na: b\r\n\r\nmore", Chunks::End(33)),
-            ("A\r\n0123456789\r\n0\r\n", Chunks::More),
-            ("5\r\nhel", Chunks::More),
-            ("\r\n", Chunks::Malformed(0)),
-            ("+5\r\n", Chunks::Malformed(0)),
-            ("0x5\r\n", Chunks::Malformed(1)),
-            ("5 \r\n", Chunks::Malformed(1)),
-            ("5\nhello", Chunks::Malformed(1)),
-            ("1\r\nhello", Chunks::Malformed(4)),
-            ("5;a\u{1}\r\nhello", Chunks::Malformed(3)),
-            ("10000000000000000\r\n", Chunks::Malformed(16)),
+            ("5\r\nhello\r\n0\r\n\r\n", ChunkFraming::End(15)),
+            ("5\r\nhello\r\n0\r\n\r\nGET /", ChunkFraming::End(15)),
+            ("5;name=value\r\nhello\r\n00\r\na: b\r\n\r\nmore", ChunkFraming::End(33)),
+            ("A\r\n0123456789\r\n0\r\n", ChunkFraming::More),
+            ("5\r\nhel", ChunkFraming::More),
+            ("\r\n", ChunkFraming::Malformed(0)),
+            ("+5\r\n", ChunkFraming::Malformed(0)),
+            ("0x5\r\n", ChunkFraming::Malformed(1)),
+            ("5 \r\n", ChunkFraming::Malformed(1)),
+            ("5\nhello", ChunkFraming::Malformed(1)),
+            ("1\r\nhello", ChunkFraming::Malformed(4)),
+            ("5;a\u{1}\r\nhello", ChunkFraming::Malformed(3)),
+            ("10000000000000000\r\n", ChunkFraming::Malformed(16)),
         ] {
             assert_eq!(ChunkScanner::default().scan(body.as_bytes()), expected, "{body:?}");
         }
@@ -287,8 +287,8 @@ mod tests {
             let cut_body = cut.min(body.len() - 1);
             let mut scanner = ChunkScanner::default();
             let after_head = &whole.as_bytes()[head.len()..];
-            prop_assert_eq!(scanner.scan(&after_head[..cut_body]), Chunks::More);
-            prop_assert_eq!(scanner.scan(&after_head[cut_body..]), Chunks::End(body.len() - cut_body));
+            prop_assert_eq!(scanner.scan(&after_head[..cut_body]), ChunkFraming::More);
+            prop_assert_eq!(scanner.scan(&after_head[cut_body..]), ChunkFraming::End(body.len() - cut_body));
         }
     }
 }

@@ -26,12 +26,12 @@ const READ_BYTES: usize = 4096;
 const READS_MAX: usize = 16;
 
 /// A connection of which only the peer's side is open.
-pub(super) struct Lingering {
+pub(super) struct LingeringClose {
     since: Instant,
     heard: Instant,
 }
 
-impl Lingering {
+impl LingeringClose {
     pub fn begin() -> Self {
         let since = Instant::now();
         Self { since, heard: since }

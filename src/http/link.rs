@@ -9,11 +9,11 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::connections::Place;
+use super::connections::ConnectionPlace;
 
 /// A connection, for its stream and for the requests that it carries.
-pub(crate) struct Link {
-    place: Place,
+pub(crate) struct ConnectionLink {
+    place: ConnectionPlace,
     /// The peer's address, or that for which a trusted proxy connects.
     pub(super) peer: Cell<IpAddr>,
     /// When the last request was answered; none while one is in hand.
@@ -24,10 +24,10 @@ pub(crate) struct Link {
 }
 
 /// A request is in hand until this is dropped.
-pub(crate) struct Answering(Rc<Link>);
+pub(crate) struct RequestInHand(Rc<ConnectionLink>);
 
-impl Link {
-    pub(super) fn new(place: Place, peer: IpAddr) -> Self {
+impl ConnectionLink {
+    pub(super) fn new(place: ConnectionPlace, peer: IpAddr) -> Self {
         Self {
             place,
             peer: Cell::new(peer),
@@ -41,7 +41,7 @@ impl Link {
         self.peer.get()
     }
 
-    pub fn place(&self) -> &Place {
+    pub fn place(&self) -> &ConnectionPlace {
         &self.place
     }
 
@@ -51,13 +51,13 @@ impl Link {
     }
 
     /// The next request is not handed on before the returned value is dropped.
-    pub fn answering(self: &Rc<Self>) -> Answering {
+    pub fn answering(self: &Rc<Self>) -> RequestInHand {
         self.place.busy();
-        Answering(Rc::clone(self))
+        RequestInHand(Rc::clone(self))
     }
 }
 
-impl Drop for Answering {
+impl Drop for RequestInHand {
     fn drop(&mut self) {
         let Self(link) = self;
         link.place.idle();

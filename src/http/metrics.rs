@@ -7,14 +7,14 @@ use crate::telemetry::Metrics;
 
 /// Which server it is; a label.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Server {
+pub(crate) enum ServerLabel {
     Public,
     Admin,
 }
 
 /// Why the server closed a connection whose peer had not asked for that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Closed {
+pub(crate) enum CloseReason {
     /// A head was not complete in time.
     HeadDeadline,
     /// A head was larger than it may be.
@@ -33,7 +33,7 @@ pub(crate) enum Closed {
     ProxyHeader,
 }
 
-impl Closed {
+impl CloseReason {
     const ALL: [Self; 8] = [
         Self::HeadDeadline,
         Self::HeadTooLarge,
@@ -68,14 +68,14 @@ pub(crate) struct ConnectionMetrics {
     per_client_max: IntGauge,
     pub heads_bytes: IntGauge,
     heads_bytes_max: IntGauge,
-    closed: [IntCounter; Closed::ALL.len()],
+    closed: [IntCounter; CloseReason::ALL.len()],
 }
 
 impl ConnectionMetrics {
-    pub fn new(server: Server, metrics: &Metrics) -> Self {
+    pub fn new(server: ServerLabel, metrics: &Metrics) -> Self {
         let (name, limits) = match server {
-            Server::Public => ("public", ["connections", "connections_per_client", "heads_bytes"]),
-            Server::Admin => (
+            ServerLabel::Public => ("public", ["connections", "connections_per_client", "heads_bytes"]),
+            ServerLabel::Admin => (
                 "admin",
                 ["admin_connections", "admin_connections_per_client", "admin_heads_bytes"],
             ),
@@ -85,10 +85,11 @@ impl ConnectionMetrics {
         let [open, busiest_client, heads_bytes] = used;
         let [connections_max, per_client_max, heads_bytes_max] = max;
         let open = match server {
-            Server::Public => vec![open, metrics.connections.clone()],
-            Server::Admin => vec![open],
+            ServerLabel::Public => vec![open, metrics.connections.clone()],
+            ServerLabel::Admin => vec![open],
         };
-        let closed = Closed::ALL.map(|reason| metrics.connections_closed.with_label_values(&[name, reason.label()]));
+        let closed =
+            CloseReason::ALL.map(|reason| metrics.connections_closed.with_label_values(&[name, reason.label()]));
         Self {
             open,
             connections_max,
@@ -111,7 +112,7 @@ impl ConnectionMetrics {
         self.open.iter().for_each(|gauge| gauge.set(connections));
     }
 
-    pub fn closed(&self, reason: Closed) {
+    pub fn closed(&self, reason: CloseReason) {
         self.closed[reason as usize].inc();
     }
 }
@@ -123,8 +124,8 @@ mod tests {
     #[test]
     fn every_reason_has_its_own_counter() {
         let metrics = Metrics::new();
-        let connections = ConnectionMetrics::new(Server::Public, &metrics);
-        for reason in Closed::ALL {
+        let connections = ConnectionMetrics::new(ServerLabel::Public, &metrics);
+        for reason in CloseReason::ALL {
             connections.closed(reason);
             let counter = metrics
                 .connections_closed

@@ -16,11 +16,11 @@ mod server;
 mod stream;
 
 pub(crate) use client::client;
-pub(crate) use connections::{ConnectionLimits, Connections, observe_limit};
-pub(crate) use link::Link;
-pub(crate) use metrics::{ConnectionMetrics, Server};
+pub(crate) use connections::{ConnectionLimits, OpenConnectionSet, observe_limit};
+pub(crate) use link::ConnectionLink;
+pub(crate) use metrics::{ConnectionMetrics, ServerLabel};
 pub(crate) use problem::problem;
-pub use server::{Bound, Handle};
+pub use server::{BoundServer, BoundServerHandle};
 pub(crate) use server::{ServerOptions, link, listen, serve};
 pub(crate) use stream::HEAD_BYTES_MAX;
 

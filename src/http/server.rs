@@ -26,7 +26,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{connections::Connections, link::Link, stream::GuardedStream};
+use super::{connections::OpenConnectionSet, link::ConnectionLink, stream::GuardedStream};
 
 /// With no connection open for this long after accepting was paused, none is on its way from the acceptor to a worker.
 const QUIET: Duration = Duration::from_millis(200);
@@ -55,20 +55,20 @@ pub(crate) struct ServerOptions {
 }
 
 /// A server, listening; connections wait in the backlog until it runs.
-pub struct Bound {
+pub struct BoundServer {
     addresses: Vec<SocketAddr>,
-    handle: Handle,
+    handle: BoundServerHandle,
     serving: BoxFuture<'static, io::Result<()>>,
 }
 
 /// Stops a running server.
 #[derive(Clone)]
-pub struct Handle {
+pub struct BoundServerHandle {
     server: ServerHandle,
-    connections: Arc<Connections>,
+    connections: Arc<OpenConnectionSet>,
 }
 
-impl Handle {
+impl BoundServerHandle {
     /// Closes the listener, and lets requests that have begun finish, for at most the server's shutdown deadline.
     pub async fn stop(&self) {
         self.connections.stop();
@@ -90,7 +90,7 @@ impl Handle {
     }
 }
 
-impl Bound {
+impl BoundServer {
     /// The addresses that were bound; where port 0 was asked for, with the port that it became.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
@@ -111,7 +111,7 @@ impl Bound {
         }
     }
 
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> BoundServerHandle {
         self.handle.clone()
     }
 
@@ -135,9 +135,9 @@ impl Bound {
 pub(crate) fn serve<M, H, F>(
     listener: TcpListener,
     options: &ServerOptions,
-    connections: Arc<Connections>,
+    connections: Arc<OpenConnectionSet>,
     handler: M,
-) -> io::Result<Bound>
+) -> io::Result<BoundServer>
 where
     M: Fn() -> H + Clone + Send + 'static,
     H: Fn(HttpRequest, Payload) -> F + Clone + 'static,
@@ -196,11 +196,11 @@ where
         .and_then(http.map_err(|error| tracing::debug!(%error, "a connection ended")))
     })?;
     let server = builder.run();
-    let handle = Handle {
+    let handle = BoundServerHandle {
         server: server.handle(),
         connections: Arc::clone(&connections),
     };
-    let bound = Bound {
+    let bound = BoundServer {
         addresses: vec![address],
         handle,
         serving: server.boxed(),
@@ -209,15 +209,15 @@ where
 }
 
 /// The guard of a request's connection.
-pub(crate) fn link(request: &HttpRequest) -> Rc<Link> {
-    let link = request.conn_data::<Rc<Link>>();
+pub(crate) fn link(request: &HttpRequest) -> Rc<ConnectionLink> {
+    let link = request.conn_data::<Rc<ConnectionLink>>();
     Rc::clone(link.expect("every connection is guarded"))
 }
 
 /// The connection with its guard, and the peer's address; `None`: there is no place for it.
 fn accept(
     tcp: TcpStream,
-    connections: &Arc<Connections>,
+    connections: &Arc<OpenConnectionSet>,
     keep_alive: Duration,
     proxy_protocol: bool,
 ) -> Option<(GuardedStream, Option<SocketAddr>)> {
@@ -234,7 +234,7 @@ fn keep_alive_hint(keep_alive: Duration) -> Option<HeaderValue> {
     hint.ok().filter(|_| promised_s > 0)
 }
 
-async fn observe(connections: &Connections) {
+async fn observe(connections: &OpenConnectionSet) {
     loop {
         connections.observe();
         sleep(OBSERVE_INTERVAL).await;

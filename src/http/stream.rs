@@ -9,8 +9,8 @@
 //!   written.
 //! - Between requests a connection may be silent for so long as the server keeps connections.
 //! - An answer that the peer does not read for [`WRITE_DEADLINE`] ends the connection.
-//! - A connection that is closed goes on reading for a while, and throws away what comes ([`Lingering`]), so that the
-//!   peer gets to read the answer.
+//! - A connection that is closed goes on reading for a while, and throws away what comes ([`LingeringClose`]), so that
+//!   the peer gets to read the answer.
 //! - Where the proxy in front says by the PROXY protocol for whom it connects, that is read first.
 
 use std::{
@@ -31,11 +31,11 @@ use tokio::{
 };
 
 use super::{
-    connections::Connections,
-    framing::{self, BodyFraming, ChunkScanner, Chunks},
-    linger::Lingering,
-    link::Link,
-    metrics::Closed,
+    connections::OpenConnectionSet,
+    framing::{self, BodyFraming, ChunkFraming, ChunkScanner},
+    linger::LingeringClose,
+    link::ConnectionLink,
+    metrics::CloseReason,
     proxy_protocol::{self, ProxyHeader},
 };
 
@@ -50,9 +50,9 @@ const READ_BYTES: usize = 4096;
 /// A connection, guarded.
 pub(crate) struct GuardedStream {
     tcp: TcpStream,
-    link: Rc<Link>,
+    link: Rc<ConnectionLink>,
     keep_alive: Duration,
-    reading: Reading,
+    reading: StreamReading,
     /// What was read and not handed on.
     held: BytesMut,
     /// So many bytes of `held` belong to the request that is being handed on.
@@ -65,13 +65,13 @@ pub(crate) struct GuardedStream {
     head_since: Option<Instant>,
     /// Since when the peer reads nothing of its answer.
     blocked_since: Option<Instant>,
-    lingering: Option<Lingering>,
+    lingering: Option<LingeringClose>,
     timer: Pin<Box<Sleep>>,
 }
 
 /// What comes next from the peer.
 #[derive(Debug, PartialEq)]
-enum Reading {
+enum StreamReading {
     /// The header of the PROXY protocol.
     ProxyHeader,
     Head,
@@ -91,17 +91,17 @@ impl GuardedStream {
     pub fn accept(
         tcp: TcpStream,
         peer: SocketAddr,
-        connections: &Arc<Connections>,
+        connections: &Arc<OpenConnectionSet>,
         keep_alive: Duration,
         proxy_protocol: bool,
     ) -> Option<Self> {
         let place = connections.admit(peer.ip())?;
-        let link = Link::new(place, peer.ip());
+        let link = ConnectionLink::new(place, peer.ip());
         let now = Instant::now();
         let reading = if proxy_protocol && connections.is_trusted(peer.ip()) {
-            Reading::ProxyHeader
+            StreamReading::ProxyHeader
         } else {
-            Reading::Head
+            StreamReading::Head
         };
         Some(Self {
             tcp,
@@ -119,11 +119,11 @@ impl GuardedStream {
         })
     }
 
-    pub fn link(&self) -> Rc<Link> {
+    pub fn link(&self) -> Rc<ConnectionLink> {
         Rc::clone(&self.link)
     }
 
-    fn connections(&self) -> &Connections {
+    fn connections(&self) -> &OpenConnectionSet {
         self.link.place().connections()
     }
 
@@ -135,13 +135,13 @@ impl GuardedStream {
     }
 
     /// Ends the connection.
-    fn end(&mut self, reason: Closed) {
+    fn end(&mut self, reason: CloseReason) {
         self.connections().close_reason(reason);
-        self.reading = Reading::End;
+        self.reading = StreamReading::End;
     }
 
     /// Refuses a head that actix-web does not get to see, and reads no more.
-    fn refuse(&mut self, reason: Closed, status: &'static str) {
+    fn refuse(&mut self, reason: CloseReason, status: &'static str) {
         let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         // A peer that has not read what fits into its buffer does not read this either.
         let _ = self.tcp.try_write(answer.as_bytes());
@@ -154,7 +154,7 @@ impl GuardedStream {
         self.head_since = None;
         self.link.answered.set(None);
         let (body_length, reading) = match framing::take_head(head) {
-            BodyFraming::Unknown => (0, Reading::Refusal),
+            BodyFraming::Unknown => (0, StreamReading::Refusal),
             BodyFraming::Length(length) => part_of_length(length, rest),
             BodyFraming::Chunked(scanner) => self.part_of_chunks(scanner, rest),
         };
@@ -162,22 +162,22 @@ impl GuardedStream {
         head_length + body_length
     }
 
-    fn go_on(&mut self, reading: Reading) {
-        if reading == Reading::Refusal {
+    fn go_on(&mut self, reading: StreamReading) {
+        if reading == StreamReading::Refusal {
             self.head_since = Some(Instant::now());
         }
         self.reading = reading;
     }
 
     /// How many of `bytes` belong to a chunked body, and what comes after them.
-    fn part_of_chunks(&self, mut scanner: ChunkScanner, bytes: &[u8]) -> (usize, Reading) {
+    fn part_of_chunks(&self, mut scanner: ChunkScanner, bytes: &[u8]) -> (usize, StreamReading) {
         match scanner.scan(bytes) {
-            Chunks::More => (bytes.len(), Reading::Chunked(scanner)),
-            Chunks::End(length) => (length, Reading::Answer),
-            Chunks::Malformed(at) => {
+            ChunkFraming::More => (bytes.len(), StreamReading::Chunked(scanner)),
+            ChunkFraming::End(length) => (length, StreamReading::Answer),
+            ChunkFraming::Malformed(at) => {
                 self.link.chunks_malformed.set(true);
                 // actix-web gets to see what is wrong, and that the body ends there.
-                (at + 1, Reading::End)
+                (at + 1, StreamReading::End)
             }
         }
     }
@@ -186,7 +186,7 @@ impl GuardedStream {
     fn search_held(&mut self) {
         if let Some(head_length) = framing::head_length(&self.held, self.searched) {
             if head_length > HEAD_BYTES_MAX {
-                self.refuse(Closed::HeadTooLarge, "431 Request Header Fields Too Large");
+                self.refuse(CloseReason::HeadTooLarge, "431 Request Header Fields Too Large");
                 return;
             }
             let mut held = std::mem::take(&mut self.held);
@@ -194,7 +194,7 @@ impl GuardedStream {
             self.held = held;
             self.searched = 0;
         } else if self.held.len() >= HEAD_BYTES_MAX {
-            self.refuse(Closed::HeadTooLarge, "431 Request Header Fields Too Large");
+            self.refuse(CloseReason::HeadTooLarge, "431 Request Header Fields Too Large");
         } else {
             self.searched = self.held.len();
             self.head_since.get_or_insert_with(Instant::now);
@@ -229,7 +229,7 @@ impl GuardedStream {
                     if let Some(source) = source {
                         self.link.peer.set(source);
                     }
-                    self.reading = Reading::Head;
+                    self.reading = StreamReading::Head;
                     if !self.held.is_empty() {
                         self.search_held();
                     }
@@ -237,13 +237,13 @@ impl GuardedStream {
                     return Poll::Ready(Ok(()));
                 }
                 ProxyHeader::Malformed => {
-                    self.end(Closed::ProxyHeader);
+                    self.end(CloseReason::ProxyHeader);
                     return Poll::Ready(Ok(()));
                 }
                 ProxyHeader::Incomplete => {}
             }
             if ready!(self.poll_hold(context))? == 0 {
-                self.reading = Reading::End;
+                self.reading = StreamReading::End;
                 return Poll::Ready(Ok(()));
             }
             self.count_held();
@@ -256,7 +256,7 @@ impl GuardedStream {
         if !self.held.is_empty() {
             let read = ready!(self.poll_hold(context))?;
             if read == 0 {
-                self.reading = Reading::End;
+                self.reading = StreamReading::End;
             } else {
                 self.search_held();
                 self.count_held();
@@ -267,7 +267,7 @@ impl GuardedStream {
         ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
         let bytes = &mut buffer.filled_mut()[before..];
         if bytes.is_empty() {
-            self.reading = Reading::End;
+            self.reading = StreamReading::End;
             return Poll::Ready(Ok(()));
         }
         // Most requests come in one piece, which stays where actix-web wants it.
@@ -299,12 +299,12 @@ impl GuardedStream {
         ready!(Pin::new(&mut self.tcp).poll_read(context, buffer))?;
         let bytes = &buffer.filled()[before..];
         if bytes.is_empty() {
-            self.reading = Reading::End;
+            self.reading = StreamReading::End;
             return Poll::Ready(Ok(()));
         }
-        let (taken, reading) = match std::mem::replace(&mut self.reading, Reading::End) {
-            Reading::Length(length) => part_of_length(length, bytes),
-            Reading::Chunked(scanner) => self.part_of_chunks(scanner, bytes),
+        let (taken, reading) = match std::mem::replace(&mut self.reading, StreamReading::End) {
+            StreamReading::Length(length) => part_of_length(length, bytes),
+            StreamReading::Chunked(scanner) => self.part_of_chunks(scanner, bytes),
             other => unreachable!("a body is read in {other:?}"),
         };
         self.go_on(reading);
@@ -315,7 +315,7 @@ impl GuardedStream {
     /// Whether the next request may be handed on. If not, the task is woken when it may and there is one.
     fn may_read_on(&mut self, context: &mut Context<'_>) -> bool {
         if self.link.answered.get().is_some() && self.blocked_since.is_none() {
-            self.reading = Reading::Head;
+            self.reading = StreamReading::Head;
             if !self.held.is_empty() {
                 self.search_held();
                 self.count_held();
@@ -330,23 +330,25 @@ impl GuardedStream {
     }
 
     /// When the connection is over if nothing happens; `None`: others see to that.
-    fn deadline(&self) -> Option<(Instant, Closed)> {
+    fn deadline(&self) -> Option<(Instant, CloseReason)> {
         if let Some(since) = self.blocked_since {
-            return Some((since + WRITE_DEADLINE, Closed::AnswerUnread));
+            return Some((since + WRITE_DEADLINE, CloseReason::AnswerUnread));
         }
         match (&self.reading, self.head_since) {
-            (Reading::ProxyHeader, Some(since)) => Some((since + HEAD_DEADLINE, Closed::ProxyHeader)),
-            (Reading::Head | Reading::Refusal, Some(since)) => Some((since + HEAD_DEADLINE, Closed::HeadDeadline)),
-            (Reading::Head, None) => {
+            (StreamReading::ProxyHeader, Some(since)) => Some((since + HEAD_DEADLINE, CloseReason::ProxyHeader)),
+            (StreamReading::Head | StreamReading::Refusal, Some(since)) => {
+                Some((since + HEAD_DEADLINE, CloseReason::HeadDeadline))
+            }
+            (StreamReading::Head, None) => {
                 let answered = self.link.answered.get()?;
-                Some((answered + self.keep_alive, Closed::Idle))
+                Some((answered + self.keep_alive, CloseReason::Idle))
             }
             _ => None,
         }
     }
 
     /// Why the connection is over, if its time is. If not, the task is woken when that is to be asked again.
-    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Option<Closed> {
+    fn poll_deadline(&mut self, context: &mut Context<'_>) -> Option<CloseReason> {
         loop {
             let now = Instant::now();
             // While a request is in hand, its connection is looked at again after the time that it may then be idle.
@@ -365,13 +367,13 @@ impl GuardedStream {
     }
 
     /// Ends the connection whose time is over.
-    fn expire(&mut self, reason: Closed) -> io::Result<()> {
+    fn expire(&mut self, reason: CloseReason) -> io::Result<()> {
         match reason {
-            Closed::AnswerUnread => {
+            CloseReason::AnswerUnread => {
                 self.end(reason);
                 return Err(io::ErrorKind::TimedOut.into());
             }
-            Closed::HeadDeadline if self.reading == Reading::Head && !self.held.is_empty() => {
+            CloseReason::HeadDeadline if self.reading == StreamReading::Head && !self.held.is_empty() => {
                 self.refuse(reason, "408 Request Timeout");
             }
             _ => self.end(reason),
@@ -381,11 +383,11 @@ impl GuardedStream {
 }
 
 /// How many of `bytes` belong to a body of which `length` bytes are to come, and what comes after them.
-fn part_of_length(length: u64, bytes: &[u8]) -> (usize, Reading) {
+fn part_of_length(length: u64, bytes: &[u8]) -> (usize, StreamReading) {
     let part = length.min(bytes.len() as u64);
     let reading = match length - part {
-        0 => Reading::Answer,
-        left => Reading::Length(left),
+        0 => StreamReading::Answer,
+        left => StreamReading::Length(left),
     };
     (part as usize, reading)
 }
@@ -416,17 +418,17 @@ impl AsyncRead for GuardedStream {
                 return Poll::Ready(Ok(()));
             }
             let polled = match &this.reading {
-                Reading::ProxyHeader => this.poll_proxy_header(context),
-                Reading::Head => this.poll_head(context, buffer),
-                Reading::Length(_) | Reading::Chunked(_) => this.poll_body(context, buffer),
-                Reading::Answer => {
+                StreamReading::ProxyHeader => this.poll_proxy_header(context),
+                StreamReading::Head => this.poll_head(context, buffer),
+                StreamReading::Length(_) | StreamReading::Chunked(_) => this.poll_body(context, buffer),
+                StreamReading::Answer => {
                     if this.may_read_on(context) {
                         continue;
                     }
                     Poll::Pending
                 }
-                Reading::Refusal => Poll::Pending,
-                Reading::End => return Poll::Ready(Ok(())),
+                StreamReading::Refusal => Poll::Pending,
+                StreamReading::End => return Poll::Ready(Ok(())),
             };
             match polled {
                 Poll::Ready(result) => result?,
@@ -474,7 +476,7 @@ impl AsyncWrite for GuardedStream {
             Some(lingering) => lingering,
             none => {
                 ready!(Pin::new(&mut this.tcp).poll_shutdown(context))?;
-                none.insert(Lingering::begin())
+                none.insert(LingeringClose::begin())
             }
         };
         let lingers = lingering.poll(&mut this.tcp, this.timer.as_mut(), stopping, context);

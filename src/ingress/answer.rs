@@ -16,14 +16,14 @@ use bytes::Bytes;
 
 use crate::{
     http::problem,
-    lifecycle::Phase,
-    senders::{Answer, SignatureError},
+    lifecycle::ProcessPhase,
+    senders::{SenderAnswer, SignatureError},
     spool::AppendError,
 };
 
 /// Why a request was not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub(super) enum RequestRefusal {
     Path,
     Method,
     Upgrade,
@@ -50,89 +50,94 @@ pub(super) enum Refusal {
     Panicked,
 }
 
-impl Refusal {
+impl RequestRefusal {
     pub fn status(self) -> StatusCode {
         match self {
-            Refusal::Path => StatusCode::NOT_FOUND,
-            Refusal::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Refusal::NotAllowed => StatusCode::FORBIDDEN,
-            Refusal::ClientFull => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Upgrade | Refusal::Incomplete | Refusal::Framing | Refusal::Signature(_) => {
-                StatusCode::BAD_REQUEST
-            }
-            Refusal::TooLarge | Refusal::Spool(AppendError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
-            Refusal::Deadline | Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
-            Refusal::BodiesFull | Refusal::VerifyingFull | Refusal::Spool(_) | Refusal::Late | Refusal::Stopping => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Refusal::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            RequestRefusal::Path => StatusCode::NOT_FOUND,
+            RequestRefusal::Method => StatusCode::METHOD_NOT_ALLOWED,
+            RequestRefusal::NotAllowed => StatusCode::FORBIDDEN,
+            RequestRefusal::ClientFull => StatusCode::TOO_MANY_REQUESTS,
+            RequestRefusal::Upgrade
+            | RequestRefusal::Incomplete
+            | RequestRefusal::Framing
+            | RequestRefusal::Signature(_) => StatusCode::BAD_REQUEST,
+            RequestRefusal::TooLarge | RequestRefusal::Spool(AppendError::TooLarge) => StatusCode::PAYLOAD_TOO_LARGE,
+            RequestRefusal::Deadline | RequestRefusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            RequestRefusal::BodiesFull
+            | RequestRefusal::VerifyingFull
+            | RequestRefusal::Spool(_)
+            | RequestRefusal::Late
+            | RequestRefusal::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            RequestRefusal::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
 
     /// The stable name of the reason: `code` in the answer, `reason` in the log.
     pub fn code(self) -> &'static str {
         match self {
-            Refusal::Path => "not_found",
-            Refusal::Method => "method_not_allowed",
-            Refusal::Upgrade => "upgrade_not_supported",
-            Refusal::NotAllowed => "not_allowed",
-            Refusal::ClientFull => "client_connections",
-            Refusal::TooLarge => "body_too_large",
-            Refusal::Deadline => "body_deadline",
-            Refusal::TooSlow => "body_too_slow",
-            Refusal::Incomplete => "body_incomplete",
-            Refusal::Framing => "body_framing",
-            Refusal::BodiesFull => "bodies_full",
-            Refusal::VerifyingFull => "verifying_full",
-            Refusal::Signature(SignatureError::Missing) => "signature_missing",
-            Refusal::Signature(SignatureError::Malformed) => "signature_malformed",
-            Refusal::Signature(SignatureError::Wrong) => "signature_wrong",
-            Refusal::Spool(AppendError::Full) => "spool_full",
-            Refusal::Spool(AppendError::BulkFull) => "spool_bulk_full",
-            Refusal::Spool(AppendError::RouteFull) => "spool_route_full",
-            Refusal::Spool(AppendError::TooLarge) => "record_too_large",
-            Refusal::Spool(AppendError::Failed) => "spool_failed",
-            Refusal::Spool(AppendError::Exhausted) => "spool_exhausted",
-            Refusal::Spool(AppendError::Busy) => "spool_busy",
-            Refusal::Spool(AppendError::Closed) | Refusal::Stopping => "stopping",
-            Refusal::Late => "spool_late",
-            Refusal::Panicked => "internal",
+            RequestRefusal::Path => "not_found",
+            RequestRefusal::Method => "method_not_allowed",
+            RequestRefusal::Upgrade => "upgrade_not_supported",
+            RequestRefusal::NotAllowed => "not_allowed",
+            RequestRefusal::ClientFull => "client_connections",
+            RequestRefusal::TooLarge => "body_too_large",
+            RequestRefusal::Deadline => "body_deadline",
+            RequestRefusal::TooSlow => "body_too_slow",
+            RequestRefusal::Incomplete => "body_incomplete",
+            RequestRefusal::Framing => "body_framing",
+            RequestRefusal::BodiesFull => "bodies_full",
+            RequestRefusal::VerifyingFull => "verifying_full",
+            RequestRefusal::Signature(SignatureError::Missing) => "signature_missing",
+            RequestRefusal::Signature(SignatureError::Malformed) => "signature_malformed",
+            RequestRefusal::Signature(SignatureError::Wrong) => "signature_wrong",
+            RequestRefusal::Spool(AppendError::Full) => "spool_full",
+            RequestRefusal::Spool(AppendError::BulkFull) => "spool_bulk_full",
+            RequestRefusal::Spool(AppendError::RouteFull) => "spool_route_full",
+            RequestRefusal::Spool(AppendError::TooLarge) => "record_too_large",
+            RequestRefusal::Spool(AppendError::Failed) => "spool_failed",
+            RequestRefusal::Spool(AppendError::Exhausted) => "spool_exhausted",
+            RequestRefusal::Spool(AppendError::Busy) => "spool_busy",
+            RequestRefusal::Spool(AppendError::Closed) | RequestRefusal::Stopping => "stopping",
+            RequestRefusal::Late => "spool_late",
+            RequestRefusal::Panicked => "internal",
         }
     }
 
     fn detail(self) -> &'static str {
         match self {
-            Refusal::Path => "no endpoint has this path",
-            Refusal::Method => "webhooks are sent with POST",
-            Refusal::Upgrade => "the connection is not upgraded",
-            Refusal::NotAllowed => "the endpoint does not take webhooks from this address",
-            Refusal::ClientFull => "the client has connections_per_client_max connections",
-            Refusal::TooLarge => "the body is larger than body_bytes_max",
-            Refusal::Deadline => "the body was not complete within body_deadline",
-            Refusal::TooSlow => "the body came more slowly than 1 KiB a second",
-            Refusal::Incomplete => "the body ended before its length",
-            Refusal::Framing => "the body's framing is malformed",
-            Refusal::BodiesFull => "the memory for bodies is used up",
-            Refusal::VerifyingFull => "too many large bodies are being verified",
-            Refusal::Signature(_) => "the signature is not right",
-            Refusal::Spool(AppendError::Full) => "the spool is full",
-            Refusal::Spool(AppendError::BulkFull) => "the share of the spool for pictures is full",
-            Refusal::Spool(AppendError::RouteFull) => "a route that wants the event may keep no more in the spool",
-            Refusal::Spool(AppendError::TooLarge) => "the record is larger than the spool takes",
-            Refusal::Spool(AppendError::Failed) => "the spool cannot sync",
-            Refusal::Spool(AppendError::Exhausted) => "no descriptor or memory is left for the spool",
-            Refusal::Spool(AppendError::Busy) => "too many requests wait for the disk",
-            Refusal::Spool(AppendError::Closed) | Refusal::Stopping => "the server is stopping",
-            Refusal::Late => "the disk did not answer in time",
-            Refusal::Panicked => "an internal error",
+            RequestRefusal::Path => "no endpoint has this path",
+            RequestRefusal::Method => "webhooks are sent with POST",
+            RequestRefusal::Upgrade => "the connection is not upgraded",
+            RequestRefusal::NotAllowed => "the endpoint does not take webhooks from this address",
+            RequestRefusal::ClientFull => "the client has connections_per_client_max connections",
+            RequestRefusal::TooLarge => "the body is larger than body_bytes_max",
+            RequestRefusal::Deadline => "the body was not complete within body_deadline",
+            RequestRefusal::TooSlow => "the body came more slowly than 1 KiB a second",
+            RequestRefusal::Incomplete => "the body ended before its length",
+            RequestRefusal::Framing => "the body's framing is malformed",
+            RequestRefusal::BodiesFull => "the memory for bodies is used up",
+            RequestRefusal::VerifyingFull => "too many large bodies are being verified",
+            RequestRefusal::Signature(_) => "the signature is not right",
+            RequestRefusal::Spool(AppendError::Full) => "the spool is full",
+            RequestRefusal::Spool(AppendError::BulkFull) => "the share of the spool for pictures is full",
+            RequestRefusal::Spool(AppendError::RouteFull) => {
+                "a route that wants the event may keep no more in the spool"
+            }
+            RequestRefusal::Spool(AppendError::TooLarge) => "the record is larger than the spool takes",
+            RequestRefusal::Spool(AppendError::Failed) => "the spool cannot sync",
+            RequestRefusal::Spool(AppendError::Exhausted) => "no descriptor or memory is left for the spool",
+            RequestRefusal::Spool(AppendError::Busy) => "too many requests wait for the disk",
+            RequestRefusal::Spool(AppendError::Closed) | RequestRefusal::Stopping => "the server is stopping",
+            RequestRefusal::Late => "the disk did not answer in time",
+            RequestRefusal::Panicked => "an internal error",
         }
     }
 
     /// Seconds after which it is worth coming back.
     fn retry_after_s(self) -> u32 {
         match self {
-            Refusal::Spool(AppendError::Full | AppendError::BulkFull | AppendError::RouteFull) => 30,
-            Refusal::Spool(AppendError::Failed | AppendError::Closed) | Refusal::Stopping => 5,
+            RequestRefusal::Spool(AppendError::Full | AppendError::BulkFull | AppendError::RouteFull) => 30,
+            RequestRefusal::Spool(AppendError::Failed | AppendError::Closed) | RequestRefusal::Stopping => 5,
             _ => 1,
         }
     }
@@ -140,7 +145,7 @@ impl Refusal {
     /// The answer. `unread` is what may be left of the request's body: the connection is closed if anything is.
     pub fn answer(self, unread: Payload) -> HttpResponse {
         let mut response = HttpResponse::build(self.status());
-        if self == Refusal::Method {
+        if self == RequestRefusal::Method {
             response.insert_header((header::ALLOW, "POST"));
         }
         if matches!(
@@ -152,14 +157,14 @@ impl Refusal {
         if self.closes() {
             response.force_close();
         }
-        let text = if let Refusal::Signature(_) = self {
+        let text = if let RequestRefusal::Signature(_) = self {
             response.insert_header((header::CONTENT_TYPE, "text/plain; charset=utf-8"));
             Bytes::from_static(b"BAD SIGNATURE")
         } else {
             response.insert_header((header::CONTENT_TYPE, "application/problem+json"));
             problem(self.status(), self.code(), self.detail())
         };
-        response.body(BoxBody::new(Unread {
+        response.body(BoxBody::new(UnreadPayload {
             text: Some(text),
             _payload: unread,
         }))
@@ -167,14 +172,14 @@ impl Refusal {
 
     /// Whether the connection is closed: it is after every refusal, but of a request that was verified.
     fn closes(self) -> bool {
-        !matches!(self, Refusal::Spool(_) | Refusal::Late)
+        !matches!(self, RequestRefusal::Spool(_) | RequestRefusal::Late)
     }
 }
 
 /// The answer to a load balancer that asks the public server how it is.
-pub(super) fn health(phase: Phase) -> HttpResponse {
+pub(super) fn health(phase: ProcessPhase) -> HttpResponse {
     let (status, text) = match phase {
-        Phase::Ready => (StatusCode::OK, "ok\n"),
+        ProcessPhase::Ready => (StatusCode::OK, "ok\n"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
     };
     HttpResponse::build(status)
@@ -183,7 +188,7 @@ pub(super) fn health(phase: Phase) -> HttpResponse {
 }
 
 /// The answer to a request whose record is durable.
-pub(super) fn accepted(answer: Answer) -> HttpResponse {
+pub(super) fn accepted(answer: SenderAnswer) -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, answer.content_type))
         .body(answer.body)
@@ -193,12 +198,12 @@ pub(super) fn accepted(answer: Answer) -> HttpResponse {
 ///
 /// actix-web closes a connection with an unread body only if someone still holds the body; a chunked one that was let
 /// go it would read on and throw away, for as long as the peer sends.
-struct Unread {
+struct UnreadPayload {
     text: Option<Bytes>,
     _payload: Payload,
 }
 
-impl MessageBody for Unread {
+impl MessageBody for UnreadPayload {
     type Error = Infallible;
 
     fn size(&self) -> BodySize {
@@ -221,7 +226,7 @@ mod tests {
             SignatureError::Malformed,
             SignatureError::Wrong,
         ]
-        .map(Refusal::Signature);
+        .map(RequestRefusal::Signature);
         let spool = [
             AppendError::Full,
             AppendError::BulkFull,
@@ -232,23 +237,23 @@ mod tests {
             AppendError::Busy,
             AppendError::Closed,
         ]
-        .map(Refusal::Spool);
+        .map(RequestRefusal::Spool);
         let others = [
-            Refusal::Path,
-            Refusal::Method,
-            Refusal::Upgrade,
-            Refusal::NotAllowed,
-            Refusal::ClientFull,
-            Refusal::VerifyingFull,
-            Refusal::TooLarge,
-            Refusal::Deadline,
-            Refusal::TooSlow,
-            Refusal::Incomplete,
-            Refusal::Framing,
-            Refusal::BodiesFull,
-            Refusal::Late,
-            Refusal::Stopping,
-            Refusal::Panicked,
+            RequestRefusal::Path,
+            RequestRefusal::Method,
+            RequestRefusal::Upgrade,
+            RequestRefusal::NotAllowed,
+            RequestRefusal::ClientFull,
+            RequestRefusal::VerifyingFull,
+            RequestRefusal::TooLarge,
+            RequestRefusal::Deadline,
+            RequestRefusal::TooSlow,
+            RequestRefusal::Incomplete,
+            RequestRefusal::Framing,
+            RequestRefusal::BodiesFull,
+            RequestRefusal::Late,
+            RequestRefusal::Stopping,
+            RequestRefusal::Panicked,
         ];
         let documented = include_str!("../../docs/errors.md");
         for refusal in others.into_iter().chain(spool) {
@@ -262,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_problem_names_its_status_and_code() {
-        let refusal = Refusal::Spool(AppendError::Full);
+        let refusal = RequestRefusal::Spool(AppendError::Full);
         let document: serde_json::Value =
             serde_json::from_slice(&problem(refusal.status(), refusal.code(), refusal.detail())).unwrap();
         assert_eq!(

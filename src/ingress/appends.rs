@@ -12,35 +12,35 @@ use std::{
 use prometheus::IntCounter;
 use slab::Slab;
 
-use crate::spool::{Answer, AppendError, Desk};
+use crate::spool::{AppendError, AppendReplies, AppendReply};
 
 /// The appends of one worker that wait for the disk.
-pub(super) struct Appends {
-    desk: Arc<Desk>,
-    waiting: RefCell<Slab<Waiting>>,
+pub(super) struct WorkerAppends {
+    desk: Arc<AppendReplies>,
+    waiting: RefCell<Slab<PendingAppend>>,
 }
 
-struct Waiting {
+struct PendingAppend {
     /// Counts the event once it is durable, even if nobody waits for it any more: a sender that hung up takes nothing
     /// back.
     durable: IntCounter,
-    state: State,
+    state: PendingAppendState,
 }
 
-enum State {
+enum PendingAppendState {
     Queued(Option<Waker>),
-    Answered(Answer),
+    Answered(AppendReply),
     /// Its request is gone.
     Abandoned,
 }
 
 /// An append on its way: resolves when its record is durable, or was refused.
-pub(super) struct Append {
-    appends: Rc<Appends>,
+pub(super) struct AppendFuture {
+    appends: Rc<WorkerAppends>,
     ticket: usize,
 }
 
-impl Appends {
+impl WorkerAppends {
     /// For the worker on whose thread, and in whose task set, this is called.
     pub fn open() -> Rc<Self> {
         let appends = Rc::new(Self {
@@ -56,23 +56,23 @@ impl Appends {
     pub fn append(
         self: &Rc<Self>,
         durable: &IntCounter,
-        give: impl FnOnce(&Arc<Desk>, u64) -> Result<(), AppendError>,
-    ) -> Result<Append, AppendError> {
+        give: impl FnOnce(&Arc<AppendReplies>, u64) -> Result<(), AppendError>,
+    ) -> Result<AppendFuture, AppendError> {
         let mut waiting = self.waiting.borrow_mut();
         let entry = waiting.vacant_entry();
         let ticket = entry.key();
         give(&self.desk, ticket as u64)?;
-        entry.insert(Waiting {
+        entry.insert(PendingAppend {
             durable: durable.clone(),
-            state: State::Queued(None),
+            state: PendingAppendState::Queued(None),
         });
-        Ok(Append {
+        Ok(AppendFuture {
             appends: Rc::clone(self),
             ticket,
         })
     }
 
-    /// Takes answers to who waits for them, for as long as the worker lives.
+    /// Delivers replies to waiting requests, for as long as the worker lives.
     async fn distribute(self: Rc<Self>) {
         let mut answers = Vec::new();
         loop {
@@ -85,41 +85,41 @@ impl Appends {
     }
 }
 
-fn settle(waiting: &mut Slab<Waiting>, ticket: usize, answer: Answer) {
-    let Waiting { durable, state } = &mut waiting[ticket];
+fn settle(waiting: &mut Slab<PendingAppend>, ticket: usize, answer: AppendReply) {
+    let PendingAppend { durable, state } = &mut waiting[ticket];
     if answer.is_ok() {
         durable.inc();
     }
-    match std::mem::replace(state, State::Answered(answer)) {
-        State::Queued(Some(waker)) => waker.wake(),
-        State::Queued(None) => {}
-        State::Abandoned => drop(waiting.remove(ticket)),
-        State::Answered(_) => unreachable!("a ticket is answered once"),
+    match std::mem::replace(state, PendingAppendState::Answered(answer)) {
+        PendingAppendState::Queued(Some(waker)) => waker.wake(),
+        PendingAppendState::Queued(None) => {}
+        PendingAppendState::Abandoned => drop(waiting.remove(ticket)),
+        PendingAppendState::Answered(_) => unreachable!("a ticket is answered once"),
     }
 }
 
-impl Future for Append {
-    type Output = Answer;
+impl Future for AppendFuture {
+    type Output = AppendReply;
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Answer> {
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<AppendReply> {
         let mut waiting = self.appends.waiting.borrow_mut();
         match &mut waiting[self.ticket].state {
-            State::Answered(answer) => Poll::Ready(*answer),
-            State::Queued(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
+            PendingAppendState::Answered(answer) => Poll::Ready(*answer),
+            PendingAppendState::Queued(Some(waker)) if waker.will_wake(context.waker()) => Poll::Pending,
             state => {
-                *state = State::Queued(Some(context.waker().clone()));
+                *state = PendingAppendState::Queued(Some(context.waker().clone()));
                 Poll::Pending
             }
         }
     }
 }
 
-impl Drop for Append {
+impl Drop for AppendFuture {
     fn drop(&mut self) {
         let mut waiting = self.appends.waiting.borrow_mut();
         match &mut waiting[self.ticket].state {
-            State::Answered(_) => drop(waiting.remove(self.ticket)),
-            state => *state = State::Abandoned,
+            PendingAppendState::Answered(_) => drop(waiting.remove(self.ticket)),
+            state => *state = PendingAppendState::Abandoned,
         }
     }
 }
@@ -129,17 +129,17 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::spool::{Audience, Class, Observer, Options, Spool};
+    use crate::spool::{Audience, LogObserver, LogOptions, RecordClass, Spool};
 
     struct Nobody;
 
-    impl Observer for Nobody {
+    impl LogObserver for Nobody {
         fn synced(&self, _: usize, _: Duration) {}
         fn damage(&self, _: &'static str) {}
     }
 
     fn spool(dir: &std::path::Path) -> Spool {
-        let options = Options {
+        let options = LogOptions {
             dir: dir.into(),
             bytes_max: 1 << 20,
             bulk_share_max: 1.0,
@@ -154,18 +154,18 @@ mod tests {
     }
 
     /// Runs a test as a worker runs its service. It appends records of a length.
-    fn on_a_worker(test: impl AsyncFnOnce(&dyn Fn(usize) -> Append, IntCounter)) {
+    fn on_a_worker(test: impl AsyncFnOnce(&dyn Fn(usize) -> AppendFuture, IntCounter)) {
         let dir = tempfile::tempdir().unwrap();
         let durable = IntCounter::new("events", "durable").unwrap();
         actix_web::rt::System::new().block_on(async {
-            let (appends, spool) = (Appends::open(), spool(dir.path()));
+            let (appends, spool) = (WorkerAppends::open(), spool(dir.path()));
             let append = |bytes: usize| {
-                let give = |desk: &Arc<Desk>, ticket| {
+                let give = |desk: &Arc<AppendReplies>, ticket| {
                     spool.append_for(
                         desk,
                         ticket,
                         vec![0; bytes].into(),
-                        Class::Ordinary,
+                        RecordClass::Ordinary,
                         Audience::default(),
                     )
                 };

@@ -12,10 +12,10 @@ use futures_util::StreamExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    answer::Refusal,
-    budget::{BodyBudget, Reservation},
+    answer::RequestRefusal,
+    budget::{BodyBudget, BodyReservation},
 };
-use crate::http::Link;
+use crate::http::ConnectionLink;
 
 /// How long a body may be slower than [`RATE_MIN_BYTES_PER_S`].
 const RATE_GRACE: Duration = Duration::from_secs(2);
@@ -37,19 +37,19 @@ pub(super) struct BodyLimits {
 pub(super) async fn read(
     headers: &HeaderMap,
     payload: &mut Payload,
-    link: &Link,
+    link: &ConnectionLink,
     limits: BodyLimits,
     budget: &BodyBudget,
-) -> Result<(Body, Reservation), Refusal> {
+) -> Result<(RequestBody, BodyReservation), RequestRefusal> {
     let length = declared_bytes(headers)?;
     if length.is_some_and(|length| length > limits.bytes_max) {
-        return Err(Refusal::TooLarge);
+        return Err(RequestRefusal::TooLarge);
     }
     let reservation = budget.open(link.place().is_verified());
     let body = tokio::select! {
         biased;
         body = read_reserved(length, payload, link, limits, &reservation) => body?,
-        () = reservation.given_up() => return Err(Refusal::BodiesFull),
+        () = reservation.given_up() => return Err(RequestRefusal::BodiesFull),
     };
     reservation.complete();
     Ok((body, reservation))
@@ -58,15 +58,15 @@ pub(super) async fn read(
 async fn read_reserved(
     length: Option<u64>,
     payload: &mut Payload,
-    link: &Link,
+    link: &ConnectionLink,
     limits: BodyLimits,
-    reservation: &Reservation,
-) -> Result<Body, Refusal> {
-    let mut pace = Pace::new(limits.deadline);
-    let mut body = Body::default();
+    reservation: &BodyReservation,
+) -> Result<RequestBody, RequestRefusal> {
+    let mut pace = BodyPace::new(limits.deadline);
+    let mut body = RequestBody::default();
     while let Some(chunk) = pace.next(payload, body.len(), link).await? {
         if body.len() + chunk.len() as u64 > limits.bytes_max {
-            return Err(Refusal::TooLarge);
+            return Err(RequestRefusal::TooLarge);
         }
         let length_max = length.unwrap_or(limits.bytes_max);
         reservation.set(body.capacity_with(chunk.len(), length_max))?;
@@ -76,18 +76,18 @@ async fn read_reserved(
 }
 
 /// The length that the head declares; none for a chunked body.
-fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, Refusal> {
+fn declared_bytes(headers: &HeaderMap) -> Result<Option<u64>, RequestRefusal> {
     let Some(value) = headers.get(header::CONTENT_LENGTH) else {
         return Ok(None);
     };
-    let text = value.to_str().map_err(|_| Refusal::Framing)?;
-    text.trim().parse().map(Some).map_err(|_| Refusal::Framing)
+    let text = value.to_str().map_err(|_| RequestRefusal::Framing)?;
+    text.trim().parse().map(Some).map_err(|_| RequestRefusal::Framing)
 }
 
 /// What has come of a body. One that came in one chunk, as most do, is not copied; a larger one stays in pieces, for to
 /// move megabytes takes longer than a worker's other connections should wait.
 #[derive(Default)]
-pub(super) struct Body {
+pub(super) struct RequestBody {
     /// The first chunk, until there is a second.
     first: Bytes,
     pieces: Vec<Vec<u8>>,
@@ -96,7 +96,7 @@ pub(super) struct Body {
     length: u64,
 }
 
-impl Body {
+impl RequestBody {
     pub fn len(&self) -> u64 {
         self.length
     }
@@ -164,13 +164,13 @@ fn next_piece_bytes(capacity: u64, length_max: u64) -> u64 {
 }
 
 /// Holds a body to its deadline and to the lowest rate.
-struct Pace {
+struct BodyPace {
     start: Instant,
     deadline: Instant,
     check: Instant,
 }
 
-impl Pace {
+impl BodyPace {
     fn new(deadline: Duration) -> Self {
         let start = Instant::now();
         Self {
@@ -181,7 +181,12 @@ impl Pace {
     }
 
     /// The next piece, none at the end of the body.
-    async fn next(&mut self, payload: &mut Payload, read_bytes: u64, link: &Link) -> Result<Option<Bytes>, Refusal> {
+    async fn next(
+        &mut self,
+        payload: &mut Payload,
+        read_bytes: u64,
+        link: &ConnectionLink,
+    ) -> Result<Option<Bytes>, RequestRefusal> {
         loop {
             let next = timeout_at(self.check, payload.next()).await;
             if Instant::now() >= self.check {
@@ -192,22 +197,22 @@ impl Pace {
                 Ok(Some(Ok(chunk))) => return Ok(Some(chunk)),
                 // What is no chunk looks to actix-web like a body that ended too early.
                 Ok(Some(Err(PayloadError::Incomplete(_)))) if !link.chunks_are_malformed() => {
-                    return Err(Refusal::Incomplete);
+                    return Err(RequestRefusal::Incomplete);
                 }
-                Ok(Some(Err(_))) => return Err(Refusal::Framing),
+                Ok(Some(Err(_))) => return Err(RequestRefusal::Framing),
                 Err(_) => {}
             }
         }
     }
 
-    fn check(&mut self, read_bytes: u64) -> Result<(), Refusal> {
+    fn check(&mut self, read_bytes: u64) -> Result<(), RequestRefusal> {
         let now = Instant::now();
         if now >= self.deadline {
-            return Err(Refusal::Deadline);
+            return Err(RequestRefusal::Deadline);
         }
         let elapsed_ms = u64::try_from(now.duration_since(self.start).as_millis()).unwrap_or(u64::MAX);
         if read_bytes.saturating_mul(1000) < elapsed_ms.saturating_mul(RATE_MIN_BYTES_PER_S) {
-            return Err(Refusal::TooSlow);
+            return Err(RequestRefusal::TooSlow);
         }
         self.check = (now + Duration::from_secs(1)).min(self.deadline);
         Ok(())
@@ -220,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_body_takes_no_more_than_twice_what_has_come() {
-        let mut body = Body::default();
+        let mut body = RequestBody::default();
         let mut come = 0;
         for piece in [100, 20_000, 1, 50_000, 200_000, 730_000] {
             let chunk = Bytes::from(vec![b'x'; piece]);
@@ -252,7 +257,7 @@ mod tests {
             vec!["one", &long, "three", &long, &long],
         ];
         for chunks in chunks {
-            let mut body = Body::default();
+            let mut body = RequestBody::default();
             for chunk in &chunks {
                 body.push(Bytes::copy_from_slice(chunk.as_bytes()), 1_000_000);
             }

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use slab::Slab;
 use tokio::sync::Notify;
 
-use super::answer::Refusal;
+use super::answer::RequestRefusal;
 
 /// A body of no more than this is small.
 pub(super) const SMALL_BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -23,7 +23,7 @@ const SMALL_SHARE: u64 = 4;
 
 /// How much a body is missed when there is no memory for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
+enum BodyStanding {
     LargeFromStranger,
     Small,
     Verified,
@@ -44,10 +44,10 @@ struct BudgetUse {
     bytes: u64,
     /// Of them, those of large bodies.
     large_bytes: u64,
-    holders: Slab<Holder>,
+    holders: Slab<BodyHolder>,
 }
 
-struct Holder {
+struct BodyHolder {
     bytes: u64,
     verified: bool,
     /// Told to give its memory back; none once the body is complete.
@@ -55,7 +55,7 @@ struct Holder {
 }
 
 /// A part of the budget, given back when dropped.
-pub(super) struct Reservation {
+pub(super) struct BodyReservation {
     budget: BodyBudget,
     key: usize,
     given_up: Arc<Notify>,
@@ -67,18 +67,18 @@ pub(super) struct BudgetReading {
     pub large_bytes: u64,
 }
 
-impl Holder {
+impl BodyHolder {
     fn is_large(&self) -> bool {
         self.bytes > SMALL_BODY_BYTES_MAX
     }
 
-    fn standing(&self) -> Standing {
+    fn standing(&self) -> BodyStanding {
         if self.verified {
-            Standing::Verified
+            BodyStanding::Verified
         } else if self.is_large() {
-            Standing::LargeFromStranger
+            BodyStanding::LargeFromStranger
         } else {
-            Standing::Small
+            BodyStanding::Small
         }
     }
 }
@@ -95,7 +95,7 @@ impl BudgetUse {
 
     /// Takes the memory of the largest body that is missed less than one of this standing; `false`: there is none.
     /// `large`: it must be a large one.
-    fn give_up_one(&mut self, standing: Standing, large: bool) -> bool {
+    fn give_up_one(&mut self, standing: BodyStanding, large: bool) -> bool {
         let candidates = self.holders.iter().filter(|(_, holder)| {
             let reading = holder.given_up.is_some() && holder.bytes > 0;
             reading && holder.standing() < standing && (holder.is_large() || !large)
@@ -147,14 +147,14 @@ impl BodyBudget {
     }
 
     /// For a body of which nothing has come. `verified`: its connection carried a verified request before.
-    pub fn open(&self, verified: bool) -> Reservation {
+    pub fn open(&self, verified: bool) -> BodyReservation {
         let given_up = Arc::new(Notify::new());
-        let key = self.0.use_.lock().holders.insert(Holder {
+        let key = self.0.use_.lock().holders.insert(BodyHolder {
             bytes: 0,
             verified,
             given_up: Some(Arc::clone(&given_up)),
         });
-        Reservation {
+        BodyReservation {
             budget: self.clone(),
             key,
             given_up,
@@ -162,9 +162,9 @@ impl BodyBudget {
     }
 }
 
-impl Reservation {
+impl BodyReservation {
     /// Reserves `bytes` in all.
-    pub fn set(&self, bytes: u64) -> Result<(), Refusal> {
+    pub fn set(&self, bytes: u64) -> Result<(), RequestRefusal> {
         let shared = &self.budget.0;
         let (bytes_max, large_bytes_max) = (self.budget.bytes_max(), self.budget.large_bytes_max());
         let mut use_ = shared.use_.lock();
@@ -179,7 +179,7 @@ impl Reservation {
             let standing = holder.standing();
             if !use_.give_up_one(standing, large_full) {
                 use_.set(self.key, before);
-                return Err(Refusal::BodiesFull);
+                return Err(RequestRefusal::BodiesFull);
             }
         }
     }
@@ -195,7 +195,7 @@ impl Reservation {
     }
 }
 
-impl Drop for Reservation {
+impl Drop for BodyReservation {
     fn drop(&mut self) {
         let mut use_ = self.budget.0.use_.lock();
         use_.set(self.key, 0);
@@ -216,9 +216,9 @@ mod tests {
         let budget = BodyBudget::new(100, 0);
         let (first, second) = (budget.open(true), budget.open(true));
         first.set(60).unwrap();
-        assert_eq!(second.set(41), Err(Refusal::BodiesFull));
+        assert_eq!(second.set(41), Err(RequestRefusal::BodiesFull));
         second.set(40).unwrap();
-        assert_eq!(first.set(61), Err(Refusal::BodiesFull));
+        assert_eq!(first.set(61), Err(RequestRefusal::BodiesFull));
         drop(first);
         second.set(100).unwrap();
         drop(second);
@@ -233,7 +233,7 @@ mod tests {
         for reservation in &large[..3] {
             reservation.set(LARGE).unwrap();
         }
-        assert_eq!(large[3].set(LARGE), Err(Refusal::BodiesFull));
+        assert_eq!(large[3].set(LARGE), Err(RequestRefusal::BodiesFull));
         budget.open(false).set(SMALL_BODY_BYTES_MAX).unwrap();
     }
 
@@ -253,10 +253,10 @@ mod tests {
         let other = budget.open(true);
         assert_eq!(
             other.set(LARGE + 100),
-            Err(Refusal::BodiesFull),
+            Err(RequestRefusal::BodiesFull),
             "a complete body stays"
         );
-        assert_eq!(budget.open(false).set(LARGE + 100), Err(Refusal::BodiesFull));
+        assert_eq!(budget.open(false).set(LARGE + 100), Err(RequestRefusal::BodiesFull));
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
         }
         assert_eq!(
             budget.open(false).set(10),
-            Err(Refusal::BodiesFull),
+            Err(RequestRefusal::BodiesFull),
             "strangers are alike"
         );
         let verified = budget.open(true);

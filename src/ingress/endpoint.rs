@@ -8,12 +8,12 @@ use std::{
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
-use super::{Endpoint, RefusedRequests, answer::Refusal, other_accounts::OtherAccounts};
+use super::{PublicEndpoint, RefusedRequests, answer::RequestRefusal, other_accounts::OtherAccounts};
 use crate::{
     config::AllowList,
     event::Event,
-    senders::{self, KIND_OTHER, Receiver, SignatureError},
-    telemetry::{Metrics, Seldom},
+    senders::{self, EndpointReceiver, KIND_OTHER, SignatureError},
+    telemetry::{LogThrottle, Metrics},
 };
 
 /// The label of requests to no endpoint.
@@ -28,21 +28,21 @@ const REFUSAL_LOG_INTERVAL: Duration = Duration::from_secs(1);
 const PATH_SHOWN_BYTES_MAX: usize = 120;
 
 /// What serves the requests of one path.
-pub(super) struct Served {
+pub(super) struct ServedEndpoint {
     pub path: String,
-    pub receiver: Arc<Receiver>,
+    pub receiver: Arc<EndpointReceiver>,
     pub replay_window: Duration,
     pub other_accounts: OtherAccounts,
     pub refused: Arc<RefusedRequests>,
     pub allow: Option<AllowList>,
-    pub told: Told,
+    pub told: EndpointMetrics,
 }
 
-impl Served {
-    pub fn new(endpoint: Endpoint, metrics: &Metrics) -> Self {
+impl ServedEndpoint {
+    pub fn new(endpoint: PublicEndpoint, metrics: &Metrics) -> Self {
         let counter = metrics.other_account_events.with_label_values(&[&endpoint.name]);
         Self {
-            told: Told::new(&endpoint.name, metrics),
+            told: EndpointMetrics::new(&endpoint.name, metrics),
             other_accounts: OtherAccounts::new(&endpoint.receiver, counter),
             replay_window: endpoint.replay_window,
             receiver: endpoint.receiver,
@@ -54,7 +54,7 @@ impl Served {
 }
 
 /// What an endpoint tells of itself. Every label is resolved here, once: requests look up none.
-pub(super) struct Told {
+pub(super) struct EndpointMetrics {
     pub endpoint: String,
     requests: [IntCounter; CODES.len()],
     events: ByKind,
@@ -66,8 +66,8 @@ pub(super) struct Told {
     signature_wrong: IntCounter,
     ack_seconds: Histogram,
     unexpected_clients: IntCounter,
-    refusals: Seldom,
-    strangers: Seldom,
+    refusals: LogThrottle,
+    strangers: LogThrottle,
 }
 
 /// One counter for each kind.
@@ -76,7 +76,7 @@ struct ByKind {
     other: IntCounter,
 }
 
-impl Told {
+impl EndpointMetrics {
     /// Of requests to no endpoint.
     pub fn none(metrics: &Metrics) -> Self {
         Self::new(NONE, metrics)
@@ -96,8 +96,8 @@ impl Told {
             signature_wrong: signature("wrong"),
             ack_seconds: metrics.ack_seconds.with_label_values(&[endpoint]),
             unexpected_clients: metrics.unexpected_clients.with_label_values(&[endpoint]),
-            refusals: Seldom::new(REFUSAL_LOG_INTERVAL),
-            strangers: Seldom::new(REFUSAL_LOG_INTERVAL),
+            refusals: LogThrottle::new(REFUSAL_LOG_INTERVAL),
+            strangers: LogThrottle::new(REFUSAL_LOG_INTERVAL),
         }
     }
 
@@ -135,10 +135,16 @@ impl Told {
     }
 
     /// A request was refused. What only the log wants to know is asked only if there is to be a line.
-    pub fn refused(&self, refusal: Refusal, client: IpAddr, path: &str, trace_id: impl FnOnce() -> Option<String>) {
+    pub fn refused(
+        &self,
+        refusal: RequestRefusal,
+        client: IpAddr,
+        path: &str,
+        trace_id: impl FnOnce() -> Option<String>,
+    ) {
         let code = refusal.status().as_u16();
         self.count(code);
-        if let Refusal::Signature(error) = refusal {
+        if let RequestRefusal::Signature(error) = refusal {
             match error {
                 SignatureError::Missing => self.signature_missing.inc(),
                 SignatureError::Malformed => self.signature_malformed.inc(),
@@ -151,7 +157,7 @@ impl Told {
                 code,
                 reason = refusal.code(),
                 %client,
-                path = (refusal == Refusal::Path).then(|| shown(path)),
+                path = (refusal == RequestRefusal::Path).then(|| shown(path)),
                 trace_id = trace_id(),
                 more,
                 "refused a request"
@@ -204,7 +210,7 @@ mod tests {
     #[test]
     fn a_kind_from_the_wire_never_becomes_a_label() {
         let metrics = Metrics::new();
-        let told = Told::new("acme", &metrics);
+        let told = EndpointMetrics::new("acme", &metrics);
         told.event("feeds").inc();
         told.event("surprise").inc();
         assert_eq!(metrics.events.with_label_values(&["acme", "feeds"]).get(), 1);

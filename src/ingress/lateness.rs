@@ -16,14 +16,14 @@ const AHEAD_MS_MAX: i64 = 60_000;
 ///
 /// Streams are told apart by a keyed hash of 64 bits, so that an entry has the same few bytes whatever the stream's
 /// name, and no sender can aim at another's.
-pub struct Lateness {
+pub struct StreamLateness {
     streams_max: usize,
     hasher: RandomState,
     newest: Mutex<LruCache<u64, Time>>,
     remembered: IntGauge,
 }
 
-impl Lateness {
+impl StreamLateness {
     /// `remembered` tells how many streams are.
     pub fn new(streams_max: usize, remembered: IntGauge) -> Self {
         Self {
@@ -71,11 +71,11 @@ mod tests {
 
     const NOW: Time = Time(1_700_000_000_000);
 
-    fn lateness(streams_max: usize) -> Lateness {
-        Lateness::new(streams_max, IntGauge::new("remembered", "streams").unwrap())
+    fn lateness(streams_max: usize) -> StreamLateness {
+        StreamLateness::new(streams_max, IntGauge::new("remembered", "streams").unwrap())
     }
 
-    fn observe(lateness: &Lateness, key: &str, after_ms: i64) -> Option<u64> {
+    fn observe(lateness: &StreamLateness, key: &str, after_ms: i64) -> Option<u64> {
         lateness.observe(key, Time(NOW.0 + after_ms), NOW)
     }
 

@@ -34,8 +34,8 @@ mod spans;
 mod verification;
 
 pub(crate) use crate::http::files_for;
-pub use crate::http::{Bound, Handle};
-pub use lateness::Lateness;
+pub use crate::http::{BoundServer, BoundServerHandle};
+pub use lateness::StreamLateness;
 pub use refused::{RefusalInspector, RefusedRequests};
 
 use std::{
@@ -51,15 +51,15 @@ use bytes::Bytes;
 use crate::{
     config::{self, AllowList},
     event::Event,
-    http::{self, ConnectionLimits, ConnectionMetrics, Connections, HEAD_BYTES_MAX, ServerOptions},
-    lifecycle::Lifecycle,
-    senders::Receiver,
-    spool::{AppendError, Class, Desk},
+    http::{self, ConnectionLimits, ConnectionMetrics, HEAD_BYTES_MAX, OpenConnectionSet, ServerOptions},
+    lifecycle::ProcessLifecycle,
+    senders::EndpointReceiver,
+    spool::{AppendError, AppendReplies, RecordClass},
     telemetry::{Metrics, Traces},
 };
-use appends::Appends;
+use appends::WorkerAppends;
 use budget::BodyBudget;
-use service::{Service, ServiceParts};
+use service::{ServiceParts, WebhookService};
 use verification::Verification;
 
 /// Connections that wait for being accepted.
@@ -71,12 +71,12 @@ const OBSERVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A place where one sender's webhooks arrive.
 #[derive(Clone)]
-pub struct Endpoint {
+pub struct PublicEndpoint {
     /// Its name, in metrics and logs.
     pub name: String,
     /// Compared with a request's path byte for byte.
     pub path: String,
-    pub receiver: Arc<Receiver>,
+    pub receiver: Arc<EndpointReceiver>,
     /// How far back an event may have been sent, or its id have been seen, without being marked. Zero: any.
     pub replay_window: Duration,
     pub refused: Arc<RefusedRequests>,
@@ -85,26 +85,27 @@ pub struct Endpoint {
 }
 
 /// Gives an event's record to the log, for whom the event is; the answer arrives at the desk, under the ticket.
-pub type Intake = Arc<dyn Fn(&Event, Bytes, Class, (&Arc<Desk>, u64)) -> Result<(), AppendError> + Send + Sync>;
+pub type EventIntake =
+    Arc<dyn Fn(&Event, Bytes, RecordClass, (&Arc<AppendReplies>, u64)) -> Result<(), AppendError> + Send + Sync>;
 
 /// What can be changed of the server while it runs.
-pub struct Settings {
-    service: Arc<Service>,
-    connections: Arc<Connections>,
+pub struct IngressSettings {
+    service: Arc<WebhookService>,
+    connections: Arc<OpenConnectionSet>,
     budget: BodyBudget,
 }
 
-impl Settings {
+impl IngressSettings {
     /// From the next request on these are the endpoints, and from the next connection on these are the limits. Of
     /// `config` the rest stays as it was at the start.
-    pub fn change(&self, config: &config::Server, endpoints: Vec<Endpoint>) {
+    pub fn change(&self, config: &config::ServerConfig, endpoints: Vec<PublicEndpoint>) {
         self.connections.limit(connection_limits(config));
         self.budget.limit(config.bodies_bytes_max, config.body_bytes_max);
         self.service.change(config, endpoints);
     }
 }
 
-fn connection_limits(config: &config::Server) -> ConnectionLimits {
+fn connection_limits(config: &config::ServerConfig) -> ConnectionLimits {
     ConnectionLimits {
         connections_max: config.connections_max,
         per_client_max: config.connections_per_client_max,
@@ -115,7 +116,7 @@ fn connection_limits(config: &config::Server) -> ConnectionLimits {
 
 /// Why the server could not be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
+pub enum IngressBindError {
     #[error("cannot listen on {address}: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("a thread cannot be started: {0}; raise the limits of threads and memory")]
@@ -130,20 +131,20 @@ pub enum BindError {
 /// The address cannot be listened on, or the process may start no thread.
 pub fn bind(
     handed: Option<TcpListener>,
-    config: &config::Server,
-    endpoints: Vec<Endpoint>,
-    intake: Intake,
-    lifecycle: Arc<Lifecycle>,
+    config: &config::ServerConfig,
+    endpoints: Vec<PublicEndpoint>,
+    intake: EventIntake,
+    lifecycle: Arc<ProcessLifecycle>,
     metrics: Arc<Metrics>,
     traces: Traces,
-) -> Result<(Bound, Settings), BindError> {
-    let listen_error = |source| BindError::Listen {
+) -> Result<(BoundServer, IngressSettings), IngressBindError> {
+    let listen_error = |source| IngressBindError::Listen {
         address: config.listen,
         source,
     };
     let listener = http::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(listen_error)?;
-    let server_metrics = ConnectionMetrics::new(http::Server::Public, &metrics);
-    let connections = Connections::new(connection_limits(config), server_metrics);
+    let server_metrics = ConnectionMetrics::new(http::ServerLabel::Public, &metrics);
+    let connections = OpenConnectionSet::new(connection_limits(config), server_metrics);
     let options = ServerOptions {
         workers: std::thread::available_parallelism().map_or(1, usize::from),
         backlog_connections: BACKLOG_CONNECTIONS,
@@ -152,7 +153,7 @@ pub fn bind(
         shutdown_deadline: config.shutdown_deadline,
     };
     let budget = BodyBudget::new(config.bodies_bytes_max, config.body_bytes_max);
-    let verification = Verification::start().map_err(BindError::Thread)?;
+    let verification = Verification::start().map_err(IngressBindError::Thread)?;
     let parts = ServiceParts {
         intake,
         budget: budget.clone(),
@@ -161,8 +162,8 @@ pub fn bind(
         metrics: metrics.clone(),
         traces,
     };
-    let service = Arc::new(Service::new(config, endpoints, parts));
-    let settings = Settings {
+    let service = Arc::new(WebhookService::new(config, endpoints, parts));
+    let settings = IngressSettings {
         service: service.clone(),
         connections: connections.clone(),
         budget: budget.clone(),
@@ -170,7 +171,7 @@ pub fn bind(
     let bound = http::serve(listener, &options, connections, move || {
         let service = Arc::clone(&service);
         // Called on each worker's own thread.
-        let appends = Appends::open();
+        let appends = WorkerAppends::open();
         move |request, payload| {
             let (service, appends) = (Arc::clone(&service), Rc::clone(&appends));
             async move { service.answer(&appends, request, payload).await }

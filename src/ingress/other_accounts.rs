@@ -10,8 +10,8 @@ use prometheus::IntCounter;
 
 use crate::{
     event::{Content, Event},
-    senders::Receiver,
-    telemetry::Seldom,
+    senders::EndpointReceiver,
+    telemetry::LogThrottle,
 };
 
 /// An endpoint logs one such event in this time, and counts the rest.
@@ -24,16 +24,16 @@ pub(super) struct OtherAccounts {
     /// The account of the newest signed event that had one.
     newest: Mutex<Option<Arc<str>>>,
     counter: IntCounter,
-    log: Seldom,
+    log: LogThrottle,
 }
 
 impl OtherAccounts {
-    pub fn new(receiver: &Receiver, counter: IntCounter) -> Self {
+    pub fn new(receiver: &EndpointReceiver, counter: IntCounter) -> Self {
         Self {
             is_any: receiver.accounts().listed.is_empty(),
             newest: Mutex::new(receiver.learned_account()),
             counter,
-            log: Seldom::new(LOG_INTERVAL),
+            log: LogThrottle::new(LOG_INTERVAL),
         }
     }
 

@@ -23,8 +23,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
-    senders::{Diagnosis, Headers, Receiver, SignatureError, SignatureHeaders, header_form},
-    telemetry::Seldom,
+    senders::{Diagnosis, EndpointReceiver, HeaderLookup, SignatureError, SignatureHeaders, header_form},
+    telemetry::LogThrottle,
 };
 
 /// Requests that are remembered for each endpoint.
@@ -43,24 +43,24 @@ const LOG_INTERVAL: Duration = Duration::from_secs(60);
 /// The refused requests of one endpoint.
 pub struct RefusedRequests {
     endpoint: String,
-    requests: Mutex<Remembered>,
-    queue: SyncSender<Suspect>,
-    due: Seldom,
+    requests: Mutex<RememberedRequests>,
+    queue: SyncSender<SuspectRequest>,
+    due: LogThrottle,
     /// When something was logged of what was found.
-    logged: Seldom,
+    logged: LogThrottle,
 }
 
 /// The thread that looks into the refused requests of all endpoints. It ends when nobody has this, nor any of them.
 pub struct RefusalInspector {
-    queue: SyncSender<Suspect>,
-    endpoints: Arc<Mutex<Receivers>>,
+    queue: SyncSender<SuspectRequest>,
+    endpoints: Arc<Mutex<NamedReceivers>>,
 }
 
 /// By the names of their endpoints.
-type Receivers = Vec<(String, Arc<Receiver>)>;
+type NamedReceivers = Vec<(String, Arc<EndpointReceiver>)>;
 
 #[derive(Default)]
-struct Remembered {
+struct RememberedRequests {
     newest: VecDeque<RefusedRequest>,
     /// How many there ever were.
     count: u64,
@@ -76,11 +76,11 @@ struct RefusedRequest {
     form: String,
     length: Option<usize>,
     sha256: Option<[u8; 32]>,
-    verdict: Verdict,
+    verdict: RefusalVerdict,
 }
 
 /// How far the search for what is wrong has come.
-enum Verdict {
+enum RefusalVerdict {
     Pending,
     Found(Diagnosis),
     /// Why nobody looked.
@@ -103,7 +103,7 @@ impl From<Bytes> for RefusedBody {
 }
 
 /// A request to look into.
-struct Suspect {
+struct SuspectRequest {
     of: Arc<RefusedRequests>,
     number: u64,
     headers: SignatureHeaders,
@@ -117,8 +117,8 @@ impl RefusedRequests {
             endpoint: endpoint.to_owned(),
             requests: Mutex::default(),
             queue: inspector.queue.clone(),
-            due: Seldom::new(INTERVAL),
-            logged: Seldom::new(LOG_INTERVAL),
+            due: LogThrottle::new(INTERVAL),
+            logged: LogThrottle::new(LOG_INTERVAL),
         })
     }
 
@@ -128,8 +128,8 @@ impl RefusedRequests {
         self: &Arc<Self>,
         client: impl Into<Option<IpAddr>>,
         reason: SignatureError,
-        receiver: &Receiver,
-        headers: &dyn Headers,
+        receiver: &EndpointReceiver,
+        headers: &dyn HeaderLookup,
         body: Option<RefusedBody>,
     ) {
         let headers = SignatureHeaders::of(receiver.sender(), headers);
@@ -137,18 +137,18 @@ impl RefusedRequests {
         let bytes = body.and_then(|body| body.bytes);
         let verdict = match length {
             _ if reason != SignatureError::Wrong => {
-                Verdict::NotTried("the header has no signature that could be right")
+                RefusalVerdict::NotTried("the header has no signature that could be right")
             }
-            None => Verdict::NotTried("the body was not read"),
-            Some(length) if length > BODY_BYTES_MAX => Verdict::NotTried("the body is too large"),
+            None => RefusalVerdict::NotTried("the body was not read"),
+            Some(length) if length > BODY_BYTES_MAX => RefusalVerdict::NotTried("the body is too large"),
             Some(_) if self.due.due(Instant::now()).is_none() => {
-                Verdict::NotTried("another one was looked into in the same second")
+                RefusalVerdict::NotTried("another one was looked into in the same second")
             }
-            Some(_) => Verdict::Pending,
+            Some(_) => RefusalVerdict::Pending,
         };
         let hashed = bytes.as_ref().filter(|bytes| bytes.len() <= HASHED_BYTES_MAX);
         let sha256 = hashed.map(|bytes| sha256(bytes));
-        let suspect = bytes.filter(|_| matches!(verdict, Verdict::Pending));
+        let suspect = bytes.filter(|_| matches!(verdict, RefusalVerdict::Pending));
         let number = self.remember(RefusedRequest {
             number: 0,
             time: Timestamp::now(),
@@ -160,14 +160,18 @@ impl RefusedRequests {
             verdict,
         });
         if let Some(body) = suspect {
-            let suspect = Suspect {
+            let suspect = SuspectRequest {
                 of: Arc::clone(self),
                 number,
                 headers,
                 body,
             };
             if self.queue.try_send(suspect).is_err() {
-                self.found(number, None, Verdict::NotTried("too many wait to be looked into"));
+                self.found(
+                    number,
+                    None,
+                    RefusalVerdict::NotTried("too many wait to be looked into"),
+                );
             }
         }
     }
@@ -194,7 +198,7 @@ impl RefusedRequests {
         remembered.count
     }
 
-    fn found(&self, number: u64, sha256: Option<[u8; 32]>, verdict: Verdict) {
+    fn found(&self, number: u64, sha256: Option<[u8; 32]>, verdict: RefusalVerdict) {
         let mut remembered = self.requests.lock();
         // Unless it made room for newer ones meanwhile.
         if let Some(request) = remembered.newest.iter_mut().find(|request| request.number == number) {
@@ -207,9 +211,9 @@ impl RefusedRequests {
 impl RefusedRequest {
     fn status(&self) -> Value {
         let (diagnosis, text) = match &self.verdict {
-            Verdict::Pending => ("pending", None),
-            Verdict::Found(diagnosis) => (diagnosis.name(), Some(diagnosis.to_string())),
-            Verdict::NotTried(why) => ("not_tried", Some((*why).to_owned())),
+            RefusalVerdict::Pending => ("pending", None),
+            RefusalVerdict::Found(diagnosis) => (diagnosis.name(), Some(diagnosis.to_string())),
+            RefusalVerdict::NotTried(why) => ("not_tried", Some((*why).to_owned())),
         };
         let reason = match self.reason {
             SignatureError::Missing => "missing",
@@ -241,7 +245,7 @@ impl RefusalInspector {
     /// The process may start no thread.
     pub fn start() -> io::Result<Self> {
         let (sender, queue) = sync_channel(WAITING_MAX);
-        let endpoints = Arc::<Mutex<Receivers>>::default();
+        let endpoints = Arc::<Mutex<NamedReceivers>>::default();
         let shared = endpoints.clone();
         std::thread::Builder::new()
             .name("forebay-refused".to_owned())
@@ -253,13 +257,13 @@ impl RefusalInspector {
     }
 
     /// From here on these are the endpoints: what was refused by one may be right for another.
-    pub fn know(&self, endpoints: Vec<(String, Arc<Receiver>)>) {
+    pub fn know(&self, endpoints: Vec<(String, Arc<EndpointReceiver>)>) {
         *self.endpoints.lock() = endpoints;
     }
 }
 
 /// Looks into what comes, until nothing can come any more.
-fn look_into(queue: &Queue<Suspect>, endpoints: &Mutex<Receivers>) {
+fn look_into(queue: &Queue<SuspectRequest>, endpoints: &Mutex<NamedReceivers>) {
     for suspect in queue {
         let endpoints = endpoints.lock().clone();
         // A bug in here must not end the thread: whatever comes after would be looked into by nobody.
@@ -277,17 +281,17 @@ fn look_into(queue: &Queue<Suspect>, endpoints: &Mutex<Receivers>) {
                         "a refused signature would have been right otherwise; see /status"
                     );
                 }
-                (Some(sha256), Verdict::Found(diagnosis))
+                (Some(sha256), RefusalVerdict::Found(diagnosis))
             }
-            Err(_) => (None, Verdict::NotTried("a bug")),
+            Err(_) => (None, RefusalVerdict::NotTried("a bug")),
         };
         suspect.of.found(suspect.number, sha256, verdict);
     }
 }
 
-fn diagnose(suspect: &Suspect, endpoints: &[(String, Arc<Receiver>)]) -> ([u8; 32], Diagnosis) {
+fn diagnose(suspect: &SuspectRequest, endpoints: &[(String, Arc<EndpointReceiver>)]) -> ([u8; 32], Diagnosis) {
     let (own, others): (Vec<_>, Vec<_>) = endpoints.iter().partition(|(name, _)| *name == suspect.of.endpoint);
-    let others: Vec<(&str, &Receiver)> = others
+    let others: Vec<(&str, &EndpointReceiver)> = others
         .iter()
         .map(|(name, receiver)| (name.as_str(), &**receiver))
         .collect();

@@ -21,13 +21,13 @@ use futures_util::FutureExt as _;
 use parking_lot::RwLock;
 
 use super::{
-    Endpoint, Intake,
-    answer::{self, Refusal},
-    appends::Appends,
+    EventIntake, PublicEndpoint,
+    answer::{self, RequestRefusal},
+    appends::WorkerAppends,
     body::{self, BodyLimits},
     budget::BodyBudget,
-    endpoint::{Served, Told},
-    lateness::Lateness,
+    endpoint::{EndpointMetrics, ServedEndpoint},
+    lateness::StreamLateness,
     refused::RefusedBody,
     seen_ids::SeenIds,
     spans::RequestSpan,
@@ -36,10 +36,10 @@ use super::{
 use crate::{
     config,
     event::Event,
-    http::{self, Link},
-    lifecycle::{Lifecycle, Phase},
+    http::{self, ConnectionLink},
+    lifecycle::{ProcessLifecycle, ProcessPhase},
     senders::{self, Sender},
-    spool::{Answer, Class},
+    spool::{AppendReply, RecordClass},
     telemetry::{Metrics, Traces},
 };
 
@@ -48,40 +48,45 @@ use crate::{
 const ACK_DEADLINE: Duration = Duration::from_millis(2500);
 
 /// What all requests share.
-pub(super) struct Service {
-    site: RwLock<Arc<Site>>,
-    no_endpoint: Told,
-    lateness: Lateness,
+pub(super) struct WebhookService {
+    site: RwLock<Arc<ServiceSite>>,
+    no_endpoint: EndpointMetrics,
+    lateness: StreamLateness,
     seen_ids: SeenIds,
     parts: ServiceParts,
 }
 
 /// What a service is made of, beside its configuration.
 pub(super) struct ServiceParts {
-    pub intake: Intake,
+    pub intake: EventIntake,
     pub budget: BodyBudget,
     pub verification: Verification,
-    pub lifecycle: Arc<Lifecycle>,
+    pub lifecycle: Arc<ProcessLifecycle>,
     pub metrics: Arc<Metrics>,
     pub traces: Traces,
 }
 
 /// What a request finds that comes now; it keeps it to its end.
-struct Site {
-    by_path: HashMap<String, Arc<Served>>,
+struct ServiceSite {
+    by_path: HashMap<String, Arc<ServedEndpoint>>,
     health_path: Option<String>,
     limits: BodyLimits,
-    trusted_proxies: Vec<config::Network>,
+    trusted_proxies: Vec<config::IpNetwork>,
 }
 
-impl Site {
+impl ServiceSite {
     /// An endpoint that `before` has with the same receiver is the one there.
-    fn new(config: &config::Server, endpoints: Vec<Endpoint>, before: Option<&Self>, metrics: &Metrics) -> Self {
+    fn new(
+        config: &config::ServerConfig,
+        endpoints: Vec<PublicEndpoint>,
+        before: Option<&Self>,
+        metrics: &Metrics,
+    ) -> Self {
         let served = endpoints.into_iter().map(|endpoint| {
             let before = before.and_then(|site| site.by_path.get(&endpoint.path));
             let same = before.filter(|served| Arc::ptr_eq(&served.receiver, &endpoint.receiver));
             let served = same.cloned();
-            let served = served.unwrap_or_else(|| Arc::new(Served::new(endpoint, metrics)));
+            let served = served.unwrap_or_else(|| Arc::new(ServedEndpoint::new(endpoint, metrics)));
             (served.path.clone(), served)
         });
         Self {
@@ -101,49 +106,54 @@ impl Site {
     }
 }
 
-fn longest_window(endpoints: &[Endpoint]) -> Duration {
+fn longest_window(endpoints: &[PublicEndpoint]) -> Duration {
     let windows = endpoints.iter().map(|endpoint| endpoint.replay_window);
     windows.max().unwrap_or_default()
 }
 
 /// A request, and who sent it.
-struct Arrived<'a> {
+struct ArrivedRequest<'a> {
     request: &'a HttpRequest,
-    link: &'a Link,
+    link: &'a ConnectionLink,
     client: IpAddr,
-    served: Option<&'a Served>,
+    served: Option<&'a ServedEndpoint>,
     limits: BodyLimits,
 }
 
-impl Service {
-    pub fn new(config: &config::Server, endpoints: Vec<Endpoint>, parts: ServiceParts) -> Self {
+impl WebhookService {
+    pub fn new(config: &config::ServerConfig, endpoints: Vec<PublicEndpoint>, parts: ServiceParts) -> Self {
         let (window_max, metrics) = (longest_window(&endpoints), &parts.metrics);
         Self {
-            site: RwLock::new(Arc::new(Site::new(config, endpoints, None, metrics))),
-            no_endpoint: Told::none(metrics),
-            lateness: Lateness::new(config.streams_max, metrics.streams_remembered.clone()),
+            site: RwLock::new(Arc::new(ServiceSite::new(config, endpoints, None, metrics))),
+            no_endpoint: EndpointMetrics::none(metrics),
+            lateness: StreamLateness::new(config.streams_max, metrics.streams_remembered.clone()),
             seen_ids: SeenIds::new(config.event_ids_max, window_max, metrics.event_ids_remembered.clone()),
             parts,
         }
     }
 
     /// From the next request on these are the endpoints and limits.
-    pub fn change(&self, config: &config::Server, endpoints: Vec<Endpoint>) {
+    pub fn change(&self, config: &config::ServerConfig, endpoints: Vec<PublicEndpoint>) {
         self.seen_ids.keep_for(longest_window(&endpoints));
         let before = self.site.read().clone();
-        let site = Site::new(config, endpoints, Some(&before), &self.parts.metrics);
+        let site = ServiceSite::new(config, endpoints, Some(&before), &self.parts.metrics);
         *self.site.write() = Arc::new(site);
     }
 
     /// Answers a request, whatever it is. `appends` are those of the worker that it came to.
-    pub async fn answer(&self, appends: &Rc<Appends>, request: HttpRequest, mut payload: Payload) -> HttpResponse {
+    pub async fn answer(
+        &self,
+        appends: &Rc<WorkerAppends>,
+        request: HttpRequest,
+        mut payload: Payload,
+    ) -> HttpResponse {
         let start = Instant::now();
         let site = self.site.read().clone();
         if site.asks_for_health(&request) {
             return answer::health(self.parts.lifecycle.phase());
         }
         let link = http::link(&request);
-        let arrived = Arrived {
+        let arrived = ArrivedRequest {
             request: &request,
             link: &link,
             client: http::client(link.peer(), request.headers(), &site.trusted_proxies),
@@ -166,7 +176,7 @@ impl Service {
             }
         };
         span.end(response.status(), arrived.client);
-        if self.parts.lifecycle.phase() >= Phase::Draining {
+        if self.parts.lifecycle.phase() >= ProcessPhase::Draining {
             response.head_mut().set_connection_type(ConnectionType::Close);
         }
         response
@@ -175,18 +185,18 @@ impl Service {
     /// Takes a webhook in: when this returns `Ok`, it is durable, and its sender is to be answered so.
     async fn take(
         &self,
-        appends: &Rc<Appends>,
-        arrived: &Arrived<'_>,
+        appends: &Rc<WorkerAppends>,
+        arrived: &ArrivedRequest<'_>,
         payload: &mut Payload,
         span: &mut RequestSpan<'_>,
-    ) -> Result<senders::Answer, Refusal> {
-        let Arrived { request, link, .. } = arrived;
+    ) -> Result<senders::SenderAnswer, RequestRefusal> {
+        let ArrivedRequest { request, link, .. } = arrived;
         let served = self.admit(arrived)?;
         let headers = request.headers();
         let refused = |reason, body: Option<RefusedBody>| {
             let (client, headers) = (arrived.client, RequestHeaders(headers));
             served.refused.refused(client, reason, &served.receiver, &headers, body);
-            Refusal::Signature(reason)
+            RequestRefusal::Signature(reason)
         };
         let form = served.receiver.check_form(&RequestHeaders(headers));
         form.map_err(|reason| refused(reason, None))?;
@@ -197,7 +207,7 @@ impl Service {
             .verification
             .receive(&served.receiver, headers, body, verified);
         let mut event = received.await.map_err(|rejected| match rejected.refusal {
-            Refusal::Signature(reason) => refused(reason, rejected.body),
+            RequestRefusal::Signature(reason) => refused(reason, rejected.body),
             other => other,
         })?;
         link.place().verified();
@@ -211,17 +221,17 @@ impl Service {
         });
         let stored = match appended {
             Ok(append) => settled(append, ACK_DEADLINE).await,
-            Err(error) => Err(Refusal::Spool(error)),
+            Err(error) => Err(RequestRefusal::Spool(error)),
         };
         waiting.end(stored);
-        if matches!(stored, Err(Refusal::Spool(_))) && !event.is_repeated {
+        if matches!(stored, Err(RequestRefusal::Spool(_))) && !event.is_repeated {
             self.seen_ids.forget(event.id);
         }
         stored.map(|_| served.receiver.sender().answer())
     }
 
     /// Holds an event against those before it.
-    fn mark(&self, served: &Served, event: &mut Event) {
+    fn mark(&self, served: &ServedEndpoint, event: &mut Event) {
         event.late_by_ms = self.lateness.observe(&event.key, event.time, event.recorded);
         event.is_stale = is_stale(event, served.replay_window);
         event.is_repeated = self.seen_ids.observe(event.id, served.replay_window, Instant::now());
@@ -230,30 +240,30 @@ impl Service {
     }
 
     /// What is checked of a request before its body is looked at; returns who serves it.
-    fn admit<'a>(&self, arrived: &Arrived<'a>) -> Result<&'a Served, Refusal> {
-        let Arrived {
+    fn admit<'a>(&self, arrived: &ArrivedRequest<'a>) -> Result<&'a ServedEndpoint, RequestRefusal> {
+        let ArrivedRequest {
             request, link, client, ..
         } = *arrived;
-        let served = arrived.served.ok_or(Refusal::Path)?;
+        let served = arrived.served.ok_or(RequestRefusal::Path)?;
         if request.method() != Method::POST {
-            return Err(Refusal::Method);
+            return Err(RequestRefusal::Method);
         }
         if request.headers().contains_key(header::UPGRADE) && !says_where_it_ends(request.headers()) {
-            return Err(Refusal::Upgrade);
+            return Err(RequestRefusal::Upgrade);
         }
         if client != link.peer() && link.place().attribute(client).is_err() {
-            return Err(Refusal::ClientFull);
+            return Err(RequestRefusal::ClientFull);
         }
         if let Some(allow) = &served.allow
             && !allow.networks.iter().any(|network| network.contains(client))
         {
             served.told.unexpected_client(client, allow.refuses);
             if allow.refuses {
-                return Err(Refusal::NotAllowed);
+                return Err(RequestRefusal::NotAllowed);
             }
         }
-        if self.parts.lifecycle.phase() == Phase::Stopping {
-            return Err(Refusal::Stopping);
+        if self.parts.lifecycle.phase() == ProcessPhase::Stopping {
+            return Err(RequestRefusal::Stopping);
         }
         Ok(served)
     }
@@ -272,25 +282,25 @@ fn is_stale(event: &Event, window: Duration) -> bool {
 }
 
 /// Waits for an append for so long as the sender may be expected to.
-async fn settled(append: impl Future<Output = Answer>, deadline: Duration) -> Result<u64, Refusal> {
+async fn settled(append: impl Future<Output = AppendReply>, deadline: Duration) -> Result<u64, RequestRefusal> {
     match tokio::time::timeout(deadline, append).await {
-        Ok(result) => result.map_err(Refusal::Spool),
-        Err(_) => Err(Refusal::Late),
+        Ok(result) => result.map_err(RequestRefusal::Spool),
+        Err(_) => Err(RequestRefusal::Late),
     }
 }
 
 /// A panic refuses the one request that it came from.
-async fn caught<T>(taken: impl Future<Output = Result<T, Refusal>>) -> Result<T, Refusal> {
+async fn caught<T>(taken: impl Future<Output = Result<T, RequestRefusal>>) -> Result<T, RequestRefusal> {
     AssertUnwindSafe(taken)
         .catch_unwind()
         .await
-        .unwrap_or(Err(Refusal::Panicked))
+        .unwrap_or(Err(RequestRefusal::Panicked))
 }
 
-fn class(sender: &dyn Sender, event: &Event) -> Class {
+fn class(sender: &dyn Sender, event: &Event) -> RecordClass {
     match sender.is_bulk(event) {
-        true => Class::Bulk,
-        false => Class::Ordinary,
+        true => RecordClass::Bulk,
+        false => RecordClass::Ordinary,
     }
 }
 
@@ -302,7 +312,7 @@ mod tests {
     async fn a_panic_is_an_answer() {
         assert_eq!(
             caught::<()>(async { panic!("on purpose") }).await,
-            Err(Refusal::Panicked)
+            Err(RequestRefusal::Panicked)
         );
         assert_eq!(caught(async { Ok(()) }).await, Ok(()));
     }
@@ -310,7 +320,10 @@ mod tests {
     #[tokio::test]
     async fn a_disk_that_is_late_is_not_waited_for() {
         let deadline = Duration::from_millis(5);
-        assert_eq!(settled(std::future::pending(), deadline).await, Err(Refusal::Late));
+        assert_eq!(
+            settled(std::future::pending(), deadline).await,
+            Err(RequestRefusal::Late)
+        );
         assert_eq!(settled(std::future::ready(Ok(1)), deadline).await, Ok(1));
     }
 }

@@ -17,13 +17,13 @@ use actix_web::{
     },
 };
 
-use super::{answer::Refusal, endpoint::Served};
+use super::{answer::RequestRefusal, endpoint::ServedEndpoint};
 use crate::{
     event::{Event, TraceContext},
     senders,
     telemetry::{
         Traces,
-        traces::{Kind, Span},
+        traces::{SpanRole, TraceSpan},
     },
 };
 
@@ -33,16 +33,21 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 pub(super) struct RequestSpan<'a> {
     traces: &'a Traces,
     request: &'a HttpRequest,
-    served: Option<&'a Served>,
+    served: Option<&'a ServedEndpoint>,
     start: Instant,
-    span: Option<Span>,
+    span: Option<TraceSpan>,
 }
 
 /// The span of an append, if it is recorded.
-pub(super) struct AppendSpan(Option<Span>);
+pub(super) struct AppendSpan(Option<TraceSpan>);
 
 impl<'a> RequestSpan<'a> {
-    pub fn new(traces: &'a Traces, request: &'a HttpRequest, served: Option<&'a Served>, start: Instant) -> Self {
+    pub fn new(
+        traces: &'a Traces,
+        request: &'a HttpRequest,
+        served: Option<&'a ServedEndpoint>,
+        start: Instant,
+    ) -> Self {
         Self {
             traces,
             request,
@@ -76,7 +81,7 @@ impl<'a> RequestSpan<'a> {
         }))
     }
 
-    pub fn refused(&mut self, refusal: Refusal) {
+    pub fn refused(&mut self, refusal: RequestRefusal) {
         if self.span.is_none() {
             self.begin(None);
         }
@@ -90,7 +95,7 @@ impl<'a> RequestSpan<'a> {
 
     /// The trace that a log line belongs to: this span's, else the one that the sender names.
     pub fn trace_id(&self) -> Option<String> {
-        let own = self.span.as_ref().map(Span::context);
+        let own = self.span.as_ref().map(TraceSpan::context);
         let context = own.or_else(|| traceparent(self.request.headers()))?;
         Some(context.trace_id_text())
     }
@@ -122,14 +127,14 @@ impl<'a> RequestSpan<'a> {
         };
         if self.traces.is_on() {
             let start = SystemTime::now() - self.start.elapsed();
-            self.span = self.traces.span(Kind::Server, name, start, parent);
+            self.span = self.traces.span(SpanRole::Server, name, start, parent);
         }
     }
 }
 
 impl AppendSpan {
     /// It is durable, under this number, or was refused.
-    pub fn end(self, stored: Result<u64, Refusal>) {
+    pub fn end(self, stored: Result<u64, RequestRefusal>) {
         let Some(mut span) = self.0 else { return };
         match stored {
             Ok(sequence) => span.set("forebay.sequence", i64::try_from(sequence).unwrap_or(i64::MAX)),

@@ -20,10 +20,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{answer::Refusal, body::Body, budget::SMALL_BODY_BYTES_MAX, refused::RefusedBody};
+use super::{answer::RequestRefusal, body::RequestBody, budget::SMALL_BODY_BYTES_MAX, refused::RefusedBody};
 use crate::{
     event::{Event, Time},
-    senders::{Headers, Receiver, Unverified},
+    senders::{EndpointReceiver, HeaderLookup, UnverifiedRequest},
 };
 
 /// How long a large body may wait for its turn.
@@ -32,17 +32,17 @@ const TURN_DEADLINE: Duration = Duration::from_secs(10);
 /// What the thread for strangers is nicer by than the others: it gets a tenth of a processor that others want.
 const STRANGERS_NICE: i32 = 10;
 
-type Task = Box<dyn FnOnce() + Send>;
+type VerificationTask = Box<dyn FnOnce() + Send>;
 
 /// A request that is no event.
-pub(super) struct Rejected {
-    pub refusal: Refusal,
+pub(super) struct RejectedRequest {
+    pub refusal: RequestRefusal,
     /// Of a request whose signature is refused.
     pub body: Option<RefusedBody>,
 }
 
-impl From<Refusal> for Rejected {
-    fn from(refusal: Refusal) -> Self {
+impl From<RequestRefusal> for RejectedRequest {
+    fn from(refusal: RequestRefusal) -> Self {
         Self { refusal, body: None }
     }
 }
@@ -51,13 +51,13 @@ impl From<Refusal> for Rejected {
 pub(super) struct Verification {
     of_strangers: Semaphore,
     of_verified: Semaphore,
-    strangers: mpsc::Sender<Task>,
+    strangers: mpsc::Sender<VerificationTask>,
 }
 
 impl Verification {
     /// Starts the thread for strangers, which ends with this.
     pub fn start() -> io::Result<Self> {
-        let (strangers, tasks) = mpsc::channel::<Task>();
+        let (strangers, tasks) = mpsc::channel::<VerificationTask>();
         let run = move || {
             step_back();
             for task in tasks {
@@ -76,11 +76,11 @@ impl Verification {
     /// Verifies, and only then reads. `verified`: the connection carried a verified request before.
     pub async fn receive(
         &self,
-        receiver: &Arc<Receiver>,
+        receiver: &Arc<EndpointReceiver>,
         headers: &HeaderMap,
-        body: Body,
+        body: RequestBody,
         verified: bool,
-    ) -> Result<Event, Rejected> {
+    ) -> Result<Event, RejectedRequest> {
         if body.len() <= SMALL_BODY_BYTES_MAX {
             return receive(receiver, headers, body.into_bytes());
         }
@@ -90,16 +90,18 @@ impl Verification {
             &self.of_strangers
         };
         let turn = timeout(TURN_DEADLINE, queue.acquire()).await;
-        let _turn = turn.map_err(|_| Refusal::VerifyingFull)?;
+        let _turn = turn.map_err(|_| RequestRefusal::VerifyingFull)?;
         let (receiver, headers) = (Arc::clone(receiver), headers.clone());
         let verify = move || receive(&receiver, &headers, body.into_bytes());
         if verified {
-            return spawn_blocking(verify).await.unwrap_or(Err(Refusal::Panicked.into()));
+            return spawn_blocking(verify)
+                .await
+                .unwrap_or(Err(RequestRefusal::Panicked.into()));
         }
         let (answer, answered) = oneshot::channel();
         let job = Box::new(move || drop(answer.send(verify())));
-        self.strangers.send(job).map_err(|_| Refusal::Panicked)?;
-        answered.await.unwrap_or(Err(Refusal::Panicked.into()))
+        self.strangers.send(job).map_err(|_| RequestRefusal::Panicked)?;
+        answered.await.unwrap_or(Err(RequestRefusal::Panicked.into()))
     }
 }
 
@@ -109,14 +111,14 @@ fn step_back() {
     let _ = rustix::process::nice(STRANGERS_NICE);
 }
 
-fn receive(receiver: &Receiver, headers: &HeaderMap, body: Bytes) -> Result<Event, Rejected> {
-    let request = Unverified {
+fn receive(receiver: &EndpointReceiver, headers: &HeaderMap, body: Bytes) -> Result<Event, RejectedRequest> {
+    let request = UnverifiedRequest {
         headers: &RequestHeaders(headers),
         body: body.clone(),
         received: Time::now(),
     };
-    let verified = receiver.verify(request).map_err(|reason| Rejected {
-        refusal: Refusal::Signature(reason),
+    let verified = receiver.verify(request).map_err(|reason| RejectedRequest {
+        refusal: RequestRefusal::Signature(reason),
         body: Some(body.into()),
     })?;
     Ok(receiver.event(verified))
@@ -125,7 +127,7 @@ fn receive(receiver: &Receiver, headers: &HeaderMap, body: Bytes) -> Result<Even
 /// The headers of a request.
 pub(super) struct RequestHeaders<'a>(pub &'a HeaderMap);
 
-impl Headers for RequestHeaders<'_> {
+impl HeaderLookup for RequestHeaders<'_> {
     fn value(&self, name: &str) -> Option<&[u8]> {
         let mut values = self.0.get_all(name);
         let value = values.next()?;

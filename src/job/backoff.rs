@@ -7,18 +7,18 @@ const DELAY_MAX: Duration = Duration::from_secs(10);
 
 /// Doubles from 100 ms to 10 s, with jitter, until something went well.
 #[derive(Debug)]
-pub(super) struct Backoff {
+pub(super) struct SessionBackoff {
     failures: u32,
     jitter: fn() -> f64,
 }
 
-impl Default for Backoff {
+impl Default for SessionBackoff {
     fn default() -> Self {
         Self { failures: 0, jitter }
     }
 }
 
-impl Backoff {
+impl SessionBackoff {
     /// With the longest delays.
     #[cfg(test)]
     pub(super) fn without_jitter() -> Self {
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn delays_grow_to_the_limit_and_start_again_after_a_success() {
-        let mut backoff = Backoff::default();
+        let mut backoff = SessionBackoff::default();
         let delays: Vec<_> = (0..40).map(|_| backoff.delay()).collect();
         assert!(delays[0] <= DELAY_MIN && delays[0] >= DELAY_MIN / 2);
         assert!(delays[39] <= DELAY_MAX && delays[39] >= DELAY_MAX / 2);

@@ -24,7 +24,7 @@ pub struct DeadLetter {
 
 /// Why a dead letter cannot be read.
 #[derive(Debug, thiserror::Error)]
-pub enum DecodeError {
+pub enum LetterDecodeError {
     #[error("a dead letter of version {0}, which this version does not know")]
     Version(u8),
     #[error("a dead letter that ends early")]
@@ -47,14 +47,14 @@ impl DeadLetter {
     }
 
     /// Reads what [`DeadLetter::encode`] wrote.
-    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
-        let (&version, rest) = bytes.split_first().ok_or(DecodeError::Short)?;
+    pub fn decode(bytes: &Bytes) -> Result<Self, LetterDecodeError> {
+        let (&version, rest) = bytes.split_first().ok_or(LetterDecodeError::Short)?;
         if version != VERSION {
-            return Err(DecodeError::Version(version));
+            return Err(LetterDecodeError::Version(version));
         }
-        let (length, rest) = rest.split_first_chunk::<4>().ok_or(DecodeError::Short)?;
+        let (length, rest) = rest.split_first_chunk::<4>().ok_or(LetterDecodeError::Short)?;
         let head_bytes = u32::from_le_bytes(*length) as usize;
-        let head = rest.get(..head_bytes).ok_or(DecodeError::Short)?;
+        let head = rest.get(..head_bytes).ok_or(LetterDecodeError::Short)?;
         let mut letter: Self = postcard::from_bytes(head)?;
         letter.record = bytes.slice(5 + head_bytes..);
         Ok(letter)
@@ -92,7 +92,7 @@ mod tests {
         newer[0] = 2;
         assert!(matches!(
             DeadLetter::decode(&newer.into()),
-            Err(DecodeError::Version(2))
+            Err(LetterDecodeError::Version(2))
         ));
     }
 }

@@ -21,7 +21,7 @@ use super::DeadLetter;
 use crate::{
     config::{KeepDeadLetters, WhenFull},
     spool::{
-        self, AppendError, Class, Observer, OpenError, Spool, Start,
+        self, AppendError, CursorStart, LogObserver, OpenError, RecordClass, Spool,
         file_name::{escape, unescape},
     },
 };
@@ -43,10 +43,10 @@ pub struct DeadLetters {
 
 struct DeadLetterLogs {
     /// How each log is laid out; the directory is that of all.
-    options: spool::Options,
+    options: spool::LogOptions,
     /// Of the routes that there are.
     keep: Mutex<BTreeMap<String, KeepDeadLetters>>,
-    observer: Arc<dyn Observer>,
+    observer: Arc<dyn LogObserver>,
     logs: Mutex<BTreeMap<String, Spool>>,
     /// Of builds that kept those of all routes in one log; nothing is added to it.
     earlier: Option<Spool>,
@@ -79,9 +79,9 @@ impl DeadLetters {
     ///
     /// A log cannot be opened.
     pub fn open(
-        options: spool::Options,
+        options: spool::LogOptions,
         keep: BTreeMap<String, KeepDeadLetters>,
-        observer: Arc<dyn Observer>,
+        observer: Arc<dyn LogObserver>,
     ) -> Result<Self, OpenError> {
         let earlier = match Spool::exists(&options.dir) {
             true => Some(Spool::open_named(options.clone(), observer.clone(), THREAD)?),
@@ -125,7 +125,11 @@ impl DeadLetters {
 
     /// Those in logs that are open.
     #[cfg(test)]
-    pub(super) fn of_logs(options: spool::Options, logs: BTreeMap<String, Spool>, observer: Arc<dyn Observer>) -> Self {
+    pub(super) fn of_logs(
+        options: spool::LogOptions,
+        logs: BTreeMap<String, Spool>,
+        observer: Arc<dyn LogObserver>,
+    ) -> Self {
         Self {
             shared: Arc::new(DeadLetterLogs {
                 options,
@@ -144,14 +148,14 @@ impl DeadLetters {
         let log = self.log_for(&letter.route).await?;
         let keep = self.shared.keep.lock().get(&letter.route).copied().unwrap_or_default();
         let record = letter.encode();
-        match log.append(record.clone(), Class::Ordinary).await {
+        match log.append(record.clone(), RecordClass::Ordinary).await {
             Err(AppendError::Full) if keep.when_full == WhenFull::DropOldest => {}
             result => return result.map(|_| 0),
         }
         let _dropping = self.shared.making.lock().await;
         let mut dropped = 0;
         for _ in 0..DROPPED_ONE_IN {
-            match log.append(record.clone(), Class::Ordinary).await {
+            match log.append(record.clone(), RecordClass::Ordinary).await {
                 Err(AppendError::Full) => match drop_oldest(&log, keep.bytes_max / DROPPED_ONE_IN).await? {
                     // It is not the limit that there is no room for.
                     0 => return Err(AppendError::Full),
@@ -160,7 +164,7 @@ impl DeadLetters {
                 result => return result.map(|_| dropped),
             }
         }
-        log.append(record, Class::Ordinary).await.map(|_| dropped)
+        log.append(record, RecordClass::Ordinary).await.map(|_| dropped)
     }
 
     /// Whether there may be room for a dead letter of a route.
@@ -247,12 +251,12 @@ impl DeadLetters {
 
 /// How the log of a route is laid out and limited.
 fn options_of(
-    options: &spool::Options,
+    options: &spool::LogOptions,
     keep: &BTreeMap<String, KeepDeadLetters>,
     route: &str,
     dir: PathBuf,
-) -> spool::Options {
-    spool::Options {
+) -> spool::LogOptions {
+    spool::LogOptions {
         dir,
         bytes_max: keep.get(route).map_or(options.bytes_max, |keep| keep.bytes_max),
         ..options.clone()
@@ -262,7 +266,7 @@ fn options_of(
 /// Deletes the oldest records of a log, as many as take about so many bytes; returns how many they were.
 async fn drop_oldest(log: &Spool, bytes: u64) -> Result<u64, AppendError> {
     let opened = log.clone();
-    let cursor = spawn_blocking(move || opened.cursor(DROPPED, Start::Oldest)).await;
+    let cursor = spawn_blocking(move || opened.cursor(DROPPED, CursorStart::Oldest)).await;
     let cursor = cursor
         .map_err(|_| AppendError::Closed)?
         .map_err(|_| AppendError::Failed)?;
@@ -296,13 +300,13 @@ mod tests {
 
     struct Quiet;
 
-    impl Observer for Quiet {
+    impl LogObserver for Quiet {
         fn synced(&self, _: usize, _: Duration) {}
         fn damage(&self, _: &'static str) {}
     }
 
-    fn options(dir: &Path) -> spool::Options {
-        spool::Options {
+    fn options(dir: &Path) -> spool::LogOptions {
+        spool::LogOptions {
             dir: dir.to_owned(),
             replica: String::new(),
             numbers_from: 0,
@@ -397,7 +401,7 @@ mod tests {
     async fn those_of_builds_that_kept_all_in_one_log_are_found() {
         let dir = tempfile::tempdir().unwrap();
         let one = Spool::open(options(dir.path()), Arc::new(Quiet)).unwrap();
-        one.append(letter("events", 10).encode(), Class::Ordinary)
+        one.append(letter("events", 10).encode(), RecordClass::Ordinary)
             .await
             .unwrap();
         one.close().await;

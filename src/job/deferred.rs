@@ -16,8 +16,8 @@ use tokio::time::Instant;
 
 use super::sizes::RouteSizes;
 use crate::{
-    sink::Place,
-    spool::{Cursor, ReadError, Reader, Record, Spool},
+    sink::MessagePlace,
+    spool::{Cursor, LogReader, ReadError, Record, Spool},
 };
 
 /// Credit for looking ahead that each of these gives.
@@ -28,8 +28,8 @@ pub(super) const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// The deferred records of a session.
 #[derive(Default)]
-pub(super) struct Deferred {
-    lanes: BTreeMap<u64, Queue>,
+pub(super) struct DeferredRecords {
+    lanes: BTreeMap<u64, DeferredLane>,
     /// How many of each stream there are, and in which lane's queue.
     streams: HashMap<u64, (u64, usize)>,
     records: usize,
@@ -39,12 +39,12 @@ pub(super) struct Deferred {
 }
 
 /// Of one lane, in the order in which they are to go out.
-struct Queue {
+struct DeferredLane {
     records: VecDeque<(u64, u64)>,
     /// The lane whose room decides: that of the first record, which can change while a session learns where messages
     /// go.
     waits_for: u64,
-    reader: Option<Reader>,
+    reader: Option<LogReader>,
     /// Where that goes on.
     next: u64,
     /// What was read again, in rising order, and which numbers that covers.
@@ -53,21 +53,21 @@ struct Queue {
 }
 
 /// The first record of a queue.
-pub(super) enum Next {
+pub(super) enum NextDeferred {
     Record(Record),
     /// The log does not have it any more: it was damaged.
     Gone(u64),
 }
 
-impl Deferred {
+impl DeferredRecords {
     /// Whether a message of this place has to go behind what is deferred, and in which queue.
-    pub(super) fn behind(&self, place: Place) -> Option<u64> {
+    pub(super) fn behind(&self, place: MessagePlace) -> Option<u64> {
         let of_stream = self.streams.get(&place.stream).map(|(lane, _)| *lane);
         of_stream.or_else(|| self.lanes.contains_key(&place.lane).then_some(place.lane))
     }
 
     /// Defers a record, if there is credit for it.
-    pub(super) fn add(&mut self, sequence: u64, place: Place, now: Instant) -> bool {
+    pub(super) fn add(&mut self, sequence: u64, place: MessagePlace, now: Instant) -> bool {
         let before = *self.spent_at.get_or_insert(now);
         let looks = (now - before).as_millis() / LOOK_INTERVAL.as_millis();
         if looks > 0 {
@@ -81,7 +81,7 @@ impl Deferred {
         }
         self.spent += 1;
         let lane = self.behind(place).unwrap_or(place.lane);
-        let queue = self.lanes.entry(lane).or_insert_with(|| Queue {
+        let queue = self.lanes.entry(lane).or_insert_with(|| DeferredLane {
             records: VecDeque::new(),
             waits_for: place.lane,
             reader: None,
@@ -152,7 +152,7 @@ impl Deferred {
     }
 
     /// The first record of a lane's queue, if it was read again.
-    pub(super) fn first(&self, lane: u64) -> Option<Next> {
+    pub(super) fn first(&self, lane: u64) -> Option<NextDeferred> {
         let queue = self.lanes.get(&lane)?;
         let &(first, _) = queue.records.front()?;
         if !queue.covered.contains(&first) {
@@ -160,8 +160,8 @@ impl Deferred {
         }
         Some(
             match queue.read.binary_search_by_key(&first, |record| record.sequence) {
-                Ok(at) => Next::Record(queue.read[at].clone()),
-                Err(_) => Next::Gone(first),
+                Ok(at) => NextDeferred::Record(queue.read[at].clone()),
+                Err(_) => NextDeferred::Gone(first),
             },
         )
     }

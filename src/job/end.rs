@@ -5,9 +5,9 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{Job, Reordering};
+use super::{Job, RouteReordering};
 use crate::{
-    sink::{Failure, Remedy, Sink},
+    sink::{PublishFailure, Remedy, Sink},
     spool::{ReadError, Record},
 };
 
@@ -16,7 +16,7 @@ pub type StopSignal = watch::Receiver<Option<Instant>>;
 
 /// When a job ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Until {
+pub enum JobUntil {
     /// When it is told to.
     Stopped,
     /// Once all that the log has is settled too.
@@ -29,9 +29,9 @@ impl<S: Sink> Job<S> {
     /// Whether it has nothing more to do.
     pub(super) fn is_done(&self) -> bool {
         let last = match self.until {
-            Until::Stopped => return false,
-            Until::Head => self.spool.state().head,
-            Until::Number(last) => last,
+            JobUntil::Stopped => return false,
+            JobUntil::Head => self.spool.state().head,
+            JobUntil::Number(last) => last,
         };
         self.cursor.position() >= last
     }
@@ -39,8 +39,8 @@ impl<S: Sink> Job<S> {
     /// The last number that it reads.
     pub(super) fn last(&self) -> u64 {
         match self.until {
-            Until::Stopped | Until::Head => u64::MAX,
-            Until::Number(last) => last,
+            JobUntil::Stopped | JobUntil::Head => u64::MAX,
+            JobUntil::Number(last) => last,
         }
     }
 
@@ -53,11 +53,11 @@ impl<S: Sink> Job<S> {
     }
 
     /// Waits for what is in flight, and was held back, until the deadline of the stop.
-    pub(super) async fn finish(&mut self, stop: &StopSignal) -> Result<(), End> {
+    pub(super) async fn finish(&mut self, stop: &StopSignal) -> Result<(), SessionEnd> {
         let deadline = stop.borrow().unwrap_or_else(Instant::now);
         self.ahead.clear();
         self.ahead_through = self.window.read();
-        self.reordering.iter_mut().for_each(Reordering::end);
+        self.reordering.iter_mut().for_each(RouteReordering::end);
         loop {
             self.fill().await?;
             if self.window.in_flight().records == 0 {
@@ -77,23 +77,23 @@ impl<S: Sink> Job<S> {
 }
 
 /// Why a session ended.
-pub(super) enum End {
+pub(super) enum SessionEnd {
     /// The job is over with it.
     Over,
-    Failed(Failure),
+    Failed(PublishFailure),
 }
 
-impl From<Failure> for End {
-    fn from(failure: Failure) -> Self {
+impl From<PublishFailure> for SessionEnd {
+    fn from(failure: PublishFailure) -> Self {
         Self::Failed(failure)
     }
 }
 
-impl From<ReadError> for End {
+impl From<ReadError> for SessionEnd {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Closed => Self::Over,
-            ReadError::Io { .. } => Self::Failed(Failure {
+            ReadError::Io { .. } => Self::Failed(PublishFailure {
                 remedy: Remedy::Retry,
                 label: "spool_read",
                 text: error.to_string(),

@@ -6,29 +6,29 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::{
-    End, Job,
-    deferred::{LOOK_INTERVAL, Next},
+    Job, SessionEnd,
+    deferred::{LOOK_INTERVAL, NextDeferred},
     plan,
-    reordering::Waiting,
-    window::Load,
+    reordering::WaitingEvent,
+    window::LaneLoad,
 };
 use crate::{
     config::UNROUTED,
-    event::{Event, Recorded},
+    event::{Event, RecordedEvent},
     senders::{self, kind_label},
-    sink::{EnqueueError, Failure, Message, Place, Remedy, Sink},
+    sink::{EnqueueError, Message, MessagePlace, PublishFailure, Remedy, Sink},
     spool::Record,
 };
 
 /// What is the next to go out, and waits for room.
-pub(super) enum Turn {
+pub(super) enum NextOut {
     /// Its lane has none.
-    Waiting(Waiting),
+    Waiting(WaitingEvent),
     /// The sink has none.
-    Rendered(Message, Place),
+    Rendered(Message, MessagePlace),
 }
 
-impl Turn {
+impl NextOut {
     fn sequence(&self) -> u64 {
         match self {
             Self::Waiting(waiting) => waiting.sequence,
@@ -61,7 +61,7 @@ impl<S: Sink> Job<S> {
             return None;
         }
         let max = self.lane_max();
-        let half = Load {
+        let half = LaneLoad {
             records: max.records.div_ceil(2),
             bytes: max.bytes.div_ceil(2),
         };
@@ -69,7 +69,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Whether a lane has room below `max`.
-    fn lane_has_room(&self, lane: u64, max: Load) -> bool {
+    fn lane_has_room(&self, lane: u64, max: LaneLoad) -> bool {
         !self.stuck.lane_is_full(lane) && self.window.lane(lane).has_room_below(max)
     }
 
@@ -79,15 +79,15 @@ impl<S: Sink> Job<S> {
         self.stuck.lane_is_full(lane) || self.window.is_slow(lane, now)
     }
 
-    fn lane_max(&self) -> Load {
-        self.window.lane_max(Load {
+    fn lane_max(&self) -> LaneLoad {
+        self.window.lane_max(LaneLoad {
             records: self.limits.records,
             bytes: self.limits.bytes_max,
         })
     }
 
     /// Hands over what was read, as far as there is room.
-    pub(super) async fn fill(&mut self) -> Result<(), End> {
+    pub(super) async fn fill(&mut self) -> Result<(), SessionEnd> {
         let (position_before, now) = (self.cursor.position(), Instant::now());
         self.hand_over_deferred(now).await?;
         while self.has_room() {
@@ -112,18 +112,18 @@ impl<S: Sink> Job<S> {
     }
 
     /// What was deferred and was read again goes out, as far as its lanes have room.
-    async fn hand_over_deferred(&mut self, now: Instant) -> Result<(), End> {
+    async fn hand_over_deferred(&mut self, now: Instant) -> Result<(), SessionEnd> {
         while let Some(lane) = self.lane_with_room()
             && let Some(next) = self.deferred.first(lane)
         {
             let record = match next {
-                Next::Record(record) if self.window.is_held(record.sequence) => record,
+                NextDeferred::Record(record) if self.window.is_held(record.sequence) => record,
                 // It had to go.
-                Next::Record(_) => {
+                NextDeferred::Record(_) => {
                     self.deferred.pop(lane);
                     continue;
                 }
-                Next::Gone(sequence) => {
+                NextDeferred::Gone(sequence) => {
                     self.deferred.pop(lane);
                     self.settle_held(sequence);
                     continue;
@@ -134,7 +134,7 @@ impl<S: Sink> Job<S> {
                 self.deferred.pop(lane);
                 continue;
             };
-            let waiting = Waiting {
+            let waiting = WaitingEvent {
                 sequence: record.sequence,
                 bytes: record.bytes.len(),
                 event,
@@ -166,18 +166,18 @@ impl<S: Sink> Job<S> {
             self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
             return self.refuse(record, failure);
         }
-        let recorded = Recorded::read(&record.bytes);
-        let interest = recorded.as_ref().ok().map(Recorded::interest);
+        let recorded = RecordedEvent::read(&record.bytes);
+        let interest = recorded.as_ref().ok().map(RecordedEvent::interest);
         if let (Some(held), Some(interest)) = (&mut self.reordering, interest) {
             held.observe(interest.recorded);
         }
         if !plan::accepts(self.plan.matches(), interest) {
             return self.pass(sequence);
         }
-        let event = match recorded.and_then(Recorded::event) {
+        let event = match recorded.and_then(RecordedEvent::event) {
             Ok(event) => event,
             Err(error) => {
-                let failure = Failure {
+                let failure = PublishFailure {
                     remedy: Remedy::DeadLetter,
                     label: "undecodable",
                     text: format!("record {sequence} cannot be read: {error}"),
@@ -199,17 +199,17 @@ impl<S: Sink> Job<S> {
         if self.plan.has_no_sink() {
             return self.refuse(record, unrouted());
         }
-        let waiting = Waiting { sequence, bytes, event };
+        let waiting = WaitingEvent { sequence, bytes, event };
         if let Some(reordering) = &mut self.reordering {
             reordering.hold(waiting);
         } else {
-            self.turn = Some(Turn::Waiting(waiting));
+            self.turn = Some(NextOut::Waiting(waiting));
         }
     }
 
     /// The next event of those that were held back, if its turn has come.
-    fn release(&mut self) -> Option<Turn> {
-        self.reordering.as_mut()?.release().map(Turn::Waiting)
+    fn release(&mut self) -> Option<NextOut> {
+        self.reordering.as_mut()?.release().map(NextOut::Waiting)
     }
 
     /// When the next event that is held back goes out, if all that the spool has was read.
@@ -219,21 +219,21 @@ impl<S: Sink> Job<S> {
     }
 
     /// Hands over what is the next to go, or defers it; `false` when it has to wait.
-    async fn take_turn(&mut self, turn: Turn, now: Instant) -> Result<bool, End> {
+    async fn take_turn(&mut self, turn: NextOut, now: Instant) -> Result<bool, SessionEnd> {
         if !self.window.is_held(turn.sequence()) {
             // It had to go.
             return Ok(true);
         }
         let (message, place) = match turn {
-            Turn::Rendered(message, place) => (message, place),
-            Turn::Waiting(waiting) => {
+            NextOut::Rendered(message, place) => (message, place),
+            NextOut::Waiting(waiting) => {
                 let (destination, place) = self.place(&waiting);
                 let is_behind = self.deferred.behind(place).is_some();
                 if is_behind || !self.lane_has_room(place.lane, self.lane_max()) {
                     let is_deferred =
                         (is_behind || self.is_slow(place.lane, now)) && self.deferred.add(waiting.sequence, place, now);
                     if !is_deferred {
-                        self.turn = Some(Turn::Waiting(waiting));
+                        self.turn = Some(NextOut::Waiting(waiting));
                     }
                     return Ok(is_deferred);
                 }
@@ -247,7 +247,7 @@ impl<S: Sink> Job<S> {
                 Ok(true)
             }
             Err(EnqueueError::Full(message)) => {
-                self.turn = Some(Turn::Rendered(*message, place));
+                self.turn = Some(NextOut::Rendered(*message, place));
                 Ok(false)
             }
             Err(EnqueueError::Failed(failure)) => self.refused_at_once(sequence, place, failure).await.map(|()| true),
@@ -255,7 +255,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Hands over what was deferred; `false` when the sink has no room.
-    async fn offer(&mut self, message: Message, place: Place, now: Instant) -> Result<bool, End> {
+    async fn offer(&mut self, message: Message, place: MessagePlace, now: Instant) -> Result<bool, SessionEnd> {
         let sequence = message.sequence;
         match self.enqueue(message, place, now) {
             Ok(()) => Ok(true),
@@ -268,19 +268,19 @@ impl<S: Sink> Job<S> {
         }
     }
 
-    fn place(&self, waiting: &Waiting) -> (Arc<str>, Place) {
+    fn place(&self, waiting: &WaitingEvent) -> (Arc<str>, MessagePlace) {
         let destination = self.plan.destination(&waiting.event);
         let place = self.sink.place(&destination, &waiting.event.key);
         (destination, place)
     }
 
-    fn render(&mut self, waiting: &Waiting, destination: Arc<str>) -> Message {
+    fn render(&mut self, waiting: &WaitingEvent, destination: Arc<str>) -> Message {
         let mut message = self.plan.message(&waiting.event, waiting.sequence, destination);
         self.spans.begin(&waiting.event, &mut message);
         message
     }
 
-    fn enqueue(&mut self, message: Message, place: Place, now: Instant) -> Result<(), EnqueueError> {
+    fn enqueue(&mut self, message: Message, place: MessagePlace, now: Instant) -> Result<(), EnqueueError> {
         let sequence = message.sequence;
         let is_idle = self.window.in_flight().records == 0;
         match self.sink.enqueue(message) {
@@ -308,8 +308,8 @@ fn recorded_ms(record: &Record) -> i64 {
 }
 
 /// What is wrong with every event of the route without a sink.
-fn unrouted() -> Failure {
-    Failure {
+fn unrouted() -> PublishFailure {
+    PublishFailure {
         remedy: Remedy::SetAside,
         label: UNROUTED,
         text: "no route wants it: see `match` of the routes, or say by a route with `discard = true` that it is meant"

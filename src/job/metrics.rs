@@ -5,7 +5,7 @@ use std::sync::Arc;
 use prometheus::{Histogram, IntCounter};
 
 use super::LABELS;
-use crate::{sink::Labels, telemetry::Metrics};
+use crate::{sink::SinkLabels, telemetry::Metrics};
 
 /// Why a job itself makes a record a dead letter.
 const DEAD_LETTER: &str = "undecodable";
@@ -18,7 +18,7 @@ pub(super) struct RouteMetrics {
 
 impl RouteMetrics {
     /// Everything stands at 0: of a counter that is born with its first failure, no rate would show that failure.
-    pub fn new(route: &str, labels: Labels, all: Arc<Metrics>) -> Self {
+    pub fn new(route: &str, labels: SinkLabels, all: Arc<Metrics>) -> Self {
         for label in labels.failures.iter().chain(LABELS) {
             all.route_blocked.with_label_values(&[route, label]).set(0);
             all.publish_errors.with_label_values(&[route, label]).inc_by(0);
@@ -41,7 +41,7 @@ mod tests {
 
     #[test]
     fn what_a_route_counts_is_there_before_it_happens() {
-        let labels = Labels {
+        let labels = SinkLabels {
             failures: &["a", "b"],
             dead_letters: &["b"],
         };

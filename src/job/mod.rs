@@ -1,5 +1,5 @@
 //! From a log to a sink: what publishes a log from a cursor on, until it is told to stop or has published all
-//! ([`Until`]). Each route is a job, with a cursor of its own.
+//! ([`JobUntil`]). Each route is a job, with a cursor of its own.
 //!
 //! A job reads the spool in order, renders what its route wants and hands it to the route's [`Sink`]. Nothing of one
 //! route is shared with another, so a route that is blocked holds back no other.
@@ -23,10 +23,10 @@
 //!
 //! # Lanes
 //!
-//! Messages that come to stand together, those of one partition, are a *lane* ([`Place`](crate::sink::Place)). Whatever
-//! stands, a lane never takes all that may be in flight; what has no room in its lane is deferred (`deferred.rs`): the
-//! route reads on for the others, and reads it again when there is room. So a partition that is full, or a topic that
-//! is not there, holds back its own streams and no other.
+//! Messages that come to stand together, those of one partition, are a *lane*
+//! ([`MessagePlace`](crate::sink::MessagePlace)). Whatever stands, a lane never takes all that may be in flight; what
+//! has no room in its lane is deferred (`deferred.rs`): the route reads on for the others, and reads it again when
+//! there is room. So a partition that is full, or a topic that is not there, holds back its own streams and no other.
 //!
 //! A route with a reorder window holds each event back for a moment, and so hands those of a stream over in the order
 //! of their times (`reordering.rs`). What is held is not settled, so the cursor stays before it, and a crash finds it
@@ -66,33 +66,33 @@ use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-pub use dead_letter::{DeadLetter, DecodeError};
+pub use dead_letter::{DeadLetter, LetterDecodeError};
 pub use dead_letters::{DeadLetters, DeadLettersKept, RouteDeadLetters};
-pub use end::{StopSignal, Until};
-pub use routing::{Routing, Subscription};
-pub use spans::Broker;
-pub use status::{RouteStatus, Snapshot, Trouble};
+pub use end::{JobUntil, StopSignal};
+pub use routing::{EventRouting, RouteSubscription};
+pub use spans::SpanBroker;
+pub use status::{RouteSnapshot, RouteStatus, RouteTrouble};
 
 use crate::{
     config,
     event::Event,
-    sink::{Failure, Remedy, Settled, Sink},
-    spool::{Cursor, Reader, Record, Spool},
+    sink::{PublishFailure, Remedy, SettledMessage, Sink},
+    spool::{Cursor, LogReader, Record, Spool},
     telemetry::Metrics,
 };
-use backoff::Backoff;
-use deferred::{Deferred, LOOK_INTERVAL};
-use end::End;
-use fill::Turn;
+use backoff::SessionBackoff;
+use deferred::{DeferredRecords, LOOK_INTERVAL};
+use end::SessionEnd;
+use fill::NextOut;
 use metrics::RouteMetrics;
-use plan::Plan;
-use refused::{Refused, Stuck};
-use reordering::Reordering;
-use shedding::Shedding;
+use plan::RoutePlan;
+use refused::{RefusedRecord, StuckRecords};
+use reordering::RouteReordering;
+use shedding::BacklogShedding;
 use sizes::RouteSizes;
-use spans::Spans;
+use spans::RouteSpans;
 use status::now_ms;
-use window::{SettledRecord, Window};
+use window::{InFlightWindow, SettledRecord};
 
 /// A read that brought as many shows that they come fast: then they gather before the next read, which saves wake-ups
 /// here and requests to the broker. A read that brought all it may is a backlog and is followed at once.
@@ -116,39 +116,39 @@ pub const LABELS: &[&str] = &[
 
 /// One route's way from the spool to its sink.
 pub struct Job<S> {
-    until: Until,
+    until: JobUntil,
     route: String,
-    plan: Plan,
+    plan: RoutePlan,
     sink: S,
     spool: Spool,
     dead_letters: DeadLetters,
-    reader: Reader,
+    reader: LogReader,
     cursor: Arc<Cursor>,
-    window: Window,
+    window: InFlightWindow,
     status: RouteStatus,
-    spans: Spans,
+    spans: RouteSpans,
     metrics: RouteMetrics,
-    limits: Limits,
+    limits: InFlightLimits,
     sizes: RouteSizes,
-    backoff: Backoff,
+    backoff: SessionBackoff,
     /// Read, in order, and not yet looked at.
     ahead: VecDeque<Record>,
     /// How far the log was read: what it has up to here is in `ahead` or was looked at.
     ahead_through: u64,
     /// The events that wait for what should go before them, where the route has a reorder window.
-    reordering: Option<Reordering>,
+    reordering: Option<RouteReordering>,
     /// What is the next to go out, and waits for room.
-    turn: Option<Turn>,
-    deferred: Deferred,
+    turn: Option<NextOut>,
+    deferred: DeferredRecords,
     /// The sink had no room for what was deferred: it is offered again then.
     resting_until: Option<Instant>,
     /// To be dead-lettered when the replay meets it.
-    condemned: Option<(u64, Failure)>,
+    condemned: Option<(u64, PublishFailure)>,
     /// To be kept among the dead letters, all together.
-    refused: Vec<Refused>,
-    stuck: Stuck,
-    shedding: Shedding,
-    settled: Vec<Settled>,
+    refused: Vec<RefusedRecord>,
+    stuck: StuckRecords,
+    shedding: BacklogShedding,
+    settled: Vec<SettledMessage>,
     /// What that settles.
     settleable: Vec<SettledRecord>,
     /// When something was confirmed, or the first message was handed over.
@@ -158,7 +158,7 @@ pub struct Job<S> {
 }
 
 /// How much may be in flight.
-struct Limits {
+struct InFlightLimits {
     records_max: usize,
     bytes_max: usize,
     /// Lower than `records_max` while a refused message is being looked for among its neighbours.
@@ -170,7 +170,7 @@ struct Limits {
 impl<S: Sink> Job<S> {
     /// A job for `route`, which goes on behind `cursor`.
     pub fn new(
-        route: &config::Route,
+        route: &config::RouteConfig,
         replica: Arc<str>,
         sink: S,
         cursor: Cursor,
@@ -179,17 +179,17 @@ impl<S: Sink> Job<S> {
         metrics: Arc<Metrics>,
     ) -> Self {
         let position = cursor.position();
-        let shedding = Shedding::new(route, &cursor, &metrics);
+        let shedding = BacklogShedding::new(route, &cursor, &metrics);
         let cursor = Arc::new(cursor);
-        let reordering = Reordering::new(route, &metrics);
-        let plan = Plan::new(route, replica);
+        let reordering = RouteReordering::new(route, &metrics);
+        let plan = RoutePlan::new(route, replica);
         let reader = match &reordering {
             None => spool.reader_of(position + 1, plan.wanted()),
             // What others want tells it how far the time is.
             Some(_) => spool.reader(position + 1),
         };
         Self {
-            until: Until::Stopped,
+            until: JobUntil::Stopped,
             route: route.name.clone(),
             plan,
             reader,
@@ -197,27 +197,27 @@ impl<S: Sink> Job<S> {
             dead_letters,
             status: RouteStatus::new(&route.name, &route.sink, cursor.clone(), metrics.clone()),
             cursor,
-            window: Window::new(position),
-            spans: Spans::off(&route.name),
+            window: InFlightWindow::new(position),
+            spans: RouteSpans::off(&route.name),
             metrics: RouteMetrics::new(&route.name, sink.labels(), metrics),
             sink,
-            limits: Limits {
+            limits: InFlightLimits {
                 records_max: route.in_flight_records_max,
                 bytes_max: shedding.in_flight_bytes_max(route.in_flight_bytes_max),
                 records: route.in_flight_records_max,
                 search_until: 0,
             },
             sizes: RouteSizes::now(),
-            backoff: Backoff::default(),
+            backoff: SessionBackoff::default(),
             ahead: VecDeque::new(),
             ahead_through: position,
             reordering,
             turn: None,
-            deferred: Deferred::default(),
+            deferred: DeferredRecords::default(),
             resting_until: None,
             condemned: None,
             refused: Vec::new(),
-            stuck: Stuck::default(),
+            stuck: StuckRecords::default(),
             shedding,
             settled: Vec::new(),
             settleable: Vec::new(),
@@ -228,14 +228,14 @@ impl<S: Sink> Job<S> {
 
     /// With another end than to be told to.
     #[must_use]
-    pub fn until(mut self, until: Until) -> Self {
+    pub fn until(mut self, until: JobUntil) -> Self {
         self.until = until;
         self
     }
 
     /// What it publishes of what is taken in.
-    pub fn subscription(&self) -> Subscription {
-        Subscription {
+    pub fn subscription(&self) -> RouteSubscription {
+        RouteSubscription {
             matches: self.plan.matches().clone(),
             cursor: self.cursor.clone(),
         }
@@ -250,11 +250,11 @@ impl<S: Sink> Job<S> {
     pub async fn run(mut self, mut stop: StopSignal) {
         loop {
             match self.session(&mut stop).await {
-                Err(End::Over) => {
+                Err(SessionEnd::Over) => {
                     self.spans.unsettled("stopped");
                     return;
                 }
-                Err(End::Failed(failure)) => self.note(&failure),
+                Err(SessionEnd::Failed(failure)) => self.note(&failure),
                 Ok(never) => match never {},
             }
             let until = Instant::now() + self.backoff.delay();
@@ -269,7 +269,7 @@ impl<S: Sink> Job<S> {
     /// Waits before the next session.
     async fn rest(&mut self, until: Instant) {
         while Instant::now() < until {
-            if let Err(End::Failed(failure)) = self.shed_all().await {
+            if let Err(SessionEnd::Failed(failure)) = self.shed_all().await {
                 self.note(&failure);
             }
             sleep_until(until.min(Instant::now() + TICK)).await;
@@ -277,20 +277,20 @@ impl<S: Sink> Job<S> {
     }
 
     /// One session, from the lowest record that is not settled, until something ends it.
-    async fn session(&mut self, stop: &mut StopSignal) -> Result<std::convert::Infallible, End> {
+    async fn session(&mut self, stop: &mut StopSignal) -> Result<std::convert::Infallible, SessionEnd> {
         self.rewind();
         self.shed_all().await?;
         tokio::select! {
             biased;
-            _ = stop.wait_for(Option::is_some) => return Err(End::Over),
+            _ = stop.wait_for(Option::is_some) => return Err(SessionEnd::Over),
             peeked = self.peek() => peeked?,
         }
         if self.is_done() {
-            return Err(End::Over);
+            return Err(SessionEnd::Over);
         }
         tokio::select! {
             biased;
-            _ = stop.wait_for(Option::is_some) => return Err(End::Over),
+            _ = stop.wait_for(Option::is_some) => return Err(SessionEnd::Over),
             opened = self.sink.reopen() => opened?,
         }
         let mut tick = interval(TICK);
@@ -304,7 +304,7 @@ impl<S: Sink> Job<S> {
             }
             self.fill().await?;
             if self.is_done() {
-                return Err(End::Over);
+                return Err(SessionEnd::Over);
             }
             let wants_more = self.wants_more();
             let release_at = if wants_more { self.release_at() } else { None };
@@ -345,7 +345,7 @@ impl<S: Sink> Job<S> {
                     continue;
                 }
                 () = sleep_until(release_at.unwrap_or_else(Instant::now)), if release_at.is_some() => {
-                    self.reordering.iter_mut().for_each(Reordering::pass_time);
+                    self.reordering.iter_mut().for_each(RouteReordering::pass_time);
                     continue;
                 }
                 _ = tick.tick() => None,
@@ -358,7 +358,7 @@ impl<S: Sink> Job<S> {
             self.settle(over).await?;
         }
         self.finish(stop).await?;
-        Err(End::Over)
+        Err(SessionEnd::Over)
     }
 
     fn rewind(&mut self) {
@@ -368,7 +368,7 @@ impl<S: Sink> Job<S> {
         self.reader.skip_settled(self.cursor.settled());
         self.ahead.clear();
         self.ahead_through = position;
-        self.reordering.iter_mut().for_each(Reordering::rewind);
+        self.reordering.iter_mut().for_each(RouteReordering::rewind);
         self.turn = None;
         self.deferred.clear();
         self.resting_until = None;
@@ -380,7 +380,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Reads the oldest record that is not settled, so that its age is known also while no session can be opened.
-    async fn peek(&mut self) -> Result<(), End> {
+    async fn peek(&mut self) -> Result<(), SessionEnd> {
         if self.spool.state().head <= self.cursor.position() {
             return Ok(());
         }
@@ -400,13 +400,13 @@ impl<S: Sink> Job<S> {
     }
 
     /// Takes in what the sink settled. `over`: whether the session goes on.
-    async fn settle(&mut self, over: Result<(), Failure>) -> Result<(), End> {
+    async fn settle(&mut self, over: Result<(), PublishFailure>) -> Result<(), SessionEnd> {
         let (now, instant) = (now_ms(), Instant::now());
         let in_flight = self.window.in_flight().records;
         let mut failed = None;
         let mut refused = Vec::new();
         let mut confirmed = 0;
-        for Settled { sequence, result } in self.settled.drain(..) {
+        for SettledMessage { sequence, result } in self.settled.drain(..) {
             match result {
                 Ok(()) => {
                     self.spans.confirmed(sequence);
@@ -445,7 +445,7 @@ impl<S: Sink> Job<S> {
             }
             return Err(failure.into());
         }
-        over.map_err(End::from)
+        over.map_err(SessionEnd::from)
     }
 
     /// All up to here was read and is nothing for this route.
@@ -461,7 +461,7 @@ impl<S: Sink> Job<S> {
 
     fn publish_progress(&mut self) {
         let until = self.limits.search_until;
-        let holds_back = |held: &Reordering| held.holds_up_to(until);
+        let holds_back = |held: &RouteReordering| held.holds_up_to(until);
         if self.window.read() >= until && !self.reordering.as_ref().is_some_and(holds_back) {
             self.limits.records = self.limits.records_max;
         }

@@ -3,59 +3,59 @@
 use std::sync::Arc;
 
 use crate::{
-    config::{self, Match, Part, Template},
+    config::{self, EventMatch, TemplatePart, TopicTemplate},
     event::{
-        Event, Interest,
-        render::{Mode, Stamp, render},
+        Event, EventInterest,
+        render::{EventStamp, RenderMode, render},
     },
-    senders::{self, Payload},
+    senders::{self, RoutePayload},
     sink::{Message, rabbitmq::routing_key},
-    spool::Wanted,
+    spool::WantedRecords,
 };
 
 /// A topic's name is at most this long in Kafka.
 const TOPIC_BYTES_MAX: usize = 249;
 
 /// Whether a route wants a record.
-pub(super) fn wants(matches: &Match, record: &[u8]) -> bool {
+pub(super) fn wants(matches: &EventMatch, record: &[u8]) -> bool {
     accepts(matches, Event::interest(record).ok())
 }
 
 /// Whether a route wants a record of which this was read. One that cannot be read becomes a dead letter of every route.
-pub(super) fn accepts(matches: &Match, interest: Option<Interest<'_>>) -> bool {
+pub(super) fn accepts(matches: &EventMatch, interest: Option<EventInterest<'_>>) -> bool {
     interest.is_none_or(|interest| matches.accepts(interest.kind, interest.endpoint))
 }
 
 /// A route's rules.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub(super) struct RoutePlan {
     replica: Arc<str>,
-    matches: Match,
-    destination: Destination,
-    mode: Mode,
-    payload: Payload,
+    matches: EventMatch,
+    destination: RouteDestination,
+    mode: RenderMode,
+    payload: RoutePayload,
 }
 
 #[derive(Debug)]
-enum Destination {
+enum RouteDestination {
     Topic(Arc<str>),
-    TopicPerEvent(Template),
+    TopicPerEvent(TopicTemplate),
     RoutingKey,
     /// The route has no sink.
     None,
 }
 
-impl Plan {
-    pub(super) fn new(route: &config::Route, replica: Arc<str>) -> Self {
+impl RoutePlan {
+    pub(super) fn new(route: &config::RouteConfig, replica: Arc<str>) -> Self {
         Self {
             replica,
             matches: route.matches.clone(),
             destination: match &route.topic {
-                None if route.sink.is_empty() => Destination::None,
-                None => Destination::RoutingKey,
+                None if route.sink.is_empty() => RouteDestination::None,
+                None => RouteDestination::RoutingKey,
                 Some(topic) => match topic.literal() {
-                    Some(topic) => Destination::Topic(topic.into()),
-                    None => Destination::TopicPerEvent(topic.clone()),
+                    Some(topic) => RouteDestination::Topic(topic.into()),
+                    None => RouteDestination::TopicPerEvent(topic.clone()),
                 },
             },
             mode: route.mode,
@@ -64,23 +64,23 @@ impl Plan {
     }
 
     /// For a reader of the log.
-    pub(super) fn wanted(&self) -> Wanted {
+    pub(super) fn wanted(&self) -> WantedRecords {
         let matches = self.matches.clone();
         Arc::new(move |record| wants(&matches, record))
     }
 
-    pub(super) fn matches(&self) -> &Match {
+    pub(super) fn matches(&self) -> &EventMatch {
         &self.matches
     }
 
     /// Whether what the route wants is to be kept among its dead letters, and nowhere else.
     pub(super) fn has_no_sink(&self) -> bool {
-        matches!(self.destination, Destination::None)
+        matches!(self.destination, RouteDestination::None)
     }
 
     /// Renders the event as this route's message.
     pub(super) fn message(&self, event: &Event, sequence: u64, destination: Arc<str>) -> Message {
-        let stamp = Stamp {
+        let stamp = EventStamp {
             provider: senders::of(event).provider(),
             sequence,
             replica: &self.replica,
@@ -103,9 +103,9 @@ impl Plan {
     /// Which topic it goes to, or the routing key behind the partition.
     pub(super) fn destination(&self, event: &Event) -> Arc<str> {
         match &self.destination {
-            Destination::Topic(name) => name.clone(),
-            Destination::TopicPerEvent(template) => expand(template, event).into(),
-            Destination::RoutingKey | Destination::None => {
+            RouteDestination::Topic(name) => name.clone(),
+            RouteDestination::TopicPerEvent(template) => expand(template, event).into(),
+            RouteDestination::RoutingKey | RouteDestination::None => {
                 let stream = event.stream_name.as_deref().unwrap_or(&event.key);
                 routing_key::words(&event.kind, event.name.as_deref(), event.account.as_deref(), stream).into()
             }
@@ -114,18 +114,18 @@ impl Plan {
 }
 
 /// Fills in a template. Characters that a topic cannot hold become `_` and two hexadecimal digits for each byte.
-fn expand(template: &Template, event: &Event) -> String {
+fn expand(template: &TopicTemplate, event: &Event) -> String {
     let mut topic = String::new();
     for part in &template.parts {
         let word = match part {
-            Part::Literal(text) => text,
-            Part::Provider => senders::of(event).provider().name,
-            Part::Endpoint => &event.endpoint,
-            Part::Account => event.account.as_deref().unwrap_or("unknown"),
-            Part::Kind => &event.kind,
-            Part::Event => event.name.as_deref().unwrap_or("none"),
+            TemplatePart::Literal(text) => text,
+            TemplatePart::Provider => senders::of(event).provider().name,
+            TemplatePart::Endpoint => &event.endpoint,
+            TemplatePart::Account => event.account.as_deref().unwrap_or("unknown"),
+            TemplatePart::Kind => &event.kind,
+            TemplatePart::Event => event.name.as_deref().unwrap_or("none"),
         };
-        topic.push_str(&Template::word(word));
+        topic.push_str(&TopicTemplate::word(word));
     }
     topic.truncate(TOPIC_BYTES_MAX);
     topic

@@ -8,24 +8,24 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{DeadLetter, End, Job, sizes::RouteSizes, status::now_ms, window};
+use super::{DeadLetter, Job, SessionEnd, sizes::RouteSizes, status::now_ms, window};
 use crate::{
     config::UNROUTED,
     event::Event,
-    sink::{Failure, Place, Remedy, Sink},
+    sink::{MessagePlace, PublishFailure, Remedy, Sink},
     spool::{RECORD_OVERHEAD_BYTES, Record},
 };
 
 /// A record that is to be a dead letter.
-pub(super) struct Refused {
+pub(super) struct RefusedRecord {
     record: Record,
-    why: Why,
+    why: RefusedFor,
 }
 
 /// Why a record is to be a dead letter.
 #[derive(Clone)]
-struct Why {
-    failure: Failure,
+struct RefusedFor {
+    failure: PublishFailure,
     /// The lane that it was refused in.
     lane: Option<u64>,
 }
@@ -33,15 +33,15 @@ struct Why {
 /// Records that are to be dead letters, for which there is no room: they wait, and hold back nothing else, but that a
 /// lane which has many of them takes no more.
 #[derive(Default)]
-pub(super) struct Stuck {
-    records: BTreeMap<u64, Why>,
+pub(super) struct StuckRecords {
+    records: BTreeMap<u64, RefusedFor>,
     /// How many each lane has.
     lanes: HashMap<u64, usize>,
     /// Why there was no room.
-    reason: Option<Failure>,
+    reason: Option<PublishFailure>,
 }
 
-impl Stuck {
+impl StuckRecords {
     pub(super) fn contains(&self, sequence: u64) -> bool {
         self.records.contains_key(&sequence)
     }
@@ -56,7 +56,7 @@ impl Stuck {
             .is_some_and(|count| *count >= RouteSizes::now().stuck_of_lane_max)
     }
 
-    fn insert(&mut self, sequence: u64, why: Why) {
+    fn insert(&mut self, sequence: u64, why: RefusedFor) {
         let lane = why.lane;
         if self.records.insert(sequence, why).is_none()
             && let Some(lane) = lane
@@ -92,7 +92,7 @@ impl Stuck {
     }
 
     /// What is to be told of it.
-    pub(super) fn trouble(&self) -> Option<Failure> {
+    pub(super) fn trouble(&self) -> Option<PublishFailure> {
         self.reason.clone().filter(|_| !self.records.is_empty())
     }
 }
@@ -105,9 +105,9 @@ fn trace_id(record: &Bytes) -> Option<String> {
 
 impl<S: Sink> Job<S> {
     /// A record that is held is to be a dead letter: with the next [`Self::keep_refused`].
-    pub(super) fn refuse(&mut self, record: Record, failure: Failure) {
-        let why = Why { failure, lane: None };
-        self.refused.push(Refused { record, why });
+    pub(super) fn refuse(&mut self, record: Record, failure: PublishFailure) {
+        let why = RefusedFor { failure, lane: None };
+        self.refused.push(RefusedRecord { record, why });
     }
 
     /// Keeps what was refused among the dead letters, all together, so that they share the syncs of the disk; only then
@@ -118,7 +118,7 @@ impl<S: Sink> Job<S> {
             .iter()
             .map(|refused| self.keep(&refused.record, &refused.why.failure));
         let kept = join_all(keeping).await;
-        for (Refused { record, why }, kept) in refused.into_iter().zip(kept) {
+        for (RefusedRecord { record, why }, kept) in refused.into_iter().zip(kept) {
             match kept {
                 Ok(()) => self.is_dead_letter(record.sequence),
                 Err(reason) => self.is_stuck(record.sequence, why, reason),
@@ -131,14 +131,14 @@ impl<S: Sink> Job<S> {
         self.settle_held(sequence);
     }
 
-    fn is_stuck(&mut self, sequence: u64, why: Why, reason: Failure) {
+    fn is_stuck(&mut self, sequence: u64, why: RefusedFor, reason: PublishFailure) {
         self.status.block(&reason);
         self.stuck.insert(sequence, why);
         self.stuck.reason = Some(reason);
     }
 
     /// Tries those again for which there was no room, once there may be some.
-    pub(super) async fn unstick(&mut self) -> Result<(), End> {
+    pub(super) async fn unstick(&mut self) -> Result<(), SessionEnd> {
         if !self.dead_letters.has_room(&self.route) {
             return Ok(());
         }
@@ -152,7 +152,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Keeps records that are held, and of which only the number is known, among the dead letters.
-    async fn refuse_by_number(&mut self, mut refused: Vec<(u64, Why)>) -> Result<(), End> {
+    async fn refuse_by_number(&mut self, mut refused: Vec<(u64, RefusedFor)>) -> Result<(), SessionEnd> {
         // From front to back, so that each segment is read once.
         refused.sort_unstable_by_key(|(sequence, _)| *sequence);
         let Some((first, _)) = refused.first() else {
@@ -172,7 +172,7 @@ impl<S: Sink> Job<S> {
             match read.pop().filter(|record| record.sequence == sequence) {
                 Some(record) => {
                     bytes += record.bytes.len() + RECORD_OVERHEAD_BYTES;
-                    self.refused.push(Refused { record, why });
+                    self.refused.push(RefusedRecord { record, why });
                 }
                 // Its segment is kept as long as it is not settled: it was damaged, and is reported by the spool.
                 None => self.is_dead_letter(sequence),
@@ -183,7 +183,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Makes a record durable among the dead letters.
-    pub(super) async fn keep(&self, record: &Record, failure: &Failure) -> Result<(), Failure> {
+    pub(super) async fn keep(&self, record: &Record, failure: &PublishFailure) -> Result<(), PublishFailure> {
         let letter = DeadLetter {
             route: self.route.clone(),
             sequence: record.sequence,
@@ -192,7 +192,7 @@ impl<S: Sink> Job<S> {
             at_ms: now_ms(),
             record: record.bytes.clone(),
         };
-        let dropped = self.dead_letters.keep(&letter).await.map_err(|error| Failure {
+        let dropped = self.dead_letters.keep(&letter).await.map_err(|error| PublishFailure {
             remedy: Remedy::Hold,
             label: "dead_letters_full",
             text: format!(
@@ -221,29 +221,35 @@ impl<S: Sink> Job<S> {
     }
 
     /// The sink refused a message before it took it: its own fault makes it a dead letter, another ends the session.
-    pub(super) async fn refused_at_once(&mut self, sequence: u64, place: Place, failure: Failure) -> Result<(), End> {
+    pub(super) async fn refused_at_once(
+        &mut self,
+        sequence: u64,
+        place: MessagePlace,
+        failure: PublishFailure,
+    ) -> Result<(), SessionEnd> {
         if !matches!(failure.remedy, Remedy::DeadLetter | Remedy::SetAside) {
             return Err(failure.into());
         }
         self.spans.failed(sequence, failure.label);
         let lane = Some(place.lane);
-        self.refuse_by_number(vec![(sequence, Why { failure, lane })]).await
+        self.refuse_by_number(vec![(sequence, RefusedFor { failure, lane })])
+            .await
     }
 
     /// Keeps records that are in flight, and that the broker refused one by one, among the dead letters.
-    pub(super) async fn set_aside(&mut self, refused: Vec<(u64, Failure)>) -> Result<(), End> {
+    pub(super) async fn set_aside(&mut self, refused: Vec<(u64, PublishFailure)>) -> Result<(), SessionEnd> {
         let mut to_keep = Vec::new();
         for (sequence, failure) in refused {
             let lane = self.window.place(sequence).map(|place| place.lane);
             self.window.take_back(sequence, &mut self.settleable);
-            to_keep.push((sequence, Why { failure, lane }));
+            to_keep.push((sequence, RefusedFor { failure, lane }));
         }
         window::settle(&mut self.settleable, &self.cursor);
         self.refuse_by_number(to_keep).await
     }
 
     /// A message was refused: if it was alone it is condemned, else the replay goes with fewer in flight.
-    pub(super) fn search(&mut self, sequence: u64, failure: &Failure, in_flight: usize) {
+    pub(super) fn search(&mut self, sequence: u64, failure: &PublishFailure, in_flight: usize) {
         if in_flight == 1 {
             self.condemned = Some((sequence, failure.clone()));
             return;

@@ -21,7 +21,7 @@ const STEP_BACK_MS_MIN: i64 = 60_000;
 
 /// An event that waits for its turn.
 #[derive(Debug)]
-pub(super) struct Waiting {
+pub(super) struct WaitingEvent {
     pub sequence: u64,
     /// The size of its record.
     pub bytes: usize,
@@ -29,8 +29,8 @@ pub(super) struct Waiting {
 }
 
 /// The events that a route holds back.
-pub(super) struct Reordering {
-    buffer: Reorder<Waiting>,
+pub(super) struct RouteReordering {
+    buffer: Reorder<WaitingEvent>,
     /// The numbers of what is in it.
     sequences: BTreeSet<u64>,
     clock: LogClock,
@@ -41,9 +41,9 @@ pub(super) struct Reordering {
     cut_short: IntCounter,
 }
 
-impl Reordering {
+impl RouteReordering {
     /// `None` for a route without a reorder window.
-    pub(super) fn new(route: &config::Route, metrics: &Metrics) -> Option<Self> {
+    pub(super) fn new(route: &config::RouteConfig, metrics: &Metrics) -> Option<Self> {
         let window = route.reorder_window?;
         let labels = [route.name.as_str()];
         Some(Self {
@@ -63,7 +63,7 @@ impl Reordering {
     }
 
     /// Takes in the event of the record that was observed last.
-    pub(super) fn hold(&mut self, waiting: Waiting) {
+    pub(super) fn hold(&mut self, waiting: WaitingEvent) {
         let (time, bytes, now) = (waiting.event.time, waiting.bytes, self.clock.now);
         let key = waiting.event.key.clone();
         self.sequences.insert(waiting.sequence);
@@ -72,7 +72,7 @@ impl Reordering {
     }
 
     /// The next event whose turn it is.
-    pub(super) fn release(&mut self) -> Option<Waiting> {
+    pub(super) fn release(&mut self) -> Option<WaitingEvent> {
         let now = if self.is_over { Time(i64::MAX) } else { self.clock.now };
         let out = self.buffer.release(now)?;
         self.sequences.remove(&out.item.sequence);

@@ -7,9 +7,9 @@ use parking_lot::RwLock;
 
 use super::{plan, sizes::RouteSizes};
 use crate::{
-    config::Match,
+    config::EventMatch,
     event::Event,
-    spool::{AppendError, Audience, Class, Cursor, Desk, ReadError, Record, Spool},
+    spool::{AppendError, AppendReplies, Audience, Cursor, ReadError, Record, RecordClass, Spool},
 };
 
 /// Before the log is read again that could not be.
@@ -17,19 +17,19 @@ const AGAIN_DELAY: Duration = Duration::from_secs(10);
 
 /// Which routes there are, and which events each wants. Clones share it.
 #[derive(Clone, Default)]
-pub struct Routing {
-    subscriptions: Arc<RwLock<Vec<Subscription>>>,
+pub struct EventRouting {
+    subscriptions: Arc<RwLock<Vec<RouteSubscription>>>,
 }
 
 /// What one route wants.
 #[derive(Clone)]
-pub struct Subscription {
-    pub matches: Match,
+pub struct RouteSubscription {
+    pub matches: EventMatch,
     pub cursor: Arc<Cursor>,
 }
 
-impl Routing {
-    pub fn new(subscriptions: Vec<Subscription>) -> Self {
+impl EventRouting {
+    pub fn new(subscriptions: Vec<RouteSubscription>) -> Self {
         Self {
             subscriptions: Arc::new(RwLock::new(subscriptions)),
         }
@@ -37,7 +37,7 @@ impl Routing {
 
     /// Other routes, or routes that want something else. What is appended after this returns is for these; what was
     /// appended before is in the log's queue, if it is not in the log.
-    pub fn replace(&self, subscriptions: Vec<Subscription>) {
+    pub fn replace(&self, subscriptions: Vec<RouteSubscription>) {
         *self.subscriptions.write() = subscriptions;
     }
 
@@ -56,8 +56,8 @@ impl Routing {
         spool: &Spool,
         event: &Event,
         record: Bytes,
-        class: Class,
-        (desk, ticket): (&Arc<Desk>, u64),
+        class: RecordClass,
+        (desk, ticket): (&Arc<AppendReplies>, u64),
     ) -> Result<(), AppendError> {
         // Held until it is in the queue: who replaces the subscriptions knows that what comes behind is for the new
         // ones.
@@ -68,7 +68,7 @@ impl Routing {
     /// Counts what the log holds for each route and is not counted yet, from front to back, beside the routes that
     /// publish it. Ends once all is counted.
     pub async fn count_found(self, spool: Spool) {
-        let Some(mut count) = Count::new(&self.subscriptions.read()) else {
+        let Some(mut count) = PinnedCount::new(&self.subscriptions.read()) else {
             return;
         };
         let sizes = RouteSizes::now();
@@ -101,7 +101,7 @@ impl Routing {
     }
 }
 
-fn audience(subscriptions: &[Subscription], event: &Event) -> Audience {
+fn audience(subscriptions: &[RouteSubscription], event: &Event) -> Audience {
     let wanting = subscriptions
         .iter()
         .filter(|subscription| subscription.matches.accepts(&event.kind, &event.endpoint));
@@ -109,17 +109,17 @@ fn audience(subscriptions: &[Subscription], event: &Event) -> Audience {
 }
 
 /// The counting of what is not counted yet.
-struct Count {
+struct PinnedCount {
     /// Each with the numbers that are.
-    uncounted: Vec<(Subscription, RangeInclusive<u64>)>,
+    uncounted: Vec<(RouteSubscription, RangeInclusive<u64>)>,
     /// All before was counted.
     next: u64,
     through: u64,
 }
 
-impl Count {
+impl PinnedCount {
     /// `None`: there is nothing to count.
-    fn new(subscriptions: &[Subscription]) -> Option<Self> {
+    fn new(subscriptions: &[RouteSubscription]) -> Option<Self> {
         let uncounted: Vec<_> = subscriptions
             .iter()
             .filter_map(|subscription| Some((subscription.clone(), subscription.cursor.uncounted()?)))
@@ -143,7 +143,7 @@ impl Count {
             .iter()
             .map(|record| Event::interest(&record.bytes).ok())
             .collect();
-        for (Subscription { matches, cursor }, numbers) in &self.uncounted {
+        for (RouteSubscription { matches, cursor }, numbers) in &self.uncounted {
             let (first, last) = (self.next.max(*numbers.start()), through.min(*numbers.end()));
             if first > last {
                 continue;

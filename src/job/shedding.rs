@@ -9,10 +9,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
-use super::{End, Job, plan};
+use super::{Job, SessionEnd, plan};
 use crate::{
-    config::{BacklogFull, BacklogLimit, Route},
-    sink::{Failure, Remedy, Sink},
+    config::{BacklogFull, BacklogLimit, RouteConfig},
+    sink::{PublishFailure, Remedy, Sink},
     spool::{Cursor, Record},
     telemetry::Metrics,
 };
@@ -22,7 +22,7 @@ const SHARE_KEPT: f64 = 0.9;
 /// Before it is tried again where nothing could go.
 const AGAIN_DELAY: Duration = Duration::from_secs(2);
 
-pub(super) struct Shedding {
+pub(super) struct BacklogShedding {
     when_full: BacklogFull,
     bytes_max: u64,
     /// From where it pins more than it may until it is well below.
@@ -31,9 +31,9 @@ pub(super) struct Shedding {
     rests_until: Option<Instant>,
 }
 
-impl Shedding {
+impl BacklogShedding {
     /// Limits what the route's cursor may pin.
-    pub(super) fn new(route: &Route, cursor: &Cursor, metrics: &Metrics) -> Self {
+    pub(super) fn new(route: &RouteConfig, cursor: &Cursor, metrics: &Metrics) -> Self {
         let BacklogLimit { bytes_max, when_full } = route.backlog;
         let labels = [route.name.as_str()];
         if let Some(bytes_max) = bytes_max {
@@ -91,7 +91,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Lets go until enough has gone.
-    pub(super) async fn shed_all(&mut self) -> Result<(), End> {
+    pub(super) async fn shed_all(&mut self) -> Result<(), SessionEnd> {
         while self.sheds() {
             self.shed().await?;
         }
@@ -99,7 +99,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Lets go of some of the oldest records that are not with the sink.
-    pub(super) async fn shed(&mut self) -> Result<(), End> {
+    pub(super) async fn shed(&mut self) -> Result<(), SessionEnd> {
         let kept = (self.shedding.bytes_max as f64 * SHARE_KEPT) as u64;
         let excess = self.cursor.pinned_bytes().saturating_sub(kept);
         let mut reader = self.spool.reader(self.cursor.position() + 1);
@@ -157,7 +157,7 @@ impl<S: Sink> Job<S> {
     /// Keeps records among the dead letters; returns those that are. Where there is no room, new events are refused
     /// until there is.
     async fn keep_shed(&mut self, records: Vec<Record>) -> Vec<Record> {
-        let failure = Failure {
+        let failure = PublishFailure {
             remedy: Remedy::SetAside,
             label: "backlog_full",
             text: "the route may pin no more of the spool (backlog_bytes_max)".into(),

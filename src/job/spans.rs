@@ -10,39 +10,39 @@ use crate::{
     sink::{Message, Sink, partition::partition_of, rabbitmq::routing_key},
     telemetry::{
         Traces,
-        traces::{Kind, Span},
+        traces::{SpanRole, TraceSpan},
     },
 };
 
 /// What a route publishes to, as its spans name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Broker {
+pub enum SpanBroker {
     Kafka,
     RabbitMq { exchange: String, partitions: u32 },
 }
 
 /// Makes and keeps a route's spans. Empty, and of no cost, unless they are recorded.
-pub(super) struct Spans {
+pub(super) struct RouteSpans {
     traces: Traces,
-    broker: Broker,
+    broker: SpanBroker,
     route: String,
-    open: HashMap<u64, Span>,
+    open: HashMap<u64, TraceSpan>,
 }
 
 impl<S: Sink> Job<S> {
     /// Makes spans of what it publishes.
-    pub fn traced(self, traces: Traces, broker: Broker) -> Self {
-        let spans = Spans::new(traces, broker, &self.route);
+    pub fn traced(self, traces: Traces, broker: SpanBroker) -> Self {
+        let spans = RouteSpans::new(traces, broker, &self.route);
         Self { spans, ..self }
     }
 }
 
-impl Spans {
+impl RouteSpans {
     pub(super) fn off(route: &str) -> Self {
-        Self::new(Traces::off(), Broker::Kafka, route)
+        Self::new(Traces::off(), SpanBroker::Kafka, route)
     }
 
-    pub(super) fn new(traces: Traces, broker: Broker, route: &str) -> Self {
+    pub(super) fn new(traces: Traces, broker: SpanBroker, route: &str) -> Self {
         Self {
             traces,
             broker,
@@ -56,22 +56,25 @@ impl Spans {
         // Without a context the event was taken in while nobody traced it.
         let Some(trace) = event.trace else { return };
         let destination = match &self.broker {
-            Broker::Kafka => &*message.destination,
-            Broker::RabbitMq { exchange, .. } => exchange,
+            SpanBroker::Kafka => &*message.destination,
+            SpanBroker::RabbitMq { exchange, .. } => exchange,
         };
         let name = || format!("send {destination}").into();
-        let Some(mut span) = self.traces.span(Kind::Producer, name, SystemTime::now(), Some(trace)) else {
+        let Some(mut span) = self
+            .traces
+            .span(SpanRole::Producer, name, SystemTime::now(), Some(trace))
+        else {
             return;
         };
         span.set("messaging.operation.name", "send");
         span.set("messaging.operation.type", "send");
         match &self.broker {
-            Broker::Kafka => {
+            SpanBroker::Kafka => {
                 span.set("messaging.system", "kafka");
                 span.set("messaging.destination.name", destination.to_owned());
                 span.set("messaging.kafka.message.key", message.key.clone());
             }
-            Broker::RabbitMq { exchange, partitions } => {
+            SpanBroker::RabbitMq { exchange, partitions } => {
                 let partition = partition_of(message.key.as_bytes(), *partitions);
                 let key = routing_key::with_partition(partition, &message.destination);
                 span.set("messaging.system", "rabbitmq");

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::{sink::Failure, spool::Cursor, telemetry::Metrics};
+use crate::{sink::PublishFailure, spool::Cursor, telemetry::Metrics};
 
 /// A failure and when it was seen.
 #[derive(Debug, Clone, Serialize)]
-pub struct Trouble {
+pub struct RouteTrouble {
     /// The failure's label, as in the metrics.
     pub reason: &'static str,
     pub text: String,
@@ -18,12 +18,12 @@ pub struct Trouble {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RouteState {
     position: u64,
     in_flight_records: usize,
     oldest_recorded_ms: Option<i64>,
-    blocked: Option<Trouble>,
-    last_error: Option<Trouble>,
+    blocked: Option<RouteTrouble>,
+    last_error: Option<RouteTrouble>,
 }
 
 /// A route's state, written by its job and read by whoever asks.
@@ -33,12 +33,12 @@ pub struct RouteStatus {
     sink: String,
     cursor: Arc<Cursor>,
     metrics: Arc<Metrics>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<RouteState>>,
 }
 
 /// What `/status` shows of a route.
 #[derive(Debug, Serialize)]
-pub struct Snapshot {
+pub struct RouteSnapshot {
     pub name: String,
     pub sink: String,
     /// The sequence number of the last settled record.
@@ -49,9 +49,9 @@ pub struct Snapshot {
     pub oldest_seconds: u64,
     pub in_flight_records: usize,
     /// What keeps it from publishing now, and since when.
-    pub blocked: Option<Trouble>,
+    pub blocked: Option<RouteTrouble>,
     /// The last failure, also when it has passed.
-    pub last_error: Option<Trouble>,
+    pub last_error: Option<RouteTrouble>,
 }
 
 impl RouteStatus {
@@ -87,12 +87,12 @@ impl RouteStatus {
     }
 
     /// Remembers a failure without calling the route blocked.
-    pub(super) fn failed(&self, failure: &Failure) {
+    pub(super) fn failed(&self, failure: &PublishFailure) {
         self.state.lock().last_error = Some(trouble(failure));
     }
 
     /// The route cannot publish. Says so once for each change of the reason.
-    pub(super) fn block(&self, failure: &Failure) {
+    pub(super) fn block(&self, failure: &PublishFailure) {
         let mut state = self.state.lock();
         if state.blocked.as_ref().is_some_and(|now| now.reason == failure.label) {
             return;
@@ -123,7 +123,7 @@ impl RouteStatus {
     }
 
     /// The state now, and what the route has not settled.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> RouteSnapshot {
         let backlog = self.cursor.backlog();
         let backlog_records = backlog.records;
         let state = self.state.lock();
@@ -131,7 +131,7 @@ impl RouteStatus {
             .oldest_recorded_ms
             .filter(|_| backlog_records > 0)
             .map_or(0, |recorded_ms| now_ms().saturating_sub(recorded_ms).max(0));
-        Snapshot {
+        RouteSnapshot {
             name: self.route.clone(),
             sink: self.sink.clone(),
             position: self.cursor.position(),
@@ -160,8 +160,8 @@ impl RouteStatus {
     }
 }
 
-fn trouble(failure: &Failure) -> Trouble {
-    Trouble {
+fn trouble(failure: &PublishFailure) -> RouteTrouble {
+    RouteTrouble {
         reason: failure.label,
         text: failure.text.clone(),
         since_ms: now_ms(),

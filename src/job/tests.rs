@@ -13,11 +13,11 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    config::{Match, Part, Route, Template, UnknownTopic},
-    event::{Content, ProviderNumber, Time, render::Mode},
-    senders::Payload,
-    sink::{EnqueueError, Labels, Message, Place},
-    spool::{self, Class, Observer, Start},
+    config::{EventMatch, RouteConfig, TemplatePart, TopicTemplate, UnknownTopic},
+    event::{Content, ProviderNumber, Time, render::RenderMode},
+    senders::RoutePayload,
+    sink::{EnqueueError, Message, MessagePlace, SinkLabels},
+    spool::{self, CursorStart, LogObserver, RecordClass},
 };
 
 mod pinned;
@@ -30,7 +30,7 @@ const LANES: u64 = 3;
 
 struct Quiet;
 
-impl Observer for Quiet {
+impl LogObserver for Quiet {
     fn synced(&self, _records: usize, _took: Duration) {}
     fn damage(&self, _kind: &'static str) {}
 }
@@ -95,18 +95,18 @@ impl ScriptedSink {
     }
 }
 
-fn place_of(key: &str) -> Place {
+fn place_of(key: &str) -> MessagePlace {
     let stream = key
         .bytes()
         .fold(0_u64, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
-    Place {
+    MessagePlace {
         lane: stream % LANES,
         stream,
     }
 }
 
-fn failure(remedy: Remedy) -> Failure {
-    Failure {
+fn failure(remedy: Remedy) -> PublishFailure {
+    PublishFailure {
         remedy,
         label: "scripted",
         text: "by script".into(),
@@ -114,14 +114,14 @@ fn failure(remedy: Remedy) -> Failure {
 }
 
 impl Sink for ScriptedSink {
-    fn labels(&self) -> Labels {
-        Labels {
+    fn labels(&self) -> SinkLabels {
+        SinkLabels {
             failures: &["scripted"],
             dead_letters: &["scripted"],
         }
     }
 
-    async fn reopen(&mut self) -> Result<(), Failure> {
+    async fn reopen(&mut self) -> Result<(), PublishFailure> {
         self.queue.clear();
         let mut broker = self.broker.lock();
         broker.opened += 1;
@@ -131,7 +131,7 @@ impl Sink for ScriptedSink {
         }
     }
 
-    fn place(&self, _: &str, key: &str) -> Place {
+    fn place(&self, _: &str, key: &str) -> MessagePlace {
         place_of(key)
     }
 
@@ -145,7 +145,7 @@ impl Sink for ScriptedSink {
         Ok(())
     }
 
-    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+    async fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
         tokio::task::yield_now().await;
         let mut answered = loop {
             let answered = self.take_answered();
@@ -165,7 +165,7 @@ impl Sink for ScriptedSink {
             .iter()
             .any(|message| broker.poisoned.contains(&message.sequence))
         {
-            settled.extend(answered.iter().map(|message| Settled {
+            settled.extend(answered.iter().map(|message| SettledMessage {
                 sequence: message.sequence,
                 result: Err(failure(Remedy::DeadLetter)),
             }));
@@ -179,14 +179,14 @@ impl Sink for ScriptedSink {
         let unanswered = answered.split_off(taken);
         for message in answered {
             if broker.unroutable.contains(&message.sequence) {
-                settled.push(Settled {
+                settled.push(SettledMessage {
                     sequence: message.sequence,
                     result: Err(failure(Remedy::SetAside)),
                 });
                 continue;
             }
             confirm(&mut broker, &message);
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence: message.sequence,
                 result: Ok(()),
             });
@@ -194,7 +194,7 @@ impl Sink for ScriptedSink {
         let refused = unanswered
             .iter()
             .filter(|message| broker.unroutable.contains(&message.sequence));
-        settled.extend(refused.map(|message| Settled {
+        settled.extend(refused.map(|message| SettledMessage {
             sequence: message.sequence,
             result: Err(failure(Remedy::SetAside)),
         }));
@@ -204,7 +204,7 @@ impl Sink for ScriptedSink {
         }
     }
 
-    fn trouble(&self) -> Option<Failure> {
+    fn trouble(&self) -> Option<PublishFailure> {
         None
     }
 }
@@ -234,21 +234,21 @@ fn event(index: u64, kind: &str) -> Event {
     }
 }
 
-fn route() -> Route {
-    Route {
+fn route() -> RouteConfig {
+    RouteConfig {
         name: "events".into(),
         sink: "main".into(),
-        matches: Match {
+        matches: EventMatch {
             not_kinds: vec!["thumbnail".into()],
-            ..Match::default()
+            ..EventMatch::default()
         },
         unknown_topic: UnknownTopic::Hold,
-        topic: Some(Template {
-            parts: vec![Part::Literal("millicast.events".into())],
+        topic: Some(TopicTemplate {
+            parts: vec![TemplatePart::Literal("millicast.events".into())],
         }),
-        mode: Mode::Structured,
-        payload: Payload::Normalized,
-        start: Start::Oldest,
+        mode: RenderMode::Structured,
+        payload: RoutePayload::Normalized,
+        start: CursorStart::Oldest,
         in_flight_records_max: 64,
         in_flight_bytes_max: 1 << 20,
         reorder_window: None,
@@ -276,7 +276,7 @@ impl Bench {
 
     fn with_dead_letters(bytes_max: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let options = |name: &str, bytes_max| spool::Options {
+        let options = |name: &str, bytes_max| spool::LogOptions {
             dir: dir.path().join(name),
             bytes_max,
             bulk_share_max: 0.5,
@@ -301,14 +301,14 @@ impl Bench {
         for index in 1..=count {
             let kind = if index % 10 == 0 { "thumbnail" } else { "feeds" };
             self.spool
-                .append(event(index, kind).encode(), Class::Ordinary)
+                .append(event(index, kind).encode(), RecordClass::Ordinary)
                 .await
                 .unwrap();
         }
     }
 
-    fn job(&self, route: &Route) -> Job<ScriptedSink> {
-        let cursor = self.spool.cursor("events", Start::Oldest).unwrap();
+    fn job(&self, route: &RouteConfig) -> Job<ScriptedSink> {
+        let cursor = self.spool.cursor("events", CursorStart::Oldest).unwrap();
         let sink = ScriptedSink {
             broker: self.broker.clone(),
             queue: Vec::new(),
@@ -331,8 +331,8 @@ impl Bench {
         self.publish_all_of(&route()).await;
     }
 
-    async fn publish_all_of(&self, route: &Route) {
-        let job = self.job(route).until(Until::Head);
+    async fn publish_all_of(&self, route: &RouteConfig) {
+        let job = self.job(route).until(JobUntil::Head);
         let status = job.status();
         let (_never, signal) = watch::channel(None);
         let running = tokio::time::timeout(Duration::from_secs(60), job.run(signal));
@@ -486,7 +486,7 @@ async fn a_record_that_cannot_be_decoded_is_a_dead_letter() {
     bench.append(5).await;
     bench
         .spool
-        .append(Bytes::from_static(b"\xffnot an event"), Class::Ordinary)
+        .append(Bytes::from_static(b"\xffnot an event"), RecordClass::Ordinary)
         .await
         .unwrap();
     bench.publish_all().await;

@@ -3,11 +3,11 @@
 use tokio::time::Instant;
 
 use super::{Job, SEARCH_QUIET_MAX, SILENCE_MAX};
-use crate::sink::{Failure, Remedy, Sink};
+use crate::sink::{PublishFailure, Remedy, Sink};
 
 impl<S: Sink> Job<S> {
     /// What keeps something from going out.
-    pub(super) fn trouble(&self) -> Option<Failure> {
+    pub(super) fn trouble(&self) -> Option<PublishFailure> {
         self.sink.trouble().or_else(|| self.stuck.trouble())
     }
 
@@ -21,7 +21,7 @@ impl<S: Sink> Job<S> {
             self.limits.records = (self.limits.records * 2).min(self.limits.records_max);
         }
         let silent = in_flight > 0 && quiet >= SILENCE_MAX;
-        let silence = || Failure {
+        let silence = || PublishFailure {
             remedy: Remedy::Hold,
             label: "no_confirmation",
             text: format!(
@@ -30,7 +30,7 @@ impl<S: Sink> Job<S> {
             ),
         };
         let not_taken = self.not_taken_since.filter(|since| since.elapsed() >= SILENCE_MAX);
-        let refusal = |since: Instant| Failure {
+        let refusal = |since: Instant| PublishFailure {
             remedy: Remedy::Hold,
             label: "not_taken",
             text: format!(
@@ -49,7 +49,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Counts a failure that ended a session, and says it.
-    pub(super) fn note(&mut self, failure: &Failure) {
+    pub(super) fn note(&mut self, failure: &PublishFailure) {
         let labels = [self.route.as_str(), failure.label];
         self.metrics.all.publish_errors.with_label_values(&labels).inc();
         self.spans.unsettled(failure.label);

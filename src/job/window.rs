@@ -5,7 +5,7 @@ use std::{collections::VecDeque, ops::RangeInclusive, time::Duration};
 use hashbrown::HashMap;
 use tokio::time::Instant;
 
-use crate::{sink::Place, spool::Cursor};
+use crate::{sink::MessagePlace, spool::Cursor};
 
 /// How many times what is free a lane may have in flight: whatever stands, something is left for the others. With one
 /// lane alone it is two thirds of all; of `n` lanes that stand each has a share, and the `2n + 1`th part stays free.
@@ -18,41 +18,41 @@ const ORDER_GONE_MAX: usize = 1024;
 
 /// A record that is not settled.
 #[derive(Debug)]
-struct Entry {
+struct WindowEntry {
     /// Behind the record that was read before: the numbers between are settled with it.
     first: u64,
     bytes: usize,
     recorded_ms: i64,
-    stage: Stage,
+    stage: WindowStage,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
+enum WindowStage {
     /// Read, and not with the sink: others go before it, its lane has no room, or it is to be a dead letter.
     Held,
-    InFlight(Place, Instant),
+    InFlight(MessagePlace, Instant),
     /// Confirmed, though something that went before it in its stream is not: if that has to go again, so has this.
     Ahead,
 }
 
 /// A part of what is in flight.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Load {
+pub(super) struct LaneLoad {
     pub records: usize,
     pub bytes: usize,
 }
 
 /// What is in flight of a lane that has something in flight.
 #[derive(Debug)]
-struct Lane {
-    load: Load,
+struct WindowLane {
+    load: LaneLoad,
     /// When its newest confirmation came, or its first record went out.
     moved_at: Instant,
     /// What it took until that confirmation, if there was one.
     took: Option<Duration>,
 }
 
-impl Lane {
+impl WindowLane {
     /// What it takes until a record is confirmed, as far as that is known: at least as long as nothing was.
     fn takes(&self, now: Instant) -> Duration {
         self.took.unwrap_or_default().max(now - self.moved_at)
@@ -78,7 +78,7 @@ pub(super) fn settle(records: &mut Vec<SettledRecord>, cursor: &Cursor) {
     cursor.settle_records(records.drain(..).map(|record| (record.numbers, record.bytes)));
 }
 
-impl Entry {
+impl WindowEntry {
     fn settled(&self, sequence: u64) -> SettledRecord {
         SettledRecord {
             numbers: self.first..=sequence,
@@ -89,25 +89,25 @@ impl Entry {
 
 /// The records between a route's cursor and the newest one that it has read, without those that are settled.
 #[derive(Debug)]
-pub(super) struct Window {
-    entries: HashMap<u64, Entry>,
+pub(super) struct InFlightWindow {
+    entries: HashMap<u64, WindowEntry>,
     /// Their numbers in rising order, and some of entries that are gone; the first one is not.
     order: VecDeque<u64>,
-    in_flight: Load,
-    lanes: HashMap<u64, Lane>,
+    in_flight: LaneLoad,
+    lanes: HashMap<u64, WindowLane>,
     /// Of each stream what was handed over and is not settled, in that order.
     streams: HashMap<u64, VecDeque<u64>>,
     /// The newest record read, wanted or not.
     read: u64,
 }
 
-impl Window {
+impl InFlightWindow {
     /// An empty window of a route that goes on behind `position`.
     pub(super) fn new(position: u64) -> Self {
         Self {
             entries: HashMap::new(),
             order: VecDeque::new(),
-            in_flight: Load::default(),
+            in_flight: LaneLoad::default(),
             lanes: HashMap::new(),
             streams: HashMap::new(),
             read: position,
@@ -124,11 +124,11 @@ impl Window {
     /// A record that was read.
     pub(super) fn hold(&mut self, sequence: u64, bytes: usize, recorded_ms: i64) {
         let first = *self.pass(sequence).start();
-        let entry = Entry {
+        let entry = WindowEntry {
             first,
             bytes,
             recorded_ms,
-            stage: Stage::Held,
+            stage: WindowStage::Held,
         };
         self.entries.insert(sequence, entry);
         self.order.push_back(sequence);
@@ -152,13 +152,13 @@ impl Window {
     }
 
     /// The sink has it from now on.
-    pub(super) fn hand_over(&mut self, sequence: u64, place: Place, now: Instant) {
+    pub(super) fn hand_over(&mut self, sequence: u64, place: MessagePlace, now: Instant) {
         let entry = self.entries.get_mut(&sequence).expect("what is handed over was held");
-        debug_assert_eq!(entry.stage, Stage::Held);
-        entry.stage = Stage::InFlight(place, now);
+        debug_assert_eq!(entry.stage, WindowStage::Held);
+        entry.stage = WindowStage::InFlight(place, now);
         self.in_flight.add(entry.bytes);
-        let lane = self.lanes.entry(place.lane).or_insert_with(|| Lane {
-            load: Load::default(),
+        let lane = self.lanes.entry(place.lane).or_insert_with(|| WindowLane {
+            load: LaneLoad::default(),
             moved_at: now,
             took: None,
         });
@@ -167,9 +167,9 @@ impl Window {
     }
 
     /// Where a record is in flight to.
-    pub(super) fn place(&self, sequence: u64) -> Option<Place> {
+    pub(super) fn place(&self, sequence: u64) -> Option<MessagePlace> {
         match self.entries.get(&sequence)?.stage {
-            Stage::InFlight(place, _) => Some(place),
+            WindowStage::InFlight(place, _) => Some(place),
             _ => None,
         }
     }
@@ -179,10 +179,10 @@ impl Window {
         let Some(entry) = self.entries.get_mut(&sequence) else {
             return;
         };
-        let Stage::InFlight(place, _) = entry.stage else {
+        let WindowStage::InFlight(place, _) = entry.stage else {
             return;
         };
-        entry.stage = Stage::Held;
+        entry.stage = WindowStage::Held;
         let bytes = entry.bytes;
         self.landed(place.lane, bytes);
         let stream = self.streams.entry(place.stream).or_default();
@@ -194,10 +194,10 @@ impl Window {
     /// milliseconds since 1970; `None` when it is not in flight.
     pub(super) fn confirm(&mut self, sequence: u64, now: Instant, settled: &mut Vec<SettledRecord>) -> Option<i64> {
         let entry = self.entries.get_mut(&sequence)?;
-        let Stage::InFlight(place, since) = entry.stage else {
+        let WindowStage::InFlight(place, since) = entry.stage else {
             return None;
         };
-        entry.stage = Stage::Ahead;
+        entry.stage = WindowStage::Ahead;
         let (bytes, recorded_ms) = (entry.bytes, entry.recorded_ms);
         if let Some(lane) = self.lanes.get_mut(&place.lane) {
             lane.moved_at = now;
@@ -214,7 +214,10 @@ impl Window {
             return;
         };
         while let Some(&next) = handed_over.front()
-            && self.entries.get(&next).is_some_and(|entry| entry.stage == Stage::Ahead)
+            && self
+                .entries
+                .get(&next)
+                .is_some_and(|entry| entry.stage == WindowStage::Ahead)
         {
             handed_over.pop_front();
             settled.extend(self.remove(next));
@@ -236,14 +239,14 @@ impl Window {
     /// A record that is held is a dead letter now, or not there: what is settled by this.
     pub(super) fn settle_held(&mut self, sequence: u64) -> Option<SettledRecord> {
         let entry = self.entries.get(&sequence)?;
-        if entry.stage != Stage::Held {
+        if entry.stage != WindowStage::Held {
             return None;
         }
         self.remove(sequence)
     }
 
     pub(super) fn is_held(&self, sequence: u64) -> bool {
-        (self.entries.get(&sequence)).is_some_and(|entry| entry.stage == Stage::Held)
+        (self.entries.get(&sequence)).is_some_and(|entry| entry.stage == WindowStage::Held)
     }
 
     /// Forgets everything: the session that had it is over, and what is not settled will be read again from behind
@@ -257,11 +260,11 @@ impl Window {
         self.read
     }
 
-    pub(super) fn in_flight(&self) -> Load {
+    pub(super) fn in_flight(&self) -> LaneLoad {
         self.in_flight
     }
 
-    pub(super) fn lane(&self, lane: u64) -> Load {
+    pub(super) fn lane(&self, lane: u64) -> LaneLoad {
         self.lanes.get(&lane).map(|lane| lane.load).unwrap_or_default()
     }
 
@@ -280,9 +283,9 @@ impl Window {
     }
 
     /// How much a lane may have in flight, of `max` for all.
-    pub(super) fn lane_max(&self, max: Load) -> Load {
+    pub(super) fn lane_max(&self, max: LaneLoad) -> LaneLoad {
         let share = |max: usize, used: usize| max.saturating_sub(used).saturating_mul(LANE_SHARE).max(1);
-        Load {
+        LaneLoad {
             records: share(max.records, self.in_flight.records),
             bytes: share(max.bytes, self.in_flight.bytes),
         }
@@ -294,7 +297,7 @@ impl Window {
     }
 }
 
-impl Load {
+impl LaneLoad {
     fn add(&mut self, bytes: usize) {
         self.records += 1;
         self.bytes += bytes;
@@ -315,12 +318,12 @@ impl Load {
 mod tests {
     use super::*;
 
-    fn place(lane: u64, stream: u64) -> Place {
-        Place { lane, stream }
+    fn place(lane: u64, stream: u64) -> MessagePlace {
+        MessagePlace { lane, stream }
     }
 
-    fn window(sequences: impl IntoIterator<Item = u64>) -> Window {
-        let mut window = Window::new(0);
+    fn window(sequences: impl IntoIterator<Item = u64>) -> InFlightWindow {
+        let mut window = InFlightWindow::new(0);
         for sequence in sequences {
             window.hold(sequence, 10, sequence as i64 * 1000);
         }
@@ -331,13 +334,13 @@ mod tests {
         settled.into_iter().map(|settled| settled.numbers).collect()
     }
 
-    fn settled(window: &mut Window, sequence: u64) -> Vec<RangeInclusive<u64>> {
+    fn settled(window: &mut InFlightWindow, sequence: u64) -> Vec<RangeInclusive<u64>> {
         let mut settled = Vec::new();
         window.confirm(sequence, Instant::now(), &mut settled);
         numbers(settled)
     }
 
-    fn taken_back(window: &mut Window, sequence: u64) -> Vec<RangeInclusive<u64>> {
+    fn taken_back(window: &mut InFlightWindow, sequence: u64) -> Vec<RangeInclusive<u64>> {
         let mut settled = Vec::new();
         window.take_back(sequence, &mut settled);
         numbers(settled)
@@ -352,7 +355,7 @@ mod tests {
         window.hand_over(9, place(1, 2), Instant::now());
         assert_eq!(
             (window.in_flight(), window.oldest_recorded_ms()),
-            (Load { records: 2, bytes: 20 }, Some(3000))
+            (LaneLoad { records: 2, bytes: 20 }, Some(3000))
         );
         assert_eq!(settled(&mut window, 9), [6..=9]);
         let mut confirmed = Vec::new();
@@ -366,9 +369,9 @@ mod tests {
         assert_eq!(confirmed, [record]);
         assert_eq!(
             (window.in_flight(), window.oldest_recorded_ms()),
-            (Load::default(), None)
+            (LaneLoad::default(), None)
         );
-        assert_eq!(window.lane(1), Load::default());
+        assert_eq!(window.lane(1), LaneLoad::default());
     }
 
     #[test]
@@ -405,7 +408,7 @@ mod tests {
 
     #[test]
     fn however_many_lanes_stand_something_is_left_for_another() {
-        let max = Load {
+        let max = LaneLoad {
             records: 1000,
             bytes: 1_000_000,
         };
@@ -420,15 +423,15 @@ mod tests {
             assert!(next > before, "lane {lane}: {:?}", window.in_flight());
         }
         assert!((600..700).contains(&window.lane(0).records), "{:?}", window.lane(0));
-        let alone = Load { records: 1, bytes: 5 };
-        assert!(Window::new(0).lane(0).has_room_below(alone));
+        let alone = LaneLoad { records: 1, bytes: 5 };
+        assert!(InFlightWindow::new(0).lane(0).has_room_below(alone));
     }
 
     #[test]
     fn a_lane_is_slow_that_stands_or_takes_much_longer_than_another() {
         const USUAL: Duration = Duration::from_millis(300);
         const NONE: [u64; 0] = [];
-        let slow = |window: &Window, now| (0..4).filter(|lane| window.is_slow(*lane, now)).collect::<Vec<_>>();
+        let slow = |window: &InFlightWindow, now| (0..4).filter(|lane| window.is_slow(*lane, now)).collect::<Vec<_>>();
         let mut now = Instant::now();
         let mut window = window(1..=130);
         assert_eq!(slow(&window, now), NONE, "nothing is in flight");

@@ -4,8 +4,8 @@
 //! route that cannot end. Then, in this order, so that nothing that is accepted is lost or overtaken:
 //!
 //! 1. Jobs that are to change, or to go, settle what they have in flight and end.
-//! 2. From one moment on, events are for the new routes ([`Routing::replace`](crate::job::Routing::replace)). The log
-//!    settles nothing for a new route before, so one with `start = "oldest"` misses none.
+//! 2. From one moment on, events are for the new routes ([`Routing::replace`](crate::job::EventRouting::replace)). The
+//!    log settles nothing for a new route before, so one with `start = "oldest"` misses none.
 //! 3. Jobs that are new or changed start, each where its cursor is. One of a route that is gone publishes all that was
 //!    accepted before that moment, and ends; then its cursor goes.
 //! 4. Requests find the new endpoints and limits.
@@ -20,25 +20,25 @@ use tokio::{
 };
 
 use super::{
-    BuildError, Changes, NamedChanges, changes, descriptors,
-    endpoints::Endpoints,
-    jobs::{JobEnd, JobMaker, Jobs, RouteSetup},
+    BuildError, ConfigChanges, NamedChanges, changes, descriptors,
+    endpoints::OpenEndpoints,
+    jobs::{JobEnd, JobMaker, RouteSetup, RunningJobs},
     known_routes::KnownRoutes,
-    observe::{Overview, born_unrouted},
-    reload::{ConfigFile, Reason, ReloadStatus, Reloads},
+    observe::{NodeOverview, born_unrouted},
+    reload::{ConfigFile, ReloadReason, ReloadRequests, ReloadStatus},
     spools, task_of_route,
 };
 use crate::{
     config::Config,
     ingress,
-    job::{DeadLetters, Job, Routing, Subscription},
-    sink::{AnySink, Certificates},
+    job::{DeadLetters, EventRouting, Job, RouteSubscription},
+    sink::{AnySink, CertificateWatch},
     spool::{Cursor, OpenError, Spool},
     telemetry::Metrics,
 };
 
 /// What runs, and can be changed while it does.
-pub(super) struct Live {
+pub(super) struct LiveNode {
     /// What the process was started with.
     pub started: Config,
     /// What runs.
@@ -50,23 +50,23 @@ pub(super) struct Live {
     pub dead_letters: DeadLetters,
     pub metrics: Arc<Metrics>,
     pub known: KnownRoutes,
-    pub jobs: Jobs,
-    pub routing: Routing,
-    pub counting: Counting,
-    pub settings: ingress::Settings,
-    pub endpoints: Endpoints,
-    pub certificates: Certificates,
-    pub overview: Arc<Overview>,
+    pub jobs: RunningJobs,
+    pub routing: EventRouting,
+    pub counting: PinnedCounting,
+    pub settings: ingress::IngressSettings,
+    pub endpoints: OpenEndpoints,
+    pub certificates: CertificateWatch,
+    pub overview: Arc<NodeOverview>,
     pub reload: ReloadStatus,
 }
 
 /// The counting of what the log holds for the routes and was not counted yet, beside them.
 #[derive(Default)]
-pub(super) struct Counting(Option<JoinHandle<()>>);
+pub(super) struct PinnedCounting(Option<JoinHandle<()>>);
 
-impl Counting {
+impl PinnedCounting {
     /// Counts what is left to count; whoever counted before ends.
-    pub fn restart(&mut self, routing: &Routing, spool: &Spool) {
+    pub fn restart(&mut self, routing: &EventRouting, spool: &Spool) {
         self.stop();
         self.0 = Some(tokio::spawn(routing.clone().count_found(spool.clone())));
     }
@@ -91,17 +91,17 @@ impl Counting {
 }
 
 /// A route whose job is to start, and whether its cursor counts what it wants from new.
-struct Starting {
+struct StartingRoute {
     setup: RouteSetup,
     sink: AnySink,
     cursor: Cursor,
     is_counted_anew: bool,
 }
 
-impl Live {
+impl LiveNode {
     /// Applies what it is asked to, until a part of it ends, which is a bug; returns its name. Cancel-safe, if nothing
     /// is to go on after it.
-    pub async fn serve(&mut self, reloads: &mut Reloads) -> String {
+    pub async fn serve(&mut self, reloads: &mut ReloadRequests) -> String {
         loop {
             tokio::select! {
                 biased;
@@ -115,10 +115,10 @@ impl Live {
         }
     }
 
-    async fn reload(&mut self, reason: Reason) {
+    async fn reload(&mut self, reason: ReloadReason) {
         match reason {
-            Reason::Hangup => tracing::info!("reading secrets and configuration again, as SIGHUP asks"),
-            Reason::Changed => tracing::info!("the configuration has changed; reading it"),
+            ReloadReason::Hangup => tracing::info!("reading secrets and configuration again, as SIGHUP asks"),
+            ReloadReason::Changed => tracing::info!("the configuration has changed; reading it"),
         }
         self.endpoints.read_again();
         let Some(file) = self.file.clone() else { return };
@@ -157,7 +157,7 @@ impl Live {
     /// # Errors
     ///
     /// It cannot be used, and nothing was changed; or the disk failed.
-    pub async fn apply(&mut self, mut next: Config) -> Result<Changes, BuildError> {
+    pub async fn apply(&mut self, mut next: Config) -> Result<ConfigChanges, BuildError> {
         let needs_restart = changes::needing_restart(&self.started, &next);
         keep_what_needs_a_restart(&mut next, &self.started);
         let shares = descriptors::share(&next)?;
@@ -195,7 +195,7 @@ impl Live {
         block_in_place(|| self.certificates.watch(&next.sinks));
         self.config = next;
         self.show();
-        Ok(Changes {
+        Ok(ConfigChanges {
             routes,
             endpoints,
             settings,
@@ -231,7 +231,7 @@ impl Live {
     }
 
     /// Sinks and cursors of the routes that are new or changed. Cursors that were made go again if one cannot be made.
-    fn prepare(&self, setups: Vec<RouteSetup>, routes: &NamedChanges) -> Result<Vec<Starting>, BuildError> {
+    fn prepare(&self, setups: Vec<RouteSetup>, routes: &NamedChanges) -> Result<Vec<StartingRoute>, BuildError> {
         let is_starting = |setup: &RouteSetup| {
             let is_named = |names: &[String]| names.iter().any(|name| name == setup.name());
             is_named(&routes.added) || is_named(&routes.changed)
@@ -240,7 +240,7 @@ impl Live {
         let sinks = setups.map(|setup| self.maker.sink(&setup).map(|sink| (setup, sink)));
         let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
         let before: BTreeSet<String> = self.spool.cursors().into_iter().collect();
-        let mut starting: Vec<Starting> = Vec::new();
+        let mut starting: Vec<StartingRoute> = Vec::new();
         for (setup, sink) in sinks {
             let start = match setup.has_sink() {
                 true => self.known.start(&setup.route),
@@ -259,7 +259,7 @@ impl Live {
                 }
             };
             let wanted = self.jobs.get(setup.name()).map(|job| &job.subscription.matches);
-            starting.push(Starting {
+            starting.push(StartingRoute {
                 is_counted_anew: wanted != Some(&setup.route.matches),
                 setup,
                 sink,
@@ -270,7 +270,11 @@ impl Live {
     }
 
     /// Sends events to the new routes, and starts their jobs.
-    fn change_routes(&mut self, starting: Vec<Starting>, ending: Vec<(RouteSetup, AnySink)>) -> Result<(), OpenError> {
+    fn change_routes(
+        &mut self,
+        starting: Vec<StartingRoute>,
+        ending: Vec<(RouteSetup, AnySink)>,
+    ) -> Result<(), OpenError> {
         if starting.is_empty() && ending.is_empty() {
             self.replace_subscriptions(&[]);
             return Ok(());
@@ -285,7 +289,7 @@ impl Live {
             let job = self.maker.job(&one.setup, one.sink, one.cursor);
             jobs.push((one.setup, job));
         }
-        let started: Vec<Subscription> = jobs.iter().map(|(_, job)| job.subscription()).collect();
+        let started: Vec<RouteSubscription> = jobs.iter().map(|(_, job)| job.subscription()).collect();
         self.replace_subscriptions(&started);
         // What was accepted for the routes before is in the log once this has returned.
         let last = block_in_place(|| {
@@ -312,7 +316,7 @@ impl Live {
         Ok(())
     }
 
-    fn replace_subscriptions(&self, started: &[Subscription]) {
+    fn replace_subscriptions(&self, started: &[RouteSubscription]) {
         let running = self.jobs.running().map(|job| job.subscription.clone());
         self.routing.replace(running.chain(started.iter().cloned()).collect());
     }
@@ -367,7 +371,7 @@ fn keep_what_needs_a_restart(next: &mut Config, started: &Config) {
     next.server.shutdown_deadline = started.server.shutdown_deadline;
     next.admin = started.admin.clone();
     let abandon_routes = std::mem::take(&mut next.spool.abandon_routes);
-    next.spool = crate::config::Spool {
+    next.spool = crate::config::SpoolConfig {
         abandon_routes,
         ..started.spool.clone()
     };

@@ -2,11 +2,11 @@
 
 use std::{collections::BTreeMap, fmt, iter};
 
-use crate::config::{Config, Tracing};
+use crate::config::{Config, TracingConfig};
 
 /// What was changed, by name.
 #[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Changes {
+pub struct ConfigChanges {
     pub routes: NamedChanges,
     pub endpoints: NamedChanges,
     /// Keys of the configuration that have another value.
@@ -61,7 +61,7 @@ impl fmt::Display for NamedChanges {
     }
 }
 
-impl Changes {
+impl ConfigChanges {
     /// Whether the process runs as it did.
     pub fn is_empty(&self) -> bool {
         self.routes.is_empty() && self.endpoints.is_empty() && self.settings.is_empty()
@@ -69,7 +69,7 @@ impl Changes {
 }
 
 /// `routes: +new ~other -old; endpoints: +acme; settings: server.body_bytes_max`.
-impl fmt::Display for Changes {
+impl fmt::Display for ConfigChanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_empty() {
             return f.write_str("nothing");
@@ -86,10 +86,10 @@ impl fmt::Display for Changes {
 }
 
 /// A key of the configuration, and its value as text, to be compared.
-type Setting = (&'static str, fn(&Config) -> String);
+type ComparedSetting = (&'static str, fn(&Config) -> String);
 
 /// The settings that are not a route's, a sink's or an endpoint's, which a running process takes over.
-const SETTINGS: &[Setting] = &[
+const SETTINGS: &[ComparedSetting] = &[
     ("server.body_bytes_max", |config| shown(&config.server.body_bytes_max)),
     ("server.bodies_bytes_max", |config| {
         shown(&config.server.bodies_bytes_max)
@@ -105,7 +105,7 @@ const SETTINGS: &[Setting] = &[
 ];
 
 /// Those that it does not.
-const NEEDS_RESTART: &[Setting] = &[
+const NEEDS_RESTART: &[ComparedSetting] = &[
     ("server.listen", |config| shown(&config.server.listen)),
     ("server.keep_alive", |config| shown(&config.server.keep_alive)),
     ("server.proxy_protocol", |config| shown(&config.server.proxy_protocol)),
@@ -133,7 +133,7 @@ fn shown(value: &impl fmt::Debug) -> String {
     format!("{value:?}")
 }
 
-fn tracing(config: &Config) -> Option<&Tracing> {
+fn tracing(config: &Config) -> Option<&TracingConfig> {
     config.tracing.as_ref()
 }
 
@@ -147,13 +147,13 @@ pub(super) fn needing_restart(started: &Config, after: &Config) -> Vec<&'static 
     differing(NEEDS_RESTART, started, after)
 }
 
-fn differing(keys: &[Setting], before: &Config, after: &Config) -> Vec<&'static str> {
-    let differs = |(_, value): &&Setting| value(before) != value(after);
+fn differing(keys: &[ComparedSetting], before: &Config, after: &Config) -> Vec<&'static str> {
+    let differs = |(_, value): &&ComparedSetting| value(before) != value(after);
     keys.iter().filter(differs).map(|(key, _)| *key).collect()
 }
 
 /// Endpoints by name.
-pub(super) fn endpoints(config: &Config) -> impl Iterator<Item = (&str, &crate::config::Endpoint)> {
+pub(super) fn endpoints(config: &Config) -> impl Iterator<Item = (&str, &crate::config::EndpointConfig)> {
     iter::zip(
         config.endpoints.iter().map(|endpoint| endpoint.name.as_str()),
         &config.endpoints,

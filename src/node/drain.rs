@@ -5,23 +5,23 @@ use std::{sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
 use super::{
-    BuildError, RunError, Stored, close, descriptors, flush,
+    BuildError, RunError, StoredNode, close, descriptors, flush,
     stop::{Hangups, StopSignals},
-    tasks::Tasks,
+    tasks::LastingTasks,
 };
 use crate::{
     config::Config,
-    job::{RouteStatus, Snapshot, Until},
+    job::{JobUntil, RouteSnapshot, RouteStatus},
     spool::Spool,
-    telemetry::{Metrics, traces::Exporter},
+    telemetry::{Metrics, traces::SpanExporter},
 };
 
 /// How often it says how far the routes are.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A spool that is to be emptied.
-pub struct Drain {
-    stored: Stored,
+pub struct DrainRun {
+    stored: StoredNode,
     metrics: Arc<Metrics>,
     shutdown_deadline: Duration,
     signals: StopSignals,
@@ -33,7 +33,7 @@ pub struct Drain {
 #[derive(Debug)]
 pub struct DrainEnd {
     /// Every route, as it was left.
-    pub routes: Vec<Snapshot>,
+    pub routes: Vec<RouteSnapshot>,
     /// Messages that a broker confirmed.
     pub published: u64,
     /// Records among the dead letters, also from before.
@@ -43,7 +43,7 @@ pub struct DrainEnd {
     pub forgets: bool,
 }
 
-impl Drain {
+impl DrainRun {
     /// Opens the spool and prepares the routes. Nothing is published yet.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Drain {
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let metrics = Metrics::new();
         Ok(Self {
-            stored: Stored::open(config, &metrics)?,
+            stored: StoredNode::open(config, &metrics)?,
             metrics,
             shutdown_deadline: config.server.shutdown_deadline,
             signals,
@@ -73,21 +73,21 @@ impl Drain {
     /// # Errors
     ///
     /// The disk failed, a route ended by itself, or a second signal came.
-    pub async fn run(mut self, mut progress: impl FnMut(&[Snapshot])) -> Result<DrainEnd, RunError> {
-        let Stored {
+    pub async fn run(mut self, mut progress: impl FnMut(&[RouteSnapshot])) -> Result<DrainEnd, RunError> {
+        let StoredNode {
             spool,
             dead_letters,
             jobs,
             exporter,
             ..
         } = self.stored;
-        let exporting = exporter.map(Exporter::start);
+        let exporting = exporter.map(SpanExporter::start);
         let statuses: Vec<RouteStatus> = jobs.iter().map(|(_, job)| job.status()).collect();
-        let snapshots = || -> Vec<Snapshot> { statuses.iter().map(RouteStatus::snapshot).collect() };
+        let snapshots = || -> Vec<RouteSnapshot> { statuses.iter().map(RouteStatus::snapshot).collect() };
         let (stop, stop_signal) = watch::channel(None);
-        let mut publishing = Tasks::new();
+        let mut publishing = LastingTasks::new();
         for (setup, job) in jobs {
-            let job = job.until(Until::Head);
+            let job = job.until(JobUntil::Head);
             publishing.spawn(super::task_of_route(setup.name()), job.run(stop_signal.clone()));
         }
         loop {
@@ -116,7 +116,7 @@ impl Drain {
             reason = spool.failed() => return Err(RunError::Disk(reason)),
             _ = self.signals.next() => return Err(RunError::StoppedAtOnce),
         };
-        let published = |route: &Snapshot| self.metrics.published.with_label_values(&[&route.name]).get();
+        let published = |route: &RouteSnapshot| self.metrics.published.with_label_values(&[&route.name]).get();
         let routes = snapshots();
         Ok(DrainEnd {
             published: routes.iter().map(published).sum(),

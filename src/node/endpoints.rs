@@ -15,12 +15,12 @@ use tokio::sync::Notify;
 
 use super::{
     BuildError, kept_file,
-    secret_sources::{Position, SecretSources, SourceChange, SourceState},
+    secret_sources::{SecretPosition, SecretSources, SourceChange, SourceState},
 };
 use crate::{
     config::{self, SecretSource},
     ingress::{self, RefusalInspector, RefusedRequests},
-    senders::{Accounts, Receiver, Secret},
+    senders::{EndpointAccounts, EndpointReceiver, Secret},
     telemetry::Metrics,
 };
 
@@ -30,7 +30,7 @@ const ACCOUNTS_FILE: &str = "accounts.json";
 
 /// Every endpoint with its receiver. Clones share them.
 #[derive(Clone)]
-pub(super) struct Endpoints {
+pub(super) struct OpenEndpoints {
     open: Arc<Mutex<Vec<OpenEndpoint>>>,
     inspector: Arc<RefusalInspector>,
     accounts: Arc<Path>,
@@ -47,16 +47,20 @@ pub(super) struct OpenEndpoint {
 
 /// An endpoint's secrets: where they come from, and who verifies by them.
 pub(super) struct EndpointSecrets {
-    endpoint: config::Endpoint,
-    receiver: Arc<Receiver>,
+    endpoint: config::EndpointConfig,
+    receiver: Arc<EndpointReceiver>,
     sources: Mutex<SecretSources>,
     /// Of each source.
     read_failures: Vec<IntCounter>,
 }
 
-impl Endpoints {
+impl OpenEndpoints {
     /// Reads the secrets, and what the endpoints have learned before.
-    pub(super) fn open(endpoints: &[config::Endpoint], dir: &Path, metrics: &Metrics) -> Result<Self, BuildError> {
+    pub(super) fn open(
+        endpoints: &[config::EndpointConfig],
+        dir: &Path,
+        metrics: &Metrics,
+    ) -> Result<Self, BuildError> {
         let accounts = dir.join(ACCOUNTS_FILE);
         let mut learned = read_accounts(&accounts).map_err(|source| BuildError::KeptFile {
             path: accounts.clone(),
@@ -78,15 +82,16 @@ impl Endpoints {
         Ok(opened)
     }
 
-    /// Other endpoints in place of those that there are, which stay until [`Endpoints::replace`]. One that is the same
-    /// is the one that there is; one that has changed keeps what it learned, and what it refused. Waits for the disk.
+    /// Other endpoints in place of those that there are, which stay until [`OpenEndpoints::replace`]. One that is the
+    /// same is the one that there is; one that has changed keeps what it learned, and what it refused. Waits for the
+    /// disk.
     ///
     /// # Errors
     ///
     /// An endpoint has no secret that can be read.
     pub(super) fn open_anew(
         &self,
-        endpoints: &[config::Endpoint],
+        endpoints: &[config::EndpointConfig],
         metrics: &Metrics,
     ) -> Result<Vec<OpenEndpoint>, BuildError> {
         let before = self.open.lock().clone();
@@ -117,12 +122,12 @@ impl Endpoints {
         *self.open.lock() = open;
     }
 
-    pub(super) fn served(&self) -> Vec<ingress::Endpoint> {
+    pub(super) fn served(&self) -> Vec<ingress::PublicEndpoint> {
         let open = self.open.lock();
         open.iter()
             .map(|open| {
                 let endpoint = &open.secrets.endpoint;
-                ingress::Endpoint {
+                ingress::PublicEndpoint {
                     name: endpoint.name.clone(),
                     path: endpoint.path.clone(),
                     receiver: open.secrets.receiver.clone(),
@@ -208,18 +213,20 @@ impl OpenEndpoint {
 
 impl EndpointSecrets {
     /// Reads the sources. One that can be read is enough.
-    fn open(endpoint: &config::Endpoint, metrics: &Metrics) -> Result<Self, BuildError> {
+    fn open(endpoint: &config::EndpointConfig, metrics: &Metrics) -> Result<Self, BuildError> {
         let now = Instant::now();
         let counter = |index| {
-            let position = Position::of_source(index).to_string();
+            let position = SecretPosition::of_source(index).to_string();
             metrics
                 .secret_read_failures
                 .with_label_values(&[&endpoint.name, &position])
         };
-        let receiver = Receiver::new(endpoint.sender(), &endpoint.name, None, Vec::new()).with_accounts(Accounts {
-            own: endpoint.account.clone(),
-            listed: endpoint.accounts.clone(),
-        });
+        let receiver = EndpointReceiver::new(endpoint.sender(), &endpoint.name, None, Vec::new()).with_accounts(
+            EndpointAccounts {
+                own: endpoint.account.clone(),
+                listed: endpoint.accounts.clone(),
+            },
+        );
         let opened = Self {
             receiver: Arc::new(receiver),
             sources: Mutex::new(SecretSources::new(&endpoint.secrets, endpoint.secrets_grace, now)),
@@ -237,7 +244,7 @@ impl EndpointSecrets {
         }
         for (index, (_, state)) in sources.iter().enumerate() {
             if let Some(error) = state.error() {
-                let position = Position::of_source(index);
+                let position = SecretPosition::of_source(index);
                 tracing::warn!(endpoint = endpoint.name, %position, error, "a secret cannot be read; starting without it");
             }
         }
@@ -271,7 +278,7 @@ impl EndpointSecrets {
         | SourceChange::Failing { index }
         | SourceChange::Revoked { index }
         | SourceChange::Recovered { index }) = change;
-        let position = Position::of_source(index);
+        let position = SecretPosition::of_source(index);
         let error = sources.state(index).error();
         match change {
             SourceChange::Secrets { .. } => tracing::info!(endpoint, %position, active, "secrets were read"),
@@ -329,7 +336,7 @@ impl EndpointSecrets {
                     _ => None,
                 };
                 json!({
-                    "position": Position::of_source(index).to_string(),
+                    "position": SecretPosition::of_source(index).to_string(),
                     "source": source.to_string(),
                     "state": state.name(),
                     "error": state.error(),

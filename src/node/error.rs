@@ -33,9 +33,9 @@ pub enum BuildError {
     )]
     Descriptors { allowed: u64, needed: u64, routes: usize },
     #[error("failed to listen: {0}")]
-    Ingress(#[from] ingress::BindError),
+    Ingress(#[from] ingress::IngressBindError),
     #[error("failed to listen for the operator: {0}")]
-    Admin(#[from] admin::BindError),
+    Admin(#[from] admin::AdminBindError),
     #[error("failed to set up sink {sink:?}: {text}")]
     Sink { sink: String, text: String },
     #[error("failed to set up tracing: {0}")]

@@ -11,7 +11,7 @@ const NAMES: &str = "LISTEN_FDNAMES";
 
 /// The sockets that were handed over. Where there is none, the configured address is listened on.
 #[derive(Debug, Default)]
-pub struct Handed {
+pub struct HandedSockets {
     pub ingress: Option<TcpListener>,
     pub admin: Option<TcpListener>,
 }
@@ -31,7 +31,7 @@ pub enum HandedError {
     Socket { name: &'static str, source: io::Error },
 }
 
-impl Handed {
+impl HandedSockets {
     /// Takes what was handed to this process, and takes the variables that say so out of the environment. Must be
     /// called once, before any thread is started that reads the environment.
     ///
@@ -55,8 +55,8 @@ impl Handed {
                 .and_then(listening)
                 .map_err(|source| HandedError::Socket { name, source })?;
             match purpose {
-                Purpose::Ingress => handed.ingress = Some(socket),
-                Purpose::Admin => handed.admin = Some(socket),
+                SocketPurpose::Ingress => handed.ingress = Some(socket),
+                SocketPurpose::Admin => handed.admin = Some(socket),
             }
         }
         Ok(handed)
@@ -65,28 +65,32 @@ impl Handed {
 
 /// What a socket is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum SocketPurpose {
     Ingress,
     Admin,
 }
 
-impl Purpose {
+impl SocketPurpose {
     fn name(self) -> &'static str {
         match self {
-            Purpose::Ingress => "ingress",
-            Purpose::Admin => "admin",
+            SocketPurpose::Ingress => "ingress",
+            SocketPurpose::Admin => "admin",
         }
     }
 }
 
 /// What each of `count` sockets is for. A single one is for webhooks, unless its name says otherwise.
-fn purposes(count: usize, names: Option<&str>) -> Result<Vec<Purpose>, HandedError> {
+fn purposes(count: usize, names: Option<&str>) -> Result<Vec<SocketPurpose>, HandedError> {
     let names: Vec<&str> = names
         .filter(|names| !names.is_empty())
         .map_or(Vec::new(), |names| names.split(':').collect());
     if count == 1 {
-        let admin = names == [Purpose::Admin.name()];
-        return Ok(vec![if admin { Purpose::Admin } else { Purpose::Ingress }]);
+        let admin = names == [SocketPurpose::Admin.name()];
+        return Ok(vec![if admin {
+            SocketPurpose::Admin
+        } else {
+            SocketPurpose::Ingress
+        }]);
     }
     if names.len() != count {
         let names = names.len();
@@ -98,7 +102,7 @@ fn purposes(count: usize, names: Option<&str>) -> Result<Vec<Purpose>, HandedErr
     }
     let mut purposes = Vec::new();
     for name in names {
-        let purpose = [Purpose::Ingress, Purpose::Admin]
+        let purpose = [SocketPurpose::Ingress, SocketPurpose::Admin]
             .into_iter()
             .find(|purpose| purpose.name() == name);
         let purpose = purpose.ok_or_else(|| HandedError::Name { name: name.to_owned() })?;
@@ -123,8 +127,8 @@ mod tests {
 
     #[test]
     fn a_single_socket_is_for_webhooks_and_of_several_each_says_what_it_is_for() {
-        use Purpose::{Admin, Ingress};
-        let cases: &[(usize, Option<&str>, &[Purpose])] = &[
+        use SocketPurpose::{Admin, Ingress};
+        let cases: &[(usize, Option<&str>, &[SocketPurpose])] = &[
             (0, None, &[]),
             (0, Some("forebay.socket"), &[]),
             (1, None, &[Ingress]),

@@ -13,7 +13,7 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use super::{BuildError, ONCE};
 use crate::{
     config::{self, Config, SinkKind},
-    job::{Broker, DeadLetters, Job, RouteStatus, Subscription, Until},
+    job::{DeadLetters, Job, JobUntil, RouteStatus, RouteSubscription, SpanBroker},
     sink::{
         AnySink,
         kafka::{self, KafkaMetrics, KafkaSink},
@@ -26,9 +26,9 @@ use crate::{
 /// All that a route's job is made of. While none of it changes, the job is not touched.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RouteSetup {
-    pub route: config::Route,
+    pub route: config::RouteConfig,
     /// `None`: for what no route wants.
-    sink: Option<config::Sink>,
+    sink: Option<config::SinkConfig>,
     body_bytes_max: u64,
 }
 
@@ -53,10 +53,10 @@ impl RouteSetup {
         self.sink.is_some()
     }
 
-    fn broker(&self) -> Option<Broker> {
+    fn broker(&self) -> Option<SpanBroker> {
         Some(match &self.sink.as_ref()?.kind {
-            SinkKind::Kafka(_) => Broker::Kafka,
-            SinkKind::RabbitMq(rabbitmq) => Broker::RabbitMq {
+            SinkKind::Kafka(_) => SpanBroker::Kafka,
+            SinkKind::RabbitMq(rabbitmq) => SpanBroker::RabbitMq {
                 exchange: rabbitmq.exchange.clone(),
                 partitions: rabbitmq.partitions,
             },
@@ -106,12 +106,12 @@ impl JobMaker {
         };
         match &sink.kind {
             SinkKind::Kafka(kafka) => {
-                let names = kafka::Names::new(&sink.name, &route.name);
-                let topics = kafka::Topics {
+                let names = kafka::KafkaNames::new(&sink.name, &route.name);
+                let topics = kafka::RouteTopics {
                     template: route.topic.clone().expect("a checked route to Kafka has a topic"),
                     unknown: route.unknown_topic.clone(),
                 };
-                let limits = kafka::Limits {
+                let limits = kafka::ProducerLimits {
                     body_bytes_max: setup.body_bytes_max,
                     in_flight_records_max: route.in_flight_records_max,
                 };
@@ -123,7 +123,7 @@ impl JobMaker {
                     })
             }
             SinkKind::RabbitMq(rabbitmq) => {
-                let names = rabbitmq::Names {
+                let names = rabbitmq::RabbitMqNames {
                     sink: sink.name.as_str().into(),
                     route: route.name.as_str().into(),
                 };
@@ -152,7 +152,7 @@ impl JobMaker {
 
 /// The jobs that run.
 #[derive(Default)]
-pub(super) struct Jobs {
+pub(super) struct RunningJobs {
     running: BTreeMap<String, RunningJob>,
     /// Of routes that are no longer configured: they take nothing new, and publish what they have.
     ending: BTreeMap<String, RunningJob>,
@@ -162,7 +162,7 @@ pub(super) struct Jobs {
 pub(super) struct RunningJob {
     pub setup: RouteSetup,
     pub status: RouteStatus,
-    pub subscription: Subscription,
+    pub subscription: RouteSubscription,
     stop: watch::Sender<Option<Instant>>,
     task: JoinHandle<()>,
 }
@@ -209,7 +209,7 @@ impl Drop for RunningJob {
     }
 }
 
-impl Jobs {
+impl RunningJobs {
     pub fn start(&mut self, setup: RouteSetup, job: Job<AnySink>) {
         let job = RunningJob::start(setup, job);
         self.running.insert(job.setup.name().to_owned(), job);
@@ -217,7 +217,7 @@ impl Jobs {
 
     /// Starts the job of a route that is gone: it publishes up to this number.
     pub fn start_ending(&mut self, setup: RouteSetup, job: Job<AnySink>, last: u64) {
-        let job = RunningJob::start(setup, job.until(Until::Number(last)));
+        let job = RunningJob::start(setup, job.until(JobUntil::Number(last)));
         self.ending.insert(job.setup.name().to_owned(), job);
     }
 

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{config::Route, spool::Start};
+use crate::{config::RouteConfig, spool::CursorStart};
 
 const FILE: &str = "routes.json";
 
@@ -40,15 +40,15 @@ impl KnownRoutes {
 
     /// Where a route begins that has no cursor: as it is configured where it is certainly new, else at the oldest
     /// record, for repeats are better than a gap.
-    pub(super) fn start(&self, route: &Route) -> Start {
+    pub(super) fn start(&self, route: &RouteConfig) -> CursorStart {
         match &self.kept {
             Some(kept) if !kept.contains(&route.name) => route.start,
-            _ => Start::Oldest,
+            _ => CursorStart::Oldest,
         }
     }
 
     /// Keeps the names, once each route has its cursor.
-    pub(super) fn keep(&mut self, routes: &[Route]) -> io::Result<()> {
+    pub(super) fn keep(&mut self, routes: &[RouteConfig]) -> io::Result<()> {
         let names: BTreeSet<_> = routes.iter().map(|route| route.name.clone()).collect();
         if self.kept.as_ref() == Some(&names) {
             return Ok(());

@@ -29,9 +29,9 @@ mod stop;
 mod supervisor;
 mod tasks;
 
-pub use changes::{Changes, NamedChanges};
+pub use changes::{ConfigChanges, NamedChanges};
 pub use error::{BuildError, RunError};
-pub use handed::{Handed, HandedError};
+pub use handed::{HandedError, HandedSockets};
 pub use reload::ConfigFile;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -42,25 +42,25 @@ use crate::{
     admin,
     config::Config,
     ingress,
-    job::{DeadLetters, Job, Routing},
-    lifecycle::{Lifecycle, Phase},
-    sink::{AnySink, Certificates},
+    job::{DeadLetters, EventRouting, Job},
+    lifecycle::{ProcessLifecycle, ProcessPhase},
+    sink::{AnySink, CertificateWatch},
     spool::Spool,
     telemetry::{
         Metrics, Traces,
-        traces::{Exporter, Exporting, SetupError},
+        traces::{RunningExporter, SetupError, SpanExporter},
     },
 };
-use apply::{Counting, Live};
-pub use drain::{Drain, DrainEnd};
-use endpoints::Endpoints;
-use jobs::{JobMaker, Jobs, RouteSetup};
+use apply::{LiveNode, PinnedCounting};
+pub use drain::{DrainEnd, DrainRun};
+use endpoints::OpenEndpoints;
+use jobs::{JobMaker, RouteSetup, RunningJobs};
 use known_routes::KnownRoutes;
-use observe::{Overview, born_unrouted};
-use reload::{ReloadStatus, Reloads};
+use observe::{NodeOverview, born_unrouted};
+use reload::{ReloadRequests, ReloadStatus};
 use stop::{Hangups, StopSignals};
-use supervisor::State;
-use tasks::Tasks;
+use supervisor::SupervisorState;
+use tasks::LastingTasks;
 
 /// Of metrics.
 const ONCE: &str = "each metric is registered once";
@@ -76,17 +76,17 @@ const FAILED_ANSWERS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// A Forebay that listens, and is ready to run.
 pub struct Node {
-    live: Live,
-    lifecycle: Arc<Lifecycle>,
-    ingress: ingress::Bound,
+    live: LiveNode,
+    lifecycle: Arc<ProcessLifecycle>,
+    ingress: ingress::BoundServer,
     /// The listening socket was handed over, and stays open for the next process.
     shares_socket: bool,
-    admin: ingress::Bound,
+    admin: ingress::BoundServer,
     /// Those that start when it runs.
     jobs: Vec<(RouteSetup, Job<AnySink>)>,
     signals: StopSignals,
     hangups: Hangups,
-    exporter: Option<Exporter>,
+    exporter: Option<SpanExporter>,
 }
 
 impl Node {
@@ -96,15 +96,15 @@ impl Node {
     /// # Errors
     ///
     /// The first thing that is not as it must be.
-    pub async fn open(mut config: Config, handed: Handed) -> Result<Self, BuildError> {
+    pub async fn open(mut config: Config, handed: HandedSockets) -> Result<Self, BuildError> {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let shares = descriptors::share(&config)?;
         let started = config.clone();
         config.server.connections_max = shares.public;
         let metrics = Metrics::new();
-        let lifecycle = Arc::new(Lifecycle::starting());
-        let Stored {
+        let lifecycle = Arc::new(ProcessLifecycle::starting());
+        let StoredNode {
             spool,
             dead_letters,
             replica,
@@ -113,18 +113,18 @@ impl Node {
             jobs,
             traces,
             exporter,
-        } = Stored::open(&config, &metrics)?;
+        } = StoredNode::open(&config, &metrics)?;
         born_unrouted(&config, &metrics);
-        let routing = Routing::new(jobs.iter().map(|(_, job)| job.subscription()).collect());
-        let certificates = Certificates::register(&metrics.registry, &config.sinks).expect(ONCE);
-        let endpoints = Endpoints::open(&config.endpoints, &config.spool.dir, &metrics)?;
+        let routing = EventRouting::new(jobs.iter().map(|(_, job)| job.subscription()).collect());
+        let certificates = CertificateWatch::register(&metrics.registry, &config.sinks).expect(ONCE);
+        let endpoints = OpenEndpoints::open(&config.endpoints, &config.spool.dir, &metrics)?;
         let shares_socket = handed.ingress.is_some();
         for (name, socket) in [("ingress", &handed.ingress), ("admin", &handed.admin)] {
             if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
                 tracing::info!(name, %address, "took over a listening socket");
             }
         }
-        let intake: ingress::Intake = {
+        let intake: ingress::EventIntake = {
             let (routing, spool) = (routing.clone(), spool.clone());
             Arc::new(move |event, record, class, asker| routing.append(&spool, event, record, class, asker))
         };
@@ -138,7 +138,7 @@ impl Node {
             traces,
         )?;
         let reload = ReloadStatus::new(metrics.clone());
-        let overview = Arc::new(Overview {
+        let overview = Arc::new(NodeOverview {
             replica,
             spool: spool.clone(),
             dead_letters: dead_letters.clone(),
@@ -155,7 +155,7 @@ impl Node {
             handed.admin,
             &config.admin,
             shares.admin,
-            admin::Sources {
+            admin::AdminSources {
                 lifecycle: lifecycle.clone(),
                 spool: spool.clone(),
                 metrics: metrics.clone(),
@@ -170,7 +170,7 @@ impl Node {
             },
         )?;
         Ok(Self {
-            live: Live {
+            live: LiveNode {
                 config: started.clone(),
                 started,
                 file: None,
@@ -179,9 +179,9 @@ impl Node {
                 dead_letters,
                 metrics,
                 known,
-                jobs: Jobs::default(),
+                jobs: RunningJobs::default(),
                 routing,
-                counting: Counting::default(),
+                counting: PinnedCounting::default(),
                 settings,
                 endpoints,
                 certificates,
@@ -222,19 +222,19 @@ impl Node {
         }
         live.counting.restart(&live.routing, &live.spool);
         let (ingress, admin) = (self.ingress.handle(), self.admin.handle());
-        let mut servers = Tasks::new();
+        let mut servers = LastingTasks::new();
         servers.spawn("the server for webhooks", self.ingress.run());
         servers.spawn("the server for the operator", self.admin.run());
-        let mut keepers = Tasks::new();
+        let mut keepers = LastingTasks::new();
         keepers.spawn("the task that keeps endpoints", live.endpoints.clone().keep());
         keepers.spawn("the task that keeps certificates", live.certificates.clone().keep());
-        let exporting = self.exporter.map(Exporter::start);
-        let mut reloads = Reloads::new(self.hangups, file.as_ref());
+        let exporting = self.exporter.map(SpanExporter::start);
+        let mut reloads = ReloadRequests::new(self.hangups, file.as_ref());
         live.file = file;
         let (spool, dead_letters) = (live.spool.clone(), live.dead_letters.clone());
-        self.lifecycle.advance(Phase::Ready);
+        self.lifecycle.advance(ProcessPhase::Ready);
         tracing::info!("ready");
-        supervisor::tell(State::Ready);
+        supervisor::tell(SupervisorState::Ready);
 
         let told = tokio::select! {
             // The routes end with the spool: the disk is the reason, not they.
@@ -250,8 +250,8 @@ impl Node {
         let server = live.config.server.clone();
         let orderly = async {
             tracing::info!(signal = told, drain_delay = ?server.drain_delay, "stopping; accepting until the drain delay is over");
-            self.lifecycle.advance(Phase::Draining);
-            supervisor::tell(State::Stopping);
+            self.lifecycle.advance(ProcessPhase::Draining);
+            supervisor::tell(SupervisorState::Stopping);
             tokio::time::sleep(server.drain_delay).await;
             let deadline = Instant::now() + server.shutdown_deadline;
             if self.shares_socket {
@@ -260,7 +260,7 @@ impl Node {
                     tracing::warn!("connections were open that did not end in time");
                 }
             }
-            self.lifecycle.advance(Phase::Stopping);
+            self.lifecycle.advance(ProcessPhase::Stopping);
             ingress.stop().await;
             drop(keepers);
             live.jobs.stop_all(deadline).await;
@@ -283,7 +283,7 @@ fn task_of_route(route: &str) -> String {
 }
 
 /// What is on disk, and the routes that publish it.
-struct Stored {
+struct StoredNode {
     spool: Spool,
     dead_letters: DeadLetters,
     replica: Arc<str>,
@@ -291,10 +291,10 @@ struct Stored {
     maker: JobMaker,
     jobs: Vec<(RouteSetup, Job<AnySink>)>,
     traces: Traces,
-    exporter: Option<Exporter>,
+    exporter: Option<SpanExporter>,
 }
 
-impl Stored {
+impl StoredNode {
     /// Recovers the spool and matches its cursors with the routes. Nothing is published yet.
     fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, BuildError> {
         let (spool, dead_letters) = spools::open(config, metrics)?;
@@ -349,7 +349,7 @@ impl Stored {
 }
 
 /// Hands the last spans to the collector.
-async fn flush(exporting: Option<Exporting>, deadline: Instant) {
+async fn flush(exporting: Option<RunningExporter>, deadline: Instant) {
     if let Some(exporting) = exporting {
         let now = Instant::now();
         exporting
@@ -370,8 +370,8 @@ async fn close(spool: &Spool, dead_letters: &DeadLetters) {
 }
 
 /// Lets those who wait for the disk be answered before the process ends: the writer has told them all that it failed.
-async fn disk_failed(reason: String, lifecycle: &Lifecycle, ingress: &ingress::Handle) -> RunError {
-    lifecycle.advance(Phase::Stopping);
+async fn disk_failed(reason: String, lifecycle: &ProcessLifecycle, ingress: &ingress::BoundServerHandle) -> RunError {
+    lifecycle.advance(ProcessPhase::Stopping);
     if timeout(FAILED_ANSWERS_DEADLINE, ingress.stop()).await.is_err() {
         tracing::warn!("requests were open that did not end in time");
     }
@@ -379,7 +379,7 @@ async fn disk_failed(reason: String, lifecycle: &Lifecycle, ingress: &ingress::H
 }
 
 /// Off, unless there is somewhere to export to.
-fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces, Option<Exporter>), SetupError> {
+fn tracing(config: &Config, replica: &str, metrics: &Metrics) -> Result<(Traces, Option<SpanExporter>), SetupError> {
     let Some(tracing) = &config.tracing else {
         return Ok((Traces::off(), None));
     };

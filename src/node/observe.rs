@@ -7,9 +7,9 @@ use parking_lot::RwLock;
 use super::{endpoints::OpenEndpoint, reload::ReloadStatus};
 use crate::{
     config::Config,
-    job::{DeadLetters, DeadLettersKept, RouteStatus, Snapshot},
+    job::{DeadLetters, DeadLettersKept, RouteSnapshot, RouteStatus},
     senders::{self, KIND_OTHER},
-    spool::{Observer, Spool, State, damage_kinds},
+    spool::{LogObserver, LogState, Spool, damage_kinds},
     telemetry::Metrics,
 };
 
@@ -25,7 +25,7 @@ impl SpoolMetrics {
     }
 }
 
-impl Observer for SpoolMetrics {
+impl LogObserver for SpoolMetrics {
     fn synced(&self, records: usize, took: Duration) {
         self.0.spool_fsync_seconds.observe(took.as_secs_f64());
         self.0.spool_batch_records.observe(records as f64);
@@ -37,7 +37,7 @@ impl Observer for SpoolMetrics {
 }
 
 /// What the admin server asks of the running parts.
-pub(super) struct Overview {
+pub(super) struct NodeOverview {
     pub(super) replica: Arc<str>,
     pub(super) spool: Spool,
     pub(super) dead_letters: DeadLetters,
@@ -56,14 +56,14 @@ pub(super) struct ShownParts {
 
 /// `/status`.
 #[derive(serde::Serialize)]
-struct Status {
+struct NodeStatus {
     replica: Arc<str>,
     version: &'static str,
     spool: SpoolStatus,
     dead_letters: DeadLettersKept,
-    routes: Vec<Snapshot>,
+    routes: Vec<RouteSnapshot>,
     /// Of routes that are no longer configured, and still publish what was accepted for them.
-    ending_routes: Vec<Snapshot>,
+    ending_routes: Vec<RouteSnapshot>,
     endpoints: Vec<serde_json::Value>,
     configuration: serde_json::Value,
 }
@@ -79,8 +79,8 @@ struct SpoolStatus {
     refuses: Option<String>,
 }
 
-impl From<State> for SpoolStatus {
-    fn from(state: State) -> Self {
+impl From<LogState> for SpoolStatus {
+    fn from(state: LogState) -> Self {
         Self {
             records: state.records,
             bytes: state.bytes,
@@ -91,7 +91,7 @@ impl From<State> for SpoolStatus {
     }
 }
 
-impl Overview {
+impl NodeOverview {
     /// Shows these from here on.
     pub(super) fn show(&self, routes: Vec<RouteStatus>, ending_routes: Vec<RouteStatus>, endpoints: Vec<OpenEndpoint>) {
         *self.parts.write() = ShownParts {
@@ -137,7 +137,7 @@ impl Overview {
     pub(super) fn status(&self) -> serde_json::Value {
         let parts = self.parts.read();
         let snapshots = |routes: &[RouteStatus]| routes.iter().map(RouteStatus::snapshot).collect();
-        let status = Status {
+        let status = NodeStatus {
             replica: self.replica.clone(),
             version: env!("CARGO_PKG_VERSION"),
             spool: self.spool.state().into(),

@@ -13,9 +13,9 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{Changes, stop::Hangups};
+use super::{ConfigChanges, stop::Hangups};
 use crate::{
-    config::{Config, Problems, process_env},
+    config::{Config, ConfigProblems, process_env},
     telemetry::Metrics,
 };
 
@@ -37,25 +37,25 @@ impl ConfigFile {
     /// # Errors
     ///
     /// Every problem of the configuration.
-    pub fn load(&self) -> Result<Config, Problems> {
+    pub fn load(&self) -> Result<Config, ConfigProblems> {
         Config::load(&self.path, process_env())
     }
 }
 
 /// Why a configuration is read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Reason {
+pub(super) enum ReloadReason {
     Hangup,
     Changed,
 }
 
 /// Waits for what asks for a reload.
-pub(super) struct Reloads {
+pub(super) struct ReloadRequests {
     hangups: Hangups,
     watched: Option<WatchedFile>,
 }
 
-impl Reloads {
+impl ReloadRequests {
     pub fn new(hangups: Hangups, file: Option<&ConfigFile>) -> Self {
         let watched = file.filter(|file| file.watch);
         Self {
@@ -65,7 +65,7 @@ impl Reloads {
     }
 
     /// Waits for the next reason. Cancel-safe.
-    pub async fn next(&mut self) -> Reason {
+    pub async fn next(&mut self) -> ReloadReason {
         let changed = async {
             match &mut self.watched {
                 Some(file) => file.changed().await,
@@ -73,8 +73,8 @@ impl Reloads {
             }
         };
         tokio::select! {
-            () = self.hangups.next() => Reason::Hangup,
-            () = changed => Reason::Changed,
+            () = self.hangups.next() => ReloadReason::Hangup,
+            () = changed => ReloadReason::Changed,
         }
     }
 }
@@ -149,7 +149,7 @@ impl ReloadStatus {
         status
     }
 
-    pub fn applied(&self, changes: &Changes) {
+    pub fn applied(&self, changes: &ConfigChanges) {
         *self.last.lock() = LastReload {
             applied: Timestamp::now(),
             needs_restart: changes.needs_restart.clone(),

@@ -55,19 +55,19 @@ pub(super) enum SourceChange {
 /// A secret in use, and where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PlacedSecret {
-    pub position: Position,
+    pub position: SecretPosition,
     pub secret: Secret,
 }
 
 /// Where a secret stands: the number of its source, and within a source that holds several its own: `1`, `2`, `2.2`,
 /// `2.3`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Position {
+pub(super) struct SecretPosition {
     source: usize,
     within: usize,
 }
 
-impl Position {
+impl SecretPosition {
     /// Of the source at `index`, and the first secret in it.
     pub fn of_source(index: usize) -> Self {
         Self {
@@ -77,7 +77,7 @@ impl Position {
     }
 }
 
-impl Display for Position {
+impl Display for SecretPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.within {
             0 => write!(f, "{}", self.source + 1),
@@ -191,7 +191,7 @@ impl SecretSources {
             for (within, secret) in state.active().iter().enumerate() {
                 if placed.iter().all(|other| other.secret != *secret) {
                     placed.push(PlacedSecret {
-                        position: Position { source, within },
+                        position: SecretPosition { source, within },
                         secret: secret.clone(),
                     });
                 }

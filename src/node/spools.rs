@@ -6,7 +6,7 @@ use super::{BuildError, observe::SpoolMetrics, replica};
 use crate::{
     config::{Config, KeepDeadLetters, UNROUTED},
     job::DeadLetters,
-    spool::{self, OpenError, Spool, Start},
+    spool::{self, CursorStart, OpenError, Spool},
     telemetry::Metrics,
 };
 
@@ -22,7 +22,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
     // A number never comes again, not even from a log that began anew under this name, or was restored.
     let since = UNIX_EPOCH.elapsed().unwrap_or_default();
     let numbers_from = spool::numbers_from(since.as_secs());
-    let options = spool::Options {
+    let options = spool::LogOptions {
         dir: config.spool.dir.clone(),
         replica: replica.clone(),
         numbers_from,
@@ -33,7 +33,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
         hot_bytes_max: HOT_BYTES_MAX,
         readers_bytes_max: readers_bytes_max(config),
     };
-    let dead_letters = spool::Options {
+    let dead_letters = spool::LogOptions {
         dir: dead_letters_dir(config),
         replica,
         numbers_from,
@@ -83,7 +83,7 @@ pub(super) fn match_cursors(config: &Config, spool: &Spool) -> Result<(), BuildE
         {
             continue;
         }
-        let position = spool.cursor(&name, Start::Oldest)?.position();
+        let position = spool.cursor(&name, CursorStart::Oldest)?.position();
         if config.spool.abandon_routes.contains(&name) {
             tracing::warn!(route = name, "giving up what the abandoned route has not published");
         } else if name == UNROUTED {

@@ -6,7 +6,7 @@ const SOCKET: &str = "NOTIFY_SOCKET";
 
 /// A change that a supervisor acts on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum State {
+pub(super) enum SupervisorState {
     /// Requests are taken in.
     Ready,
     /// Stopping in order.
@@ -14,11 +14,11 @@ pub(super) enum State {
 }
 
 /// Tells the supervisor, if there is one. That it cannot be told changes nothing here.
-pub(super) fn tell(state: State) {
+pub(super) fn tell(state: SupervisorState) {
     let Some(to) = env::var_os(SOCKET) else { return };
     let text = match state {
-        State::Ready => "READY=1",
-        State::Stopping => "STOPPING=1",
+        SupervisorState::Ready => "READY=1",
+        SupervisorState::Stopping => "STOPPING=1",
     };
     if let Err(error) = send(text, &to) {
         tracing::warn!(%error, state = text, "failed to tell the supervisor");

@@ -8,12 +8,12 @@ use tokio::task::{Id, JoinSet};
 
 /// The tasks of one kind, by their names.
 #[derive(Default)]
-pub(super) struct Tasks<T> {
+pub(super) struct LastingTasks<T> {
     running: JoinSet<T>,
     names: HashMap<Id, String>,
 }
 
-impl<T: Send + 'static> Tasks<T> {
+impl<T: Send + 'static> LastingTasks<T> {
     pub fn new() -> Self {
         Self {
             running: JoinSet::new(),
@@ -63,7 +63,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_task_that_panics_or_ends_is_named() {
-        let mut tasks = Tasks::new();
+        let mut tasks = LastingTasks::new();
         tasks.spawn("lives", std::future::pending());
         tasks.spawn("panics", async { panic!("on purpose") });
         assert_eq!(tasks.ended().await, "panics");
@@ -75,7 +75,7 @@ mod tests {
 
     #[tokio::test]
     async fn those_that_should_end_have_finished_unless_one_panics() {
-        let mut tasks = Tasks::new();
+        let mut tasks = LastingTasks::new();
         tasks.spawn("ends", async {});
         tasks.spawn("ends too", tokio::task::yield_now());
         assert_eq!(tasks.finished().await, Ok(()));

@@ -2,7 +2,10 @@
 
 use crate::config::UNROUTED;
 
-use super::{EnqueueError, Failure, Labels, Message, Place, Settled, Sink, kafka::KafkaSink, rabbitmq::RabbitMqSink};
+use super::{
+    EnqueueError, Message, MessagePlace, PublishFailure, SettledMessage, Sink, SinkLabels, kafka::KafkaSink,
+    rabbitmq::RabbitMqSink,
+};
 
 /// A sink of either broker, or none.
 pub enum AnySink {
@@ -13,7 +16,7 @@ pub enum AnySink {
 }
 
 impl Sink for AnySink {
-    async fn reopen(&mut self) -> Result<(), Failure> {
+    async fn reopen(&mut self) -> Result<(), PublishFailure> {
         match self {
             Self::Unrouted => Ok(()),
             Self::Kafka(sink) => sink.reopen().await,
@@ -21,9 +24,9 @@ impl Sink for AnySink {
         }
     }
 
-    fn place(&self, destination: &str, key: &str) -> Place {
+    fn place(&self, destination: &str, key: &str) -> MessagePlace {
         match self {
-            Self::Unrouted => Place { lane: 0, stream: 0 },
+            Self::Unrouted => MessagePlace { lane: 0, stream: 0 },
             Self::Kafka(sink) => sink.place(destination, key),
             Self::RabbitMq(sink) => sink.place(destination, key),
         }
@@ -37,7 +40,7 @@ impl Sink for AnySink {
         }
     }
 
-    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+    async fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
         match self {
             Self::Unrouted => std::future::pending().await,
             Self::Kafka(sink) => sink.settle(settled).await,
@@ -45,7 +48,7 @@ impl Sink for AnySink {
         }
     }
 
-    fn trouble(&self) -> Option<Failure> {
+    fn trouble(&self) -> Option<PublishFailure> {
         match self {
             Self::Unrouted => None,
             Self::Kafka(sink) => sink.trouble(),
@@ -53,9 +56,9 @@ impl Sink for AnySink {
         }
     }
 
-    fn labels(&self) -> Labels {
+    fn labels(&self) -> SinkLabels {
         match self {
-            Self::Unrouted => Labels {
+            Self::Unrouted => SinkLabels {
                 failures: &[],
                 dead_letters: &[UNROUTED],
             },

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::{kafka, rabbitmq};
-use crate::config::{Sink, SinkKind};
+use crate::config::{SinkConfig, SinkKind};
 
 /// Between two reads.
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -28,11 +28,11 @@ const SECONDS_PER_DAY: i64 = 86_400;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct CertificateFile {
     pub path: PathBuf,
-    pub holds: Holds,
+    pub holds: CertificateUse,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Holds {
+pub(super) enum CertificateUse {
     /// The client's own certificate and its chain, in PEM. It is good for as long as all of them are.
     Own,
     /// The same, with the key, in PKCS#12 under this password.
@@ -44,25 +44,25 @@ pub(super) enum Holds {
 
 /// Watches the files of all sinks. Clones share them.
 #[derive(Clone)]
-pub struct Certificates {
+pub struct CertificateWatch {
     not_after: IntGaugeVec,
-    watched: Arc<Mutex<Vec<Watched>>>,
+    watched: Arc<Mutex<Vec<WatchedCertificate>>>,
 }
 
-struct Watched {
+struct WatchedCertificate {
     sink: String,
     file: CertificateFile,
     /// What was told last of why it cannot be read.
     told: Option<String>,
 }
 
-impl Certificates {
+impl CertificateWatch {
     /// Registers the metric and reads every file once.
     ///
     /// # Errors
     ///
     /// The metric is registered already.
-    pub fn register(registry: &Registry, sinks: &[Sink]) -> prometheus::Result<Self> {
+    pub fn register(registry: &Registry, sinks: &[SinkConfig]) -> prometheus::Result<Self> {
         let not_after = IntGaugeVec::new(
             Opts::new(
                 "forebay_certificate_not_after_timestamp_seconds",
@@ -80,7 +80,7 @@ impl Certificates {
     }
 
     /// From here on these are the sinks whose files are watched. Reads every file once.
-    pub fn watch(&self, sinks: &[Sink]) {
+    pub fn watch(&self, sinks: &[SinkConfig]) {
         // Of two uses of one file the first counts, which is the stricter one: the client's own before authorities.
         let mut files = BTreeMap::new();
         for sink in sinks {
@@ -93,12 +93,12 @@ impl Certificates {
             }
         }
         let mut watched = self.watched.lock();
-        let mut before: Vec<Watched> = std::mem::take(&mut *watched);
+        let mut before: Vec<WatchedCertificate> = std::mem::take(&mut *watched);
         let again = |(sink, file): (String, CertificateFile)| {
             let same = before.iter().position(|one| one.sink == sink && one.file == file);
             match same {
                 Some(at) => before.swap_remove(at),
-                None => Watched { sink, file, told: None },
+                None => WatchedCertificate { sink, file, told: None },
             }
         };
         *watched = files
@@ -152,7 +152,7 @@ impl Certificates {
 }
 
 impl CertificateFile {
-    pub fn new(path: impl AsRef<Path>, holds: Holds) -> Self {
+    pub fn new(path: impl AsRef<Path>, holds: CertificateUse) -> Self {
         Self {
             path: path.as_ref().into(),
             holds,
@@ -163,13 +163,15 @@ impl CertificateFile {
     fn not_after(&self) -> Result<i64, String> {
         let bytes = fs::read(&self.path).map_err(|error| error.to_string())?;
         let times = match &self.holds {
-            Holds::Own | Holds::Authorities => X509::stack_from_pem(&bytes).and_then(|found| times(&found)),
-            Holds::OwnWithKey { password } => keystore(&bytes, password).and_then(|found| times(&found)),
+            CertificateUse::Own | CertificateUse::Authorities => {
+                X509::stack_from_pem(&bytes).and_then(|found| times(&found))
+            }
+            CertificateUse::OwnWithKey { password } => keystore(&bytes, password).and_then(|found| times(&found)),
         };
         let times = times.map_err(|error| error.to_string())?.into_iter();
         let time = match self.holds {
-            Holds::Own | Holds::OwnWithKey { .. } => times.min(),
-            Holds::Authorities => times.max(),
+            CertificateUse::Own | CertificateUse::OwnWithKey { .. } => times.min(),
+            CertificateUse::Authorities => times.max(),
         };
         time.ok_or_else(|| "it holds no certificate".to_owned())
     }
@@ -234,15 +236,18 @@ mod tests {
             pem.extend(certificate(&key, not_after).to_pem().unwrap());
         }
         fs::write(&path, pem).unwrap();
-        assert_eq!(CertificateFile::new(&path, Holds::Own).not_after(), Ok(early));
-        assert_eq!(CertificateFile::new(&path, Holds::Authorities).not_after(), Ok(late));
+        assert_eq!(CertificateFile::new(&path, CertificateUse::Own).not_after(), Ok(early));
+        assert_eq!(
+            CertificateFile::new(&path, CertificateUse::Authorities).not_after(),
+            Ok(late)
+        );
 
         let path = dir.path().join("store.p12");
         let mut builder = Pkcs12::builder();
         let certificate = certificate(&key, early);
         let store = builder.pkey(&key).cert(&certificate).build2("s3cret").unwrap();
         fs::write(&path, store.to_der().unwrap()).unwrap();
-        let holds = |password: &str| Holds::OwnWithKey {
+        let holds = |password: &str| CertificateUse::OwnWithKey {
             password: password.into(),
         };
         assert_eq!(CertificateFile::new(&path, holds("s3cret")).not_after(), Ok(early));
@@ -255,13 +260,13 @@ mod tests {
         let path = dir.path().join("client.pem");
         let key = key();
         let registry = Registry::new();
-        let certificates = Certificates::register(&registry, &[]).unwrap();
-        certificates.watched.lock().push(Watched {
+        let certificates = CertificateWatch::register(&registry, &[]).unwrap();
+        certificates.watched.lock().push(WatchedCertificate {
             sink: "main".into(),
-            file: CertificateFile::new(&path, Holds::Own),
+            file: CertificateFile::new(&path, CertificateUse::Own),
             told: None,
         });
-        let told = |certificates: &Certificates| {
+        let told = |certificates: &CertificateWatch| {
             certificates.read();
             let families = registry.gather();
             let values = families.iter().flat_map(|family| family.get_metric());

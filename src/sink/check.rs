@@ -2,7 +2,7 @@
 
 /// How a finding matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Level {
+pub enum FindingLevel {
     /// All is well with this.
     Good,
     /// It works, and can lose or hold back something.
@@ -13,14 +13,14 @@ pub enum Level {
 
 /// One thing that a check found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
-    pub level: Level,
+pub struct CheckFinding {
+    pub level: FindingLevel,
     /// Names the thing, the cause and the cure.
     pub text: String,
 }
 
-impl Finding {
-    pub(super) fn new(level: Level, text: impl Into<String>) -> Self {
+impl CheckFinding {
+    pub(super) fn new(level: FindingLevel, text: impl Into<String>) -> Self {
         Self {
             level,
             text: text.into(),

@@ -21,8 +21,8 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 pub use any::AnySink;
-pub use certificates::Certificates;
-pub use check::{Finding, Level};
+pub use certificates::CertificateWatch;
+pub use check::{CheckFinding, FindingLevel};
 
 use crate::event::TraceContext;
 
@@ -60,36 +60,36 @@ pub trait Sink: Send + 'static {
     /// Ends the session, if there is one, forgetting all that it had in flight, and opens a new one.
     ///
     /// Must return within a deadline of its own.
-    fn reopen(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn reopen(&mut self) -> impl Future<Output = Result<(), PublishFailure>> + Send;
 
     /// Where a message to `destination` under `key` goes, as far as the session knows.
-    fn place(&self, destination: &str, key: &str) -> Place;
+    fn place(&self, destination: &str, key: &str) -> MessagePlace;
 
     /// Hands a message over without waiting. Messages go out in this order.
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError>;
 
     /// Waits until something was settled and moves it into `settled`. Cancel-safe. `Err`: the session is over, and
     /// whatever is not settled is unknown: reopen and replay it.
-    fn settle(&mut self, settled: &mut Vec<Settled>) -> impl Future<Output = Result<(), Failure>> + Send;
+    fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> impl Future<Output = Result<(), PublishFailure>> + Send;
 
     /// What keeps the broker from confirming anything just now, if the session knows (a wrong password, no broker to
     /// reach). `None` when all is well.
-    fn trouble(&self) -> Option<Failure>;
+    fn trouble(&self) -> Option<PublishFailure>;
 
     /// The labels that its failures carry.
-    fn labels(&self) -> Labels;
+    fn labels(&self) -> SinkLabels;
 }
 
 /// Where a message goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
+pub struct MessagePlace {
     /// What comes to stand together: a partition. A session may learn better what it is.
     pub lane: u64,
     /// Messages of the same stream go out in the order in which they are handed over. The same in every session.
     pub stream: u64,
 }
 
-/// A number for a [`Place`]: the same for the same parts.
+/// A number for a [`MessagePlace`]: the same for the same parts.
 fn number_of(parts: impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     parts.hash(&mut hasher);
@@ -98,7 +98,7 @@ fn number_of(parts: impl Hash) -> u64 {
 
 /// The closed sets of a sink's labels: what is counted by them stands at 0 before the first failure.
 #[derive(Debug, Clone, Copy)]
-pub struct Labels {
+pub struct SinkLabels {
     pub failures: &'static [&'static str],
     /// Those of the failures that are a message's own fault.
     pub dead_letters: &'static [&'static str],
@@ -110,20 +110,20 @@ pub enum EnqueueError {
     /// The session's own queue is full. Offer the same message again after something was settled.
     Full(Box<Message>),
     /// The message or the session failed.
-    Failed(Failure),
+    Failed(PublishFailure),
 }
 
 /// What became of one message.
 #[derive(Debug)]
-pub struct Settled {
+pub struct SettledMessage {
     pub sequence: u64,
-    pub result: Result<(), Failure>,
+    pub result: Result<(), PublishFailure>,
 }
 
 /// A failure, seen three ways: what to do about it, a label for metrics, a text for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Failure {
+pub struct PublishFailure {
     pub remedy: Remedy,
     /// From a closed set: `kafka_unknown_topic`, `kafka_authentication`, …
     pub label: &'static str,

@@ -44,7 +44,7 @@ impl LogQueue {
     /// A queue whose lines a thread of its own writes to stderr.
     pub fn to_stderr() -> io::Result<Arc<Self>> {
         // With a descriptor of its own: the lock of `std::io::stderr` would be held for as long as a write blocks.
-        let stderr = Stderr(File::from(io::stderr().as_fd().try_clone_to_owned()?));
+        let stderr = StandardError(File::from(io::stderr().as_fd().try_clone_to_owned()?));
         let queue = Arc::new(Self::default());
         let writing = Arc::clone(&queue);
         std::thread::Builder::new()
@@ -154,9 +154,9 @@ impl<W: Write> LineWriter<W> {
 }
 
 /// The process's stderr, waited for also where somebody made it non-blocking.
-struct Stderr(File);
+struct StandardError(File);
 
-impl Write for Stderr {
+impl Write for StandardError {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             match self.0.write(bytes) {

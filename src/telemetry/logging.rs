@@ -29,7 +29,7 @@ static QUEUE: OnceLock<Arc<LogQueue>> = OnceLock::new();
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum Format {
+pub enum LogFormat {
     /// For people; with colours on a terminal.
     #[default]
     Human,
@@ -56,7 +56,7 @@ pub enum InitError {
 /// # Errors
 ///
 /// The filter in the environment cannot be read, there is no thread to write, or logging is set up already.
-pub fn init(format: Format) -> Result<(), InitError> {
+pub fn init(format: LogFormat) -> Result<(), InitError> {
     let filter = filter()?;
     let queue = LogQueue::to_stderr().map_err(InitError::Stderr)?;
     QUEUE.set(Arc::clone(&queue)).map_err(|_| InitError::Twice)?;
@@ -67,8 +67,8 @@ pub fn init(format: Format) -> Result<(), InitError> {
         .log_internal_errors(false)
         .with_ansi(io::stderr().is_terminal());
     let result = match format {
-        Format::Human => subscriber.try_init(),
-        Format::Json => subscriber
+        LogFormat::Human => subscriber.try_init(),
+        LogFormat::Json => subscriber
             .json()
             .flatten_event(true)
             .with_current_span(false)

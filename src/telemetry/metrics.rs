@@ -9,7 +9,7 @@ use prometheus::{
     proto::{MetricFamily, MetricType},
 };
 
-use super::{logging, process::Process};
+use super::{logging, process::ProcessMetrics};
 
 /// The commit that was built, where the build was told.
 pub(super) const REVISION: &str = match option_env!("FOREBAY_REVISION") {
@@ -27,7 +27,7 @@ fn seconds_buckets() -> Vec<f64> {
 /// All metrics, on a registry of their own.
 pub struct Metrics {
     pub registry: Registry,
-    process: Process,
+    process: ProcessMetrics,
     pub requests: IntCounterVec,
     pub signature_failures: IntCounterVec,
     pub secrets_active: IntGaugeVec,
@@ -81,9 +81,9 @@ pub struct Metrics {
 }
 
 /// Registers on one registry, with the names' prefix.
-pub(super) struct Register<'a>(&'a Registry);
+pub(super) struct MetricsRegister<'a>(&'a Registry);
 
-impl Register<'_> {
+impl MetricsRegister<'_> {
     pub fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
         let collector = collector.expect("a metric's name and labels are constants");
         self.0
@@ -125,12 +125,12 @@ impl Register<'_> {
 impl Metrics {
     pub fn new() -> Arc<Self> {
         let registry = Registry::new();
-        let r = Register(&registry);
+        let r = MetricsRegister(&registry);
         r.gauges("build_info", "1, with the version that runs.", &["version", "revision"])
             .with_label_values(&[env!("CARGO_PKG_VERSION"), REVISION])
             .set(1);
         let metrics = Self {
-            process: Process::new(&r),
+            process: ProcessMetrics::new(&r),
             requests: r.counters(
                 "requests_total",
                 "Requests answered, by status code.",

@@ -10,7 +10,7 @@ pub mod traces;
 use std::sync::LazyLock;
 
 pub use metrics::Metrics;
-pub use seldom::Seldom;
+pub use seldom::LogThrottle;
 pub use traces::Traces;
 
 /// The version that runs, and the commit that it was built from.

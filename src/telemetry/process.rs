@@ -7,13 +7,13 @@ use std::{
 
 use prometheus::{Counter, Gauge, IntGauge};
 
-use super::metrics::Register;
+use super::metrics::MetricsRegister;
 
 /// Ticks per second in `/proc`, on every architecture of Linux.
 const USER_HZ: f64 = 100.0;
 
 /// Refreshed when somebody asks. On a system without `/proc` they stay at zero.
-pub(super) struct Process {
+pub(super) struct ProcessMetrics {
     cpu_seconds: Counter,
     open_fds: IntGauge,
     max_fds: IntGauge,
@@ -21,8 +21,8 @@ pub(super) struct Process {
     threads: IntGauge,
 }
 
-impl Process {
-    pub fn new(register: &Register<'_>) -> Self {
+impl ProcessMetrics {
+    pub fn new(register: &MetricsRegister<'_>) -> Self {
         let start_time_seconds = register.keep(Gauge::new(
             "process_start_time_seconds",
             "When the process started, in seconds since the Unix epoch.",

@@ -1,22 +1,22 @@
-//! Says seldom what happens often.
+//! Rate-limits a log line.
 
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
 /// Lets one through in each interval, and counts the rest.
-pub struct Seldom {
+pub struct LogThrottle {
     interval: Duration,
-    state: Mutex<State>,
+    state: Mutex<ThrottleState>,
 }
 
 #[derive(Default)]
-struct State {
+struct ThrottleState {
     said: Option<Instant>,
     unsaid: u64,
 }
 
-impl Seldom {
+impl LogThrottle {
     pub fn new(interval: Duration) -> Self {
         Self {
             interval,
@@ -42,7 +42,7 @@ mod tests {
 
     #[test]
     fn one_is_said_in_each_interval_and_the_rest_is_counted() {
-        let seldom = Seldom::new(Duration::from_secs(1));
+        let seldom = LogThrottle::new(Duration::from_secs(1));
         let start = Instant::now();
         for (after_ms, expected) in [
             (0, Some(0)),

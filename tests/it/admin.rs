@@ -11,9 +11,9 @@ use std::{
 };
 
 use forebay::{
-    admin::{self, Sources},
+    admin::{self, AdminSources},
     config,
-    lifecycle::{Lifecycle, Phase},
+    lifecycle::{ProcessLifecycle, ProcessPhase},
     spool::Spool,
     telemetry::Metrics,
 };
@@ -24,7 +24,7 @@ use tokio::runtime::Runtime;
 struct Server {
     runtime: Runtime,
     address: SocketAddr,
-    lifecycle: Arc<Lifecycle>,
+    lifecycle: Arc<ProcessLifecycle>,
     spool: Spool,
     collected: Arc<AtomicUsize>,
     _dir: TempDir,
@@ -36,10 +36,10 @@ impl Server {
         let inside = runtime.enter();
         let dir = TempDir::new().unwrap();
         let spool = crate::ingress::spool(&dir);
-        let lifecycle = Arc::new(Lifecycle::starting());
+        let lifecycle = Arc::new(ProcessLifecycle::starting());
         let collected = Arc::new(AtomicUsize::new(0));
         let collecting = Arc::clone(&collected);
-        let sources = Sources {
+        let sources = AdminSources {
             lifecycle: Arc::clone(&lifecycle),
             spool: spool.clone(),
             metrics: Metrics::new(),
@@ -49,7 +49,7 @@ impl Server {
             status: Arc::new(|| json!({"routes": {"events": "ok"}})),
         };
         let listen = "127.0.0.1:0".parse().unwrap();
-        let bound = admin::bind(None, &config::Admin { listen }, 256, sources).unwrap();
+        let bound = admin::bind(None, &config::AdminConfig { listen }, 256, sources).unwrap();
         let address = bound.addresses()[0];
         drop(inside);
         runtime.spawn(bound.run());
@@ -92,9 +92,9 @@ fn readiness_follows_the_phase_and_liveness_does_not() {
     let server = Server::start();
     assert_eq!(server.ready(), (503, json!(["starting"])));
     for (phase, expected) in [
-        (Phase::Ready, (200, Value::Null)),
-        (Phase::Draining, (503, json!(["draining"]))),
-        (Phase::Stopping, (503, json!(["stopping"]))),
+        (ProcessPhase::Ready, (200, Value::Null)),
+        (ProcessPhase::Draining, (503, json!(["draining"]))),
+        (ProcessPhase::Stopping, (503, json!(["stopping"]))),
     ] {
         server.lifecycle.advance(phase);
         assert_eq!(server.ready(), expected);
@@ -105,7 +105,7 @@ fn readiness_follows_the_phase_and_liveness_does_not() {
 #[test]
 fn a_spool_that_refuses_makes_unready() {
     let server = Server::start();
-    server.lifecycle.advance(Phase::Ready);
+    server.lifecycle.advance(ProcessPhase::Ready);
     server.runtime.block_on(server.spool.close());
     assert_eq!(server.ready(), (503, json!(["the spool is closed"])));
     assert_eq!(server.ask("GET", "/livez").0, 200);

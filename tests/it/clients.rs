@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use forebay::{
     event::Time,
-    senders::{Headers, Receiver, Secret, Unverified, millicast::Millicast},
+    senders::{EndpointReceiver, HeaderLookup, Secret, UnverifiedRequest, millicast::Millicast},
 };
 
 use crate::{
@@ -19,7 +19,7 @@ const COUNT: usize = 200;
 
 struct Sent<'a>(&'a BTreeMap<String, String>);
 
-impl Headers for Sent<'_> {
+impl HeaderLookup for Sent<'_> {
     fn value(&self, name: &str) -> Option<&[u8]> {
         Some(self.0.get(&name.to_lowercase())?.as_bytes())
     }
@@ -36,8 +36,8 @@ fn send(url: &str) {
 
 /// The id and key that a webhook's event has.
 fn id_and_key(webhook: &Received) -> (String, String) {
-    let receiver = Receiver::new(&Millicast, "acme", None, vec![Secret::from_base64(SECRET).unwrap()]);
-    let request = Unverified {
+    let receiver = EndpointReceiver::new(&Millicast, "acme", None, vec![Secret::from_base64(SECRET).unwrap()]);
+    let request = UnverifiedRequest {
         headers: &Sent(&webhook.headers),
         body: webhook.body.clone().into(),
         received: Time(0),

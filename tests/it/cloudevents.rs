@@ -16,9 +16,12 @@ use bytes::Bytes;
 use forebay::{
     event::{
         Content, Event, Time,
-        render::{BOOLEANS, Mode, Rendered, Stamp, render},
+        render::{BOOLEANS, EventStamp, RenderMode, RenderedEvent, render},
     },
-    senders::{self, Accounts, Headers, Payload, Receiver, Secret, Unverified, data, millicast::Millicast},
+    senders::{
+        self, EndpointAccounts, EndpointReceiver, HeaderLookup, RoutePayload, Secret, UnverifiedRequest, data,
+        millicast::Millicast,
+    },
 };
 use serde_json::{Value, json};
 
@@ -35,7 +38,7 @@ const ROUND_BODIES: u64 = 3000;
 /// Handed to the readers at once.
 const BATCH_BODIES: u64 = 200;
 
-impl Headers for Request {
+impl HeaderLookup for Request {
     fn value(&self, name: &str) -> Option<&[u8]> {
         let mut found = self
             .headers
@@ -154,10 +157,10 @@ fn judge(requests: impl Iterator<Item = (String, Request, u64)>, readers: &mut [
         }
         assert_eq!(event.body, request.body, "{name}");
         for (payload, mode) in [
-            (Payload::Normalized, Mode::Structured),
-            (Payload::Normalized, Mode::Binary),
-            (Payload::Original, Mode::Structured),
-            (Payload::Original, Mode::Binary),
+            (RoutePayload::Normalized, RenderMode::Structured),
+            (RoutePayload::Normalized, RenderMode::Binary),
+            (RoutePayload::Original, RenderMode::Structured),
+            (RoutePayload::Original, RenderMode::Binary),
         ] {
             sent.push(publish(&name, &event, payload, mode));
         }
@@ -192,18 +195,18 @@ fn receive(request: &Request, number: u64) -> Event {
     }
     let listed = |accounts: &[&str]| accounts.iter().map(|account| (*account).to_owned()).collect();
     let accounts = match number % 3 {
-        0 => Accounts::default(),
-        1 => Accounts {
+        0 => EndpointAccounts::default(),
+        1 => EndpointAccounts {
             own: Some("A".to_owned()),
             listed: listed(&["A"]),
         },
-        _ => Accounts {
+        _ => EndpointAccounts {
             own: None,
             listed: listed(&["A", "B"]),
         },
     };
-    let receiver = Receiver::new(&Millicast, "acme", None, vec![secret]).with_accounts(accounts);
-    let verified = receiver.verify(Unverified {
+    let receiver = EndpointReceiver::new(&Millicast, "acme", None, vec![secret]).with_accounts(accounts);
+    let verified = receiver.verify(UnverifiedRequest {
         body: signed.body.clone(),
         headers: &signed,
         received: Time(1_700_000_000_000),
@@ -218,15 +221,15 @@ fn receive(request: &Request, number: u64) -> Event {
 }
 
 /// The message of an event, as Kafka has it.
-fn publish(name: &str, event: &Event, payload: Payload, mode: Mode) -> Sent {
-    let stamp = Stamp {
+fn publish(name: &str, event: &Event, payload: RoutePayload, mode: RenderMode) -> Sent {
+    let stamp = EventStamp {
         provider: senders::usual().provider(),
         sequence: 42,
         replica: "forebay-0",
     };
     let rendered = render(event, stamp, mode, data(event, payload));
     assert_nothing_is_lost(event, payload, mode, &rendered);
-    if (payload, &event.content) == (Payload::Normalized, &Content::Json) {
+    if (payload, &event.content) == (RoutePayload::Normalized, &Content::Json) {
         let error = serde_json::from_slice::<Value>(&rendered.body)
             .err()
             .map(|error| error.to_string());
@@ -238,7 +241,7 @@ fn publish(name: &str, event: &Event, payload: Payload, mode: Mode) -> Sent {
     for (name, value) in &rendered.attributes {
         headers[format!("ce_{name}")] = json!(value);
     }
-    let binary = render(event, stamp, Mode::Binary, data(event, payload));
+    let binary = render(event, stamp, RenderMode::Binary, data(event, payload));
     let mut attributes: BTreeMap<_, _> = binary.attributes.into_iter().collect();
     attributes.insert("datacontenttype", binary.content_type.into_owned());
     // Each SDK has a type of its own for it.
@@ -251,11 +254,11 @@ fn publish(name: &str, event: &Event, payload: Payload, mode: Mode) -> Sent {
 }
 
 /// What is not normalised goes out byte for byte.
-fn assert_nothing_is_lost(event: &Event, payload: Payload, mode: Mode, rendered: &Rendered) {
+fn assert_nothing_is_lost(event: &Event, payload: RoutePayload, mode: RenderMode, rendered: &RenderedEvent) {
     let is_binary = !rendered.attributes.is_empty();
     match (&event.content, payload, is_binary) {
-        (Content::Json, Payload::Normalized, _) => {}
-        (Content::Json, Payload::Original, false) => {
+        (Content::Json, RoutePayload::Normalized, _) => {}
+        (Content::Json, RoutePayload::Original, false) => {
             let end = [b"\"data\":", &event.body[..], b"}"].concat();
             assert!(rendered.body.ends_with(&end), "{mode:?}");
         }

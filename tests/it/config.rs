@@ -10,7 +10,7 @@ mod secrets;
 
 use std::path::PathBuf;
 
-use forebay::config::{Config, Problems};
+use forebay::config::{Config, ConfigProblems};
 
 use crate::support::process::private_dir;
 
@@ -50,7 +50,7 @@ impl Dir {
     }
 }
 
-fn load_named(name: &str, text: &str, env: &[(&str, &str)]) -> Result<Config, Problems> {
+fn load_named(name: &str, text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigProblems> {
     let dir = Dir::new();
     let env = env
         .iter()
@@ -58,7 +58,7 @@ fn load_named(name: &str, text: &str, env: &[(&str, &str)]) -> Result<Config, Pr
     Config::load(&dir.file(name, text), env)
 }
 
-fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, Problems> {
+fn load(text: &str, env: &[(&str, &str)]) -> Result<Config, ConfigProblems> {
     load_named("forebay.toml", text, env)
 }
 

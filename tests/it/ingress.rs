@@ -16,10 +16,10 @@ use std::{
 use forebay::{
     config::{self, AllowList},
     event::Event,
-    ingress::{self, Endpoint, Handle, RefusalInspector, RefusedRequests},
-    lifecycle::{Lifecycle, Phase},
-    senders::{Receiver, Secret, millicast::Millicast},
-    spool::{Audience, Observer, Options, Spool},
+    ingress::{self, BoundServerHandle, PublicEndpoint, RefusalInspector, RefusedRequests},
+    lifecycle::{ProcessLifecycle, ProcessPhase},
+    senders::{EndpointReceiver, Secret, millicast::Millicast},
+    spool::{Audience, LogObserver, LogOptions, Spool},
     telemetry::{Metrics, Traces},
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -36,7 +36,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Silent;
 
-impl Observer for Silent {
+impl LogObserver for Silent {
     fn synced(&self, _: usize, _: Duration) {}
     fn damage(&self, _: &'static str) {}
 }
@@ -48,7 +48,7 @@ pub fn spool(dir: &TempDir) -> Spool {
 }
 
 fn spool_of(dir: &TempDir, bytes_max: u64) -> Spool {
-    let options = Options {
+    let options = LogOptions {
         dir: dir.path().to_owned(),
         bytes_max,
         bulk_share_max: 0.5,
@@ -66,9 +66,9 @@ fn spool_of(dir: &TempDir, bytes_max: u64) -> Spool {
 struct Server {
     runtime: Runtime,
     address: SocketAddr,
-    handle: Handle,
+    handle: BoundServerHandle,
     spool: Spool,
-    lifecycle: Arc<Lifecycle>,
+    lifecycle: Arc<ProcessLifecycle>,
     metrics: Arc<Metrics>,
     _dir: TempDir,
 }
@@ -78,7 +78,7 @@ impl Server {
         Self::with(|_| {})
     }
 
-    fn with(change: impl FnOnce(&mut config::Server)) -> Self {
+    fn with(change: impl FnOnce(&mut config::ServerConfig)) -> Self {
         Self::build(SPOOL_BYTES_MAX, change)
     }
 
@@ -86,15 +86,15 @@ impl Server {
         Self::build_for(Some(account), SPOOL_BYTES_MAX, |_| {})
     }
 
-    fn build(spool_bytes_max: u64, change: impl FnOnce(&mut config::Server)) -> Self {
+    fn build(spool_bytes_max: u64, change: impl FnOnce(&mut config::ServerConfig)) -> Self {
         Self::serving(None, None, spool_bytes_max, change)
     }
 
-    fn build_for(account: Option<&str>, spool_bytes_max: u64, change: impl FnOnce(&mut config::Server)) -> Self {
+    fn build_for(account: Option<&str>, spool_bytes_max: u64, change: impl FnOnce(&mut config::ServerConfig)) -> Self {
         Self::serving(account, None, spool_bytes_max, change)
     }
 
-    fn allowing(allow: Option<AllowList>, change: impl FnOnce(&mut config::Server)) -> Self {
+    fn allowing(allow: Option<AllowList>, change: impl FnOnce(&mut config::ServerConfig)) -> Self {
         Self::serving(None, allow, SPOOL_BYTES_MAX, change)
     }
 
@@ -102,9 +102,9 @@ impl Server {
         account: Option<&str>,
         allow: Option<AllowList>,
         spool_bytes_max: u64,
-        change: impl FnOnce(&mut config::Server),
+        change: impl FnOnce(&mut config::ServerConfig),
     ) -> Self {
-        let mut config = config::Server {
+        let mut config = config::ServerConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
             body_bytes_max: 64 * 1024,
             bodies_bytes_max: 200_000,
@@ -129,10 +129,10 @@ impl Server {
         let inside = runtime.enter();
         let dir = TempDir::new().unwrap();
         let spool = spool_of(&dir, spool_bytes_max);
-        let lifecycle = Arc::new(Lifecycle::starting());
-        lifecycle.advance(Phase::Ready);
+        let lifecycle = Arc::new(ProcessLifecycle::starting());
+        lifecycle.advance(ProcessPhase::Ready);
         let metrics = Metrics::new();
-        let receiver = Arc::new(Receiver::new(
+        let receiver = Arc::new(EndpointReceiver::new(
             &Millicast,
             "acme",
             account,
@@ -140,7 +140,7 @@ impl Server {
         ));
         let inspector = RefusalInspector::start().unwrap();
         inspector.know(vec![("acme".to_owned(), receiver.clone())]);
-        let endpoint = Endpoint {
+        let endpoint = PublicEndpoint {
             name: "acme".to_owned(),
             path: PATH.to_owned(),
             receiver,

@@ -9,7 +9,7 @@ mod topics;
 
 use forebay::{
     config,
-    sink::{Level, Message, kafka::connect_check, partition::partition_of},
+    sink::{FindingLevel, Message, kafka::connect_check, partition::partition_of},
 };
 use publisher::{DEADLINE, Publisher, assert_in_order, message, sink};
 
@@ -116,14 +116,14 @@ async fn a_check_says_what_is_wrong_with_each_topic() {
     let good = server::create_topic(&broker, "good", 2, &[("max.message.bytes", "10000000")]).await;
     let compacted = server::create_topic(&broker, "compacted", 1, &[("cleanup.policy", "compact")]).await;
     let absent = "absent-for-ever".to_string();
-    let config = |brokers: &[&str], properties: &[(&str, &str)]| config::Kafka {
+    let config = |brokers: &[&str], properties: &[(&str, &str)]| config::KafkaConfig {
         brokers: brokers.iter().map(|s| s.to_string()).collect(),
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
     };
     let topics = [good.clone(), compacted.clone(), absent.clone()];
     let findings = connect_check("main", &config(&[&broker], &[]), &topics, 1 << 20).await;
-    let has = |level: Level, parts: &[&str]| {
+    let has = |level: FindingLevel, parts: &[&str]| {
         assert!(
             findings
                 .iter()
@@ -131,12 +131,12 @@ async fn a_check_says_what_is_wrong_with_each_topic() {
             "no {level:?} {parts:?} in {findings:#?}"
         );
     };
-    has(Level::Good, &["connected, 1 broker"]);
-    has(Level::Good, &[&good, "2 partitions"]);
-    has(Level::Warning, &[&compacted, "max.message.bytes"]);
-    has(Level::Problem, &[&compacted, "cleanup.policy"]);
-    has(Level::Problem, &[&absent, "does not exist"]);
-    has(Level::Warning, &[&good, "min.insync.replicas"]);
+    has(FindingLevel::Good, &["connected, 1 broker"]);
+    has(FindingLevel::Good, &[&good, "2 partitions"]);
+    has(FindingLevel::Warning, &[&compacted, "max.message.bytes"]);
+    has(FindingLevel::Problem, &[&compacted, "cleanup.policy"]);
+    has(FindingLevel::Problem, &[&absent, "does not exist"]);
+    has(FindingLevel::Warning, &[&good, "min.insync.replicas"]);
     let good_ones = findings
         .iter()
         .filter(|f| f.text.contains(&good) && f.text.contains("max.message.bytes"));
@@ -144,12 +144,12 @@ async fn a_check_says_what_is_wrong_with_each_topic() {
 
     let nowhere = connect_check("main", &config(&["127.0.0.1:1"], &[]), &topics, 1 << 20).await;
     assert!(
-        matches!(&nowhere[..], [f] if f.level == Level::Problem && f.text.contains("127.0.0.1:1")),
+        matches!(&nowhere[..], [f] if f.level == FindingLevel::Problem && f.text.contains("127.0.0.1:1")),
         "{nowhere:?}"
     );
     let denied = connect_check("main", &config(&[&broker], &[("acks", "1")]), &topics, 1 << 20).await;
     assert!(
-        matches!(&denied[..], [f] if f.level == Level::Problem && f.text.contains("acks")),
+        matches!(&denied[..], [f] if f.level == FindingLevel::Problem && f.text.contains("acks")),
         "{denied:?}"
     );
 }

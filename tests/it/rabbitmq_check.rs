@@ -2,7 +2,7 @@
 
 use forebay::{
     config,
-    sink::{Finding, Level, rabbitmq::connect_check},
+    sink::{CheckFinding, FindingLevel, rabbitmq::connect_check},
 };
 use serde_json::{Value, json};
 
@@ -18,12 +18,12 @@ use crate::{
 
 const BODY_BYTES_MAX: u64 = 16 << 20;
 
-async fn check(config: &config::RabbitMq) -> Vec<Finding> {
+async fn check(config: &config::RabbitMqConfig) -> Vec<CheckFinding> {
     connect_check("rabbit", config, BODY_BYTES_MAX).await
 }
 
 #[track_caller]
-fn has(findings: &[Finding], level: Level, parts: &[&str]) {
+fn has(findings: &[CheckFinding], level: FindingLevel, parts: &[&str]) {
     assert!(
         findings
             .iter()
@@ -46,7 +46,7 @@ async fn what_was_declared_is_good_and_what_will_be_declared_is_said() {
     let before = check(&config).await;
     has(
         &before,
-        Level::Good,
+        FindingLevel::Good,
         &["'live' is not there yet", "2 queues", "live.dead-letters"],
     );
     let exchanges = vhost
@@ -56,7 +56,7 @@ async fn what_was_declared_is_good_and_what_will_be_declared_is_said() {
 
     open(&config).await.unwrap();
     let findings = check(&config).await;
-    assert!(findings.iter().all(|f| f.level == Level::Good), "{findings:#?}");
+    assert!(findings.iter().all(|f| f.level == FindingLevel::Good), "{findings:#?}");
     for parts in [
         &["connected to", vhost.name.as_str()][..],
         &["exchange 'live' is there"],
@@ -65,12 +65,12 @@ async fn what_was_declared_is_good_and_what_will_be_declared_is_said() {
         &["each of the 2 partitions has a binding"],
         &["queues 'live.00', 'live.01': kept, in order"],
     ] {
-        has(&findings, Level::Good, parts);
+        has(&findings, FindingLevel::Good, parts);
     }
     let large = connect_check("rabbit", &config, 100 << 20).await;
     has(
         &large,
-        Level::Warning,
+        FindingLevel::Warning,
         &["takes messages of 134217728 bytes", "max_message_size"],
     );
 }
@@ -111,22 +111,25 @@ async fn what_consumers_would_miss_is_warned_of() {
         &["queue 'plain': no dead-letter exchange"],
         &["queue 'limited': has a length limit and drops the oldest"],
     ] {
-        has(&findings, Level::Warning, parts);
+        has(&findings, FindingLevel::Warning, parts);
     }
-    assert!(findings.iter().all(|f| f.level != Level::Problem), "{findings:#?}");
+    assert!(
+        findings.iter().all(|f| f.level != FindingLevel::Problem),
+        "{findings:#?}"
+    );
 
     vhost
         .broker
         .api("DELETE", &format!("/queues/{}/plain", vhost.name), &Value::Null);
     has(
         &check(&config).await,
-        Level::Warning,
+        FindingLevel::Warning,
         &["no queue is bound for partitions '01', '02'", "dead letters", "'01.#'"],
     );
     config.unroutable = config::Unroutable::Hold;
     has(
         &check(&config).await,
-        Level::Warning,
+        FindingLevel::Warning,
         &["no queue is bound", "hold the route"],
     );
 }
@@ -156,7 +159,7 @@ async fn consumers_without_a_single_active_one_are_counted() {
     });
     has(
         &check(&config(&vhost, "live", false)).await,
-        Level::Warning,
+        FindingLevel::Warning,
         &["queue 'many': more than one consumer"],
     );
 }
@@ -167,13 +170,13 @@ async fn what_keeps_the_sink_from_working_is_a_problem() {
     let mut config = config(&vhost, "live", false);
     has(
         &check(&config).await,
-        Level::Problem,
+        FindingLevel::Problem,
         &["exchange 'live' is not there", "declare = true"],
     );
     put(&vhost, "exchanges/live", json!({"type": "fanout", "durable": true}));
     has(
         &check(&config).await,
-        Level::Problem,
+        FindingLevel::Problem,
         &["exchange 'live' is of type fanout"],
     );
 
@@ -190,12 +193,12 @@ async fn what_keeps_the_sink_from_working_is_a_problem() {
     let findings = check(&config).await;
     has(
         &findings,
-        Level::Problem,
+        FindingLevel::Problem,
         &["exchange 'live' may not be written to", "grant the user write"],
     );
     has(
         &findings,
-        Level::Warning,
+        FindingLevel::Warning,
         &["refuses user", "tag management", "not checked: the exchange's type"],
     );
     put(
@@ -203,11 +206,11 @@ async fn what_keeps_the_sink_from_working_is_a_problem() {
         &format!("permissions/{user}"),
         json!({"configure": "^$", "write": "^live$", "read": "^$"}),
     );
-    has(&check(&config).await, Level::Good, &["'live' may be written to"]);
+    has(&check(&config).await, FindingLevel::Good, &["'live' may be written to"]);
 
     config.uris = vec![config::TextSource::Inline(uri.replace(":pw@", ":wrong@"))];
     let findings = check(&config).await;
-    has(&findings, Level::Problem, &["refuses user", &user]);
+    has(&findings, FindingLevel::Problem, &["refuses user", &user]);
     assert_eq!(
         findings.len(),
         1,
@@ -216,9 +219,13 @@ async fn what_keeps_the_sink_from_working_is_a_problem() {
 
     let nobody = format!("amqp://127.0.0.1:{}", free_port());
     config.uris = [good, vec![config::TextSource::Inline(nobody)]].concat();
-    has(&check(&config).await, Level::Warning, &["cannot be reached"]);
+    has(&check(&config).await, FindingLevel::Warning, &["cannot be reached"]);
     config.management = Some(format!("http://127.0.0.1:{}", free_port()));
-    has(&check(&config).await, Level::Warning, &["refused", "not checked"]);
+    has(
+        &check(&config).await,
+        FindingLevel::Warning,
+        &["refused", "not checked"],
+    );
 }
 
 #[tokio::test]

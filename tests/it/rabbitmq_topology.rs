@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use forebay::{
     config,
     sink::{
-        Failure, Remedy, Sink as _,
-        rabbitmq::{Names, RabbitMqMetrics, RabbitMqSink},
+        PublishFailure, Remedy, Sink as _,
+        rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink},
     },
 };
 use futures_util::StreamExt as _;
@@ -21,8 +21,8 @@ use tokio::time::timeout;
 use crate::support::rabbitmq::{self as server, Vhost};
 
 /// A sink of two partitions for an exchange of a virtual host.
-pub fn config(vhost: &Vhost, exchange: &str, declare: bool) -> config::RabbitMq {
-    config::RabbitMq {
+pub fn config(vhost: &Vhost, exchange: &str, declare: bool) -> config::RabbitMqConfig {
+    config::RabbitMqConfig {
         uris: vec![config::TextSource::Inline(vhost.uri())],
         username: None,
         password: None,
@@ -36,9 +36,9 @@ pub fn config(vhost: &Vhost, exchange: &str, declare: bool) -> config::RabbitMq 
 }
 
 /// Opens a session and ends it.
-pub async fn open(config: &config::RabbitMq) -> Result<(), Failure> {
+pub async fn open(config: &config::RabbitMqConfig) -> Result<(), PublishFailure> {
     let metrics = RabbitMqMetrics::register(&prometheus::Registry::new()).unwrap();
-    let names = Names {
+    let names = RabbitMqNames {
         sink: "rabbit".into(),
         route: "events".into(),
     };

@@ -10,11 +10,11 @@ use bytes::Bytes;
 use forebay::{
     event::{
         Event, Time,
-        render::{Mode, Stamp, render},
+        render::{EventStamp, RenderMode, render},
     },
     senders::{
-        self, Headers, Parameters, Payload, Receiver, Sample, SampleKind, Secret, Unverified, data,
-        millicast::Millicast,
+        self, EndpointReceiver, HeaderLookup, RoutePayload, Sample, SampleKind, SampleParameters, Secret,
+        UnverifiedRequest, data, millicast::Millicast,
     },
 };
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use crate::support::schemas::{dir, validate};
 
 struct Given(HashMap<String, String>);
 
-impl Headers for Given {
+impl HeaderLookup for Given {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.0.get(&name.to_ascii_lowercase()).map(String::as_bytes)
     }
@@ -40,9 +40,9 @@ pub fn receive(content_type: &str, headers: &[(&str, String)], body: &[u8]) -> E
         given.insert(name.to_lowercase(), value);
     }
     given.insert("content-type".to_owned(), content_type.to_owned());
-    let receiver = Receiver::new(&Millicast, "acme", Some("ZG6NWV"), vec![secret]);
+    let receiver = EndpointReceiver::new(&Millicast, "acme", Some("ZG6NWV"), vec![secret]);
     let (headers, body) = (Given(given), Bytes::copy_from_slice(body));
-    let request = Unverified {
+    let request = UnverifiedRequest {
         headers: &headers,
         body,
         received: Time(1_638_463_486_512),
@@ -51,7 +51,7 @@ pub fn receive(content_type: &str, headers: &[(&str, String)], body: &[u8]) -> E
 }
 
 pub fn receive_sample(kind: SampleKind) -> Event {
-    let parameters = Parameters {
+    let parameters = SampleParameters {
         account: "ZG6NWV",
         stream_name: "sample_stream",
         feed_id: Uuid::from_u128(0x369e_4a86_f937_4254_bd9f_99dc_484d_2bd6),
@@ -69,12 +69,17 @@ pub fn receive_sample(kind: SampleKind) -> Event {
 
 /// The event as a JSON text: structured, or where it is binary, its attributes.
 pub fn published(event: &Event) -> String {
-    let stamp = Stamp {
+    let stamp = EventStamp {
         provider: senders::usual().provider(),
         sequence: 42,
         replica: "forebay-0",
     };
-    let rendered = render(event, stamp, Mode::Structured, data(event, Payload::Normalized));
+    let rendered = render(
+        event,
+        stamp,
+        RenderMode::Structured,
+        data(event, RoutePayload::Normalized),
+    );
     if rendered.attributes.is_empty() {
         return String::from_utf8(rendered.body.to_vec()).unwrap();
     }

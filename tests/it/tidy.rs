@@ -4,6 +4,7 @@
 
 mod dependencies;
 pub mod documents;
+mod names;
 mod rules;
 mod source;
 
@@ -39,6 +40,34 @@ fn every_source_keeps_the_rules() {
         let findings: Vec<String> = sources.iter().flat_map(rule).collect();
         assert_none(name, &findings);
     }
+}
+
+#[test]
+fn types_are_called_by_more_than_one_word_and_each_name_stands_in_one_module() {
+    let sources = walk_all(root());
+    let types = names::types(&sources);
+    assert!(types.len() > 400, "only {} types", types.len());
+    let (one_word, several) = names::shares(&types);
+    assert!(one_word <= names::ONE_WORD_MAX, "{one_word} % have names of one word");
+    assert!(
+        several <= names::IN_SEVERAL_MODULES_MAX,
+        "{several} % of the names stand in several modules"
+    );
+
+    let source = |path, text| source::Source::new(path, text);
+    let sources = [
+        source(
+            "src/a.rs",
+            "pub struct One;\npub(crate) enum TwoWords<T> {}\n// struct Not;\n    struct Inner;\n",
+        ),
+        source(
+            "src/b.rs",
+            "trait One {}\ntype ThreeWordsHere = ();\n#[cfg(test)]\nmod tests {\nstruct Tested;\n}\n",
+        ),
+    ];
+    let types = names::types(&sources);
+    assert_eq!(types.keys().collect::<Vec<_>>(), ["One", "ThreeWordsHere", "TwoWords"]);
+    assert_eq!(names::shares(&types), (50, 34));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use forebay::{
     event::{Content, Event, Provider, ProviderNumber, Time, text},
     senders::{
-        Answer, Headers, Origin, Parameters, Sample, SampleKind, Secret, Sender, SignatureError, SigningKey,
-        UNREADABLE, Unverified, Verified,
+        EventOrigin, HeaderLookup, Sample, SampleKind, SampleParameters, Secret, Sender, SenderAnswer, SignatureError,
+        SigningKey, UNREADABLE, UnverifiedRequest, VerifiedRequest,
     },
 };
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -45,7 +45,7 @@ impl Key {
 }
 
 impl SigningKey for Key {
-    fn has_made(&self, headers: &dyn Headers, body: &[u8]) -> Choice {
+    fn has_made(&self, headers: &dyn HeaderLookup, body: &[u8]) -> Choice {
         let (Some(given), Some(moment)) = (headers.value(SIGNATURE), headers.value(MOMENT)) else {
             return Choice::from(0);
         };
@@ -66,7 +66,7 @@ impl Sender for Doorbell {
         &[SIGNATURE, MOMENT]
     }
 
-    fn check_form(&self, headers: &dyn Headers) -> Result<(), SignatureError> {
+    fn check_form(&self, headers: &dyn HeaderLookup) -> Result<(), SignatureError> {
         let signature = headers.value(SIGNATURE).ok_or(SignatureError::Missing)?;
         let is_hex = signature.len() == 40 && signature.iter().all(u8::is_ascii_hexdigit);
         (is_hex && headers.value(MOMENT).is_some())
@@ -78,8 +78,8 @@ impl Sender for Doorbell {
         Box::new(Key::new(secret))
     }
 
-    fn event(&self, origin: &Origin, request: Verified<'_>) -> Event {
-        let Unverified {
+    fn event(&self, origin: &EventOrigin, request: VerifiedRequest<'_>) -> Event {
+        let UnverifiedRequest {
             headers,
             body,
             received,
@@ -124,8 +124,8 @@ impl Sender for Doorbell {
         value.to_string().into()
     }
 
-    fn answer(&self) -> Answer {
-        Answer {
+    fn answer(&self) -> SenderAnswer {
+        SenderAnswer {
             content_type: "application/json",
             body: r#"{"heard":true}"#,
         }
@@ -139,7 +139,7 @@ impl Sender for Doorbell {
         self.samples()
     }
 
-    fn sample(&self, kind: SampleKind, parameters: &Parameters<'_>) -> Sample {
+    fn sample(&self, kind: SampleKind, parameters: &SampleParameters<'_>) -> Sample {
         let body = json!({ "house": parameters.stream_name, "ring": parameters.counter });
         Sample {
             kind: kind.kind,

@@ -12,8 +12,8 @@ use std::{
 use forebay::{
     config::Config,
     event::Time,
-    node::{Handed, Node},
-    senders::{self, Parameters, Secret, Sender as _},
+    node::{HandedSockets, Node},
+    senders::{self, SampleParameters, Secret, Sender as _},
     sink::kafka::embedded::EmbeddedKafka,
 };
 use rdkafka::{
@@ -103,7 +103,7 @@ async fn a_sender_of_a_programs_own_is_served_like_one_that_is_built_in() {
         unrouted.contains("house: unreadable, kinds that are not known."),
         "no other sender's: {unrouted}"
     );
-    let node = Node::open(config, Handed::default()).await.unwrap();
+    let node = Node::open(config, HandedSockets::default()).await.unwrap();
     let (public, admin) = (node.public_addresses()[0], node.admin_addresses()[0]);
     tokio::select! {
         ended = node.run(None) => panic!("it ended: {ended:?}"),
@@ -112,7 +112,7 @@ async fn a_sender_of_a_programs_own_is_served_like_one_that_is_built_in() {
 }
 
 async fn rings(public: SocketAddr, admin: SocketAddr, brokers: String) {
-    let parameters = Parameters {
+    let parameters = SampleParameters {
         account: "nobody",
         stream_name: "12 Elm Street",
         feed_id: Uuid::nil(),

@@ -14,7 +14,7 @@ use std::{
 
 use forebay::{
     event::Event,
-    spool::{self, Observer, Spool},
+    spool::{self, LogObserver, Spool},
 };
 
 use super::sender::webhook;
@@ -162,7 +162,7 @@ pub struct Survived {
 
 struct Damage(AtomicUsize);
 
-impl Observer for Damage {
+impl LogObserver for Damage {
     fn synced(&self, _: usize, _: Duration) {}
 
     fn damage(&self, _: &'static str) {
@@ -174,7 +174,7 @@ impl Observer for Damage {
 pub fn survived(dir: &Path) -> Survived {
     const DEADLINE: Duration = Duration::from_secs(10);
     let damage = Arc::new(Damage(AtomicUsize::new(0)));
-    let options = spool::Options {
+    let options = spool::LogOptions {
         dir: dir.into(),
         bytes_max: 64 << 20,
         bulk_share_max: 0.5,

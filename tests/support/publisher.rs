@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use forebay::sink::{EnqueueError, Failure, Message, Remedy, Settled, Sink};
+use forebay::sink::{EnqueueError, Message, PublishFailure, Remedy, SettledMessage, Sink};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::census::Delivered;
@@ -19,7 +19,7 @@ pub struct Publisher<S> {
     sink: S,
     messages: BTreeMap<u64, Message>,
     /// Every failure that was met, in order.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<PublishFailure>,
     pub dead: Vec<u64>,
     confirmed: Arc<AtomicUsize>,
     one_by_one: bool,
@@ -75,7 +75,7 @@ impl<S: Sink> Publisher<S> {
         }
     }
 
-    async fn session(&mut self) -> Result<(), Failure> {
+    async fn session(&mut self) -> Result<(), PublishFailure> {
         self.sink.reopen().await?;
         let mut waiting: Vec<Message> = self.messages.values().cloned().rev().collect();
         let mut settled = Vec::new();
@@ -100,7 +100,7 @@ impl<S: Sink> Publisher<S> {
             }
             sleep(self.pause).await;
             self.sink.settle(&mut settled).await?;
-            for Settled { sequence, result } in settled.drain(..) {
+            for SettledMessage { sequence, result } in settled.drain(..) {
                 in_flight -= 1;
                 match result {
                     Ok(()) => {
@@ -176,7 +176,7 @@ pub fn assert_in_order(records: &[impl Delivered], expected: impl IntoIterator<I
 }
 
 /// What the sink says of itself, once it says something.
-pub async fn trouble_within(sink: &impl Sink, within: Duration) -> Failure {
+pub async fn trouble_within(sink: &impl Sink, within: Duration) -> PublishFailure {
     let deadline = Instant::now() + within;
     loop {
         if let Some(trouble) = sink.trouble() {

@@ -18,7 +18,7 @@ pub struct Feed {
 
 /// What a join made of a feed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum FeedStep {
     Started,
     Ended,
 }
@@ -26,7 +26,7 @@ pub(super) enum Step {
 /// The feeds of a stream, by their ids.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "BTreeMap<String, Feed>", into = "BTreeMap<String, Feed>")]
-pub(super) struct Feeds {
+pub(super) struct KnownFeeds {
     feeds: BTreeMap<String, Feed>,
     /// How many of them are open, so that it need not be counted at every event.
     open: usize,
@@ -38,13 +38,13 @@ impl Feed {
         self.started_at.is_some() && self.ended_at.is_none()
     }
 
-    fn join(&mut self, other: &Self) -> Option<Step> {
+    fn join(&mut self, other: &Self) -> Option<FeedStep> {
         let before = *self;
         self.started_at = earliest(self.started_at, other.started_at);
         self.ended_at = earliest(self.ended_at, other.ended_at);
         match (before.ended_at, self.ended_at) {
-            (None, Some(_)) => Some(Step::Ended),
-            (None, None) if before.started_at.is_none() && self.started_at.is_some() => Some(Step::Started),
+            (None, Some(_)) => Some(FeedStep::Ended),
+            (None, None) if before.started_at.is_none() && self.started_at.is_some() => Some(FeedStep::Started),
             _ => None,
         }
     }
@@ -57,8 +57,8 @@ fn earliest(one: Option<Time>, other: Option<Time>) -> Option<Time> {
     }
 }
 
-impl Feeds {
-    pub fn join(&mut self, id: &str, other: &Feed) -> Option<Step> {
+impl KnownFeeds {
+    pub fn join(&mut self, id: &str, other: &Feed) -> Option<FeedStep> {
         let (was_open, step, is_open) = match self.feeds.get_mut(id) {
             Some(feed) => {
                 let was_open = feed.is_open();
@@ -95,15 +95,15 @@ impl Feeds {
     }
 }
 
-impl From<BTreeMap<String, Feed>> for Feeds {
+impl From<BTreeMap<String, Feed>> for KnownFeeds {
     fn from(feeds: BTreeMap<String, Feed>) -> Self {
         let open = feeds.values().filter(|feed| feed.is_open()).count();
         Self { feeds, open }
     }
 }
 
-impl From<Feeds> for BTreeMap<String, Feed> {
-    fn from(feeds: Feeds) -> Self {
+impl From<KnownFeeds> for BTreeMap<String, Feed> {
+    fn from(feeds: KnownFeeds) -> Self {
         feeds.feeds
     }
 }

@@ -64,7 +64,7 @@ pub enum ParseError {
 
 /// The members of a structured event that count. What else there is, is read past.
 #[derive(Default, Deserialize)]
-struct Structured<'a> {
+struct StructuredEvent<'a> {
     #[serde(borrow)]
     id: Option<Cow<'a, str>>,
     #[serde(borrow, rename = "type")]
@@ -82,7 +82,7 @@ struct Structured<'a> {
 /// The ids in an event's data.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-struct Ids {
+struct EventIds {
     #[serde(deserialize_with = "id")]
     record_file_id: Option<String>,
     #[serde(deserialize_with = "id")]
@@ -95,7 +95,7 @@ impl StreamEvent {
     /// Reads a structured event: a Kafka record's value, or a RabbitMQ message's body, with the content type
     /// `application/cloudevents+json`.
     pub fn from_structured(json: &[u8]) -> Result<Self, ParseError> {
-        let event: Structured<'_> = serde_json::from_slice(json)?;
+        let event: StructuredEvent<'_> = serde_json::from_slice(json)?;
         event.read(event.data.map(|data| data.get().as_bytes()))
     }
 
@@ -106,7 +106,7 @@ impl StreamEvent {
         attributes: impl IntoIterator<Item = (&'a str, &'a str)>,
         data: &[u8],
     ) -> Result<Self, ParseError> {
-        let mut event = Structured::default();
+        let mut event = StructuredEvent::default();
         for (name, value) in attributes {
             let prefix = ["ce_", "cloudEvents:", "cloudEvents_"]
                 .into_iter()
@@ -125,7 +125,7 @@ impl StreamEvent {
     }
 }
 
-impl Structured<'_> {
+impl StructuredEvent<'_> {
     fn read(&self, data: Option<&[u8]>) -> Result<StreamEvent, ParseError> {
         let required =
             |value: &Option<Cow<'_, str>>, name| value.as_deref().map(str::to_owned).ok_or(ParseError::Missing(name));
@@ -143,7 +143,7 @@ impl Structured<'_> {
         let (rest, event) = type_.rsplit_once('.')?;
         let kind = rest.rsplit('.').next()?;
         let feed = || self.feedid.as_deref().map(str::to_owned);
-        let ids = || data.and_then(|data| serde_json::from_slice::<Ids>(data).ok());
+        let ids = || data.and_then(|data| serde_json::from_slice::<EventIds>(data).ok());
         Some(match (kind, event) {
             ("feeds", "started") => Change::FeedStarted { feed: feed()? },
             ("feeds", "ended") => Change::FeedEnded { feed: feed()? },

@@ -39,7 +39,7 @@ pub struct Progress<P> {
 pub(super) type ById<P> = BTreeMap<String, Progress<P>>;
 
 /// A life cycle.
-pub(super) trait Phase: Copy + Ord {
+pub(super) trait FeedPhase: Copy + Ord {
     /// Nothing but its deletion is still to come.
     fn is_settled(self) -> bool;
     /// What is told when `id` has reached it.
@@ -47,7 +47,7 @@ pub(super) trait Phase: Copy + Ord {
 }
 
 /// Joins what is known of `id` with `other`. What was not there, or rose, is told.
-pub(super) fn join<P: Phase>(of: &mut ById<P>, key: &str, id: &str, other: Progress<P>) -> Option<Transition> {
+pub(super) fn join<P: FeedPhase>(of: &mut ById<P>, key: &str, id: &str, other: Progress<P>) -> Option<Transition> {
     match of.get_mut(id) {
         Some(known) if other.phase < known.phase => return None,
         Some(known) if other.phase == known.phase => {
@@ -63,7 +63,7 @@ pub(super) fn join<P: Phase>(of: &mut ById<P>, key: &str, id: &str, other: Progr
 }
 
 /// Drops what settled before `before`.
-pub(super) fn forget<P: Phase>(of: &mut ById<P>, before: Time) {
+pub(super) fn forget<P: FeedPhase>(of: &mut ById<P>, before: Time) {
     of.retain(|_, known| !known.phase.is_settled() || known.at >= before);
 }
 
@@ -79,7 +79,7 @@ impl RecordingPhase {
     }
 }
 
-impl Phase for RecordingPhase {
+impl FeedPhase for RecordingPhase {
     fn is_settled(self) -> bool {
         self > Self::Started
     }
@@ -107,7 +107,7 @@ impl MediaPhase {
     }
 }
 
-impl Phase for MediaPhase {
+impl FeedPhase for MediaPhase {
     fn is_settled(self) -> bool {
         self > Self::Processing
     }

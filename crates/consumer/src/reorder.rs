@@ -45,21 +45,21 @@ pub struct Reorder<T> {
     /// The latest `now` that was given.
     clock: Time,
     /// By the number of the push, and so by when they are due.
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, WaitingItem>,
     streams: HashMap<Arc<str>, InOrder<T>>,
 }
 
 /// A stream's items by their time, and of equal times by the number of the push.
-type InOrder<T> = BTreeMap<(Time, u64), Held<T>>;
+type InOrder<T> = BTreeMap<(Time, u64), HeldStream<T>>;
 
 #[derive(Debug)]
-struct Waiting {
+struct WaitingItem {
     stream: Arc<str>,
     due: Time,
 }
 
 #[derive(Debug)]
-struct Held<T> {
+struct HeldStream<T> {
     item: T,
     bytes: usize,
 }
@@ -108,9 +108,9 @@ impl<T> Reorder<T> {
             None => stream.into(),
         };
         let items = self.streams.entry(stream.clone()).or_default();
-        items.insert((time, number), Held { item, bytes });
+        items.insert((time, number), HeldStream { item, bytes });
         let due = Time(self.clock.0.saturating_add(self.window_ms));
-        self.waiting.insert(number, Waiting { stream, due });
+        self.waiting.insert(number, WaitingItem { stream, due });
     }
 
     /// The next item that may come out at `now`. Ask until there is none.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Change, Feed, Latest, MediaPhase, Progress, RecordingPhase, StreamEvent, TranscoderStatus, Transition,
     ViewersStatus,
-    feeds::{Feeds, Step},
+    feeds::{FeedStep, KnownFeeds},
     phase::{self, ById},
 };
 use forebay_event::Time;
@@ -30,8 +30,8 @@ use forebay_event::Time;
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Stream {
-    #[serde(skip_serializing_if = "Feeds::is_empty")]
-    pub(super) feeds: Feeds,
+    #[serde(skip_serializing_if = "KnownFeeds::is_empty")]
+    pub(super) feeds: KnownFeeds,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub(super) recordings: ById<RecordingPhase>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -204,8 +204,8 @@ impl Stream {
         };
         let (key, feed) = (key.to_owned(), id.to_owned());
         transitions.push(match step {
-            Step::Started => Transition::FeedStarted { key, feed },
-            Step::Ended => Transition::FeedEnded { key, feed },
+            FeedStep::Started => Transition::FeedStarted { key, feed },
+            FeedStep::Ended => Transition::FeedEnded { key, feed },
         });
     }
 

@@ -4,9 +4,9 @@
 //! version  u8         1 to 4
 //! length   u32, LE    of the header
 //! header              postcard of the attributes; version 2: followed by that of `late_by_ms`; version 3: by those of
-//!                     `late_by_ms`, which may be absent, and of the trace: its id, the span's id, the flags; version 4:
-//!                     by those of `late_by_ms` and the trace, either of which may be absent, `account_claimed`, which
-//!                     may be absent, `is_stale` and `is_repeated`
+//!                     `late_by_ms`, which may be absent, and of the trace: its id, the span's id, the flags; version
+//!                     4: by those of `late_by_ms` and the trace, either of which may be absent, `account_claimed`,
+//!                     which may be absent, `is_stale` and `is_repeated`
 //! body                as it came, to the end
 //! ```
 //!
@@ -28,7 +28,7 @@ const HEADER_BYTES_FIXED: usize = 112;
 
 /// Why a record is not an event. The record is left as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
+pub enum EventDecodeError {
     #[error("an event record in format {0}, which this version of Forebay does not know")]
     Version(u8),
     #[error("a truncated event record")]
@@ -39,7 +39,7 @@ pub enum DecodeError {
 
 /// What a route looks at before it wants an event, read without a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Interest<'a> {
+pub struct EventInterest<'a> {
     pub kind: &'a str,
     pub endpoint: &'a str,
     pub recorded: Time,
@@ -47,7 +47,7 @@ pub struct Interest<'a> {
 
 /// What all versions have. The order of the fields is the format.
 #[derive(Serialize, Deserialize)]
-struct Header<'a> {
+struct RecordHeader<'a> {
     id: [u8; 16],
     provider: u8,
     endpoint: &'a str,
@@ -67,16 +67,16 @@ struct Header<'a> {
 
 /// What follows the header in version 3. The order of the fields is the format.
 #[derive(Serialize, Deserialize)]
-struct Traced {
+struct TracedMarks {
     late_by_ms: Option<u64>,
-    trace: Trace,
+    trace: RecordTrace,
 }
 
 /// What follows the header in version 4, and what any version has of it. The order of the fields is the format.
 #[derive(Default, Serialize, Deserialize)]
-struct Marked<'a> {
+struct RecordMarks<'a> {
     late_by_ms: Option<u64>,
-    trace: Option<Trace>,
+    trace: Option<RecordTrace>,
     account_claimed: Option<&'a str>,
     is_stale: bool,
     is_repeated: bool,
@@ -84,13 +84,13 @@ struct Marked<'a> {
 
 /// The order of the fields is the format.
 #[derive(Serialize, Deserialize)]
-struct Trace {
+struct RecordTrace {
     trace_id: [u8; 16],
     span_id: [u8; 8],
     flags: u8,
 }
 
-impl From<TraceContext> for Trace {
+impl From<TraceContext> for RecordTrace {
     fn from(context: TraceContext) -> Self {
         Self {
             trace_id: context.trace_id(),
@@ -100,9 +100,9 @@ impl From<TraceContext> for Trace {
     }
 }
 
-impl Trace {
-    fn context(&self) -> Result<TraceContext, DecodeError> {
-        TraceContext::new(self.trace_id, self.span_id, self.flags).ok_or(DecodeError::Header)
+impl RecordTrace {
+    fn context(&self) -> Result<TraceContext, EventDecodeError> {
+        TraceContext::new(self.trace_id, self.span_id, self.flags).ok_or(EventDecodeError::Header)
     }
 }
 
@@ -114,7 +114,7 @@ impl Event {
             Content::Jpeg => (1, None),
             Content::Opaque(content_type) => (2, Some(content_type.as_str())),
         };
-        let header = Header {
+        let header = RecordHeader {
             id: *self.id.as_bytes(),
             provider: self.provider.0,
             endpoint: &self.endpoint,
@@ -147,9 +147,9 @@ impl Event {
         let record = extended(record, &header);
         let mut record = match (self.version(), self.trace, self.late_by_ms) {
             (VERSION_MARKED, trace, late_by_ms) => {
-                let marked = Marked {
+                let marked = RecordMarks {
                     late_by_ms,
-                    trace: trace.map(Trace::from),
+                    trace: trace.map(RecordTrace::from),
                     account_claimed: self.account_claimed.as_deref(),
                     is_stale: self.is_stale,
                     is_repeated: self.is_repeated,
@@ -158,7 +158,7 @@ impl Event {
             }
             (_, Some(trace), late_by_ms) => {
                 let trace = trace.into();
-                extended(record, &Traced { late_by_ms, trace })
+                extended(record, &TracedMarks { late_by_ms, trace })
             }
             (_, None, Some(late_by_ms)) => extended(record, &late_by_ms),
             (_, None, None) => record,
@@ -181,27 +181,27 @@ impl Event {
     }
 
     /// Reads a record. The event's body shares the record's memory.
-    pub fn decode(record: &Bytes) -> Result<Self, DecodeError> {
-        Recorded::read(record)?.event()
+    pub fn decode(record: &Bytes) -> Result<Self, EventDecodeError> {
+        RecordedEvent::read(record)?.event()
     }
 
     /// Reads only what a route looks at before it wants the event.
-    pub fn interest(record: &[u8]) -> Result<Interest<'_>, DecodeError> {
+    pub fn interest(record: &[u8]) -> Result<EventInterest<'_>, EventDecodeError> {
         let (header, ..) = header(record)?;
         Ok(header.interest())
     }
 }
 
 /// A record of which the header was read, and nothing copied.
-pub struct Recorded<'a> {
+pub struct RecordedEvent<'a> {
     record: &'a Bytes,
-    header: Header<'a>,
-    marked: Marked<'a>,
+    header: RecordHeader<'a>,
+    marked: RecordMarks<'a>,
     body_offset: usize,
 }
 
-impl<'a> Recorded<'a> {
-    pub fn read(record: &'a Bytes) -> Result<Self, DecodeError> {
+impl<'a> RecordedEvent<'a> {
+    pub fn read(record: &'a Bytes) -> Result<Self, EventDecodeError> {
         let (header, marked, body_offset) = header(record)?;
         Ok(Self {
             record,
@@ -212,12 +212,12 @@ impl<'a> Recorded<'a> {
     }
 
     /// What a route looks at before it wants the event.
-    pub fn interest(&self) -> Interest<'a> {
+    pub fn interest(&self) -> EventInterest<'a> {
         self.header.interest()
     }
 
     /// The event. Its body shares the record's memory.
-    pub fn event(self) -> Result<Event, DecodeError> {
+    pub fn event(self) -> Result<Event, EventDecodeError> {
         let Self { header, marked, .. } = self;
         Ok(Event {
             id: Uuid::from_bytes(header.id),
@@ -242,16 +242,16 @@ impl<'a> Recorded<'a> {
                 (0, None) => Content::Json,
                 (1, None) => Content::Jpeg,
                 (2, Some(content_type)) => Content::Opaque(content_type.to_owned()),
-                _ => return Err(DecodeError::Header),
+                _ => return Err(EventDecodeError::Header),
             },
             body: self.record.slice(self.body_offset..),
         })
     }
 }
 
-impl<'a> Header<'a> {
-    fn interest(&self) -> Interest<'a> {
-        Interest {
+impl<'a> RecordHeader<'a> {
+    fn interest(&self) -> EventInterest<'a> {
+        EventInterest {
             kind: self.kind,
             endpoint: self.endpoint,
             recorded: Time(self.recorded),
@@ -263,45 +263,47 @@ fn extended<T: Serialize>(record: Vec<u8>, value: &T) -> Vec<u8> {
     postcard::to_extend(value, record).expect("plain values are always serialized")
 }
 
-fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), DecodeError> {
-    postcard::take_from_bytes(bytes).map_err(|_| DecodeError::Header)
+fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), EventDecodeError> {
+    postcard::take_from_bytes(bytes).map_err(|_| EventDecodeError::Header)
 }
 
 /// The header of a record, what its version adds to it, and where its body starts.
-fn header(record: &[u8]) -> Result<(Header<'_>, Marked<'_>, usize), DecodeError> {
+fn header(record: &[u8]) -> Result<(RecordHeader<'_>, RecordMarks<'_>, usize), EventDecodeError> {
     let version = match record.first() {
-        None => return Err(DecodeError::Truncated),
+        None => return Err(EventDecodeError::Truncated),
         Some(&version @ VERSION..=VERSION_MARKED) => version,
-        Some(&version) => return Err(DecodeError::Version(version)),
+        Some(&version) => return Err(EventDecodeError::Version(version)),
     };
-    let length = record[1..].first_chunk::<4>().ok_or(DecodeError::Truncated)?;
-    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| DecodeError::Truncated)?;
-    let bytes = record[PREFIX_BYTES..].get(..length).ok_or(DecodeError::Truncated)?;
+    let length = record[1..].first_chunk::<4>().ok_or(EventDecodeError::Truncated)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| EventDecodeError::Truncated)?;
+    let bytes = record[PREFIX_BYTES..]
+        .get(..length)
+        .ok_or(EventDecodeError::Truncated)?;
     let (header, rest) = take(bytes)?;
     let (marked, rest) = match version {
         VERSION_LATE => {
             let (late_by_ms, rest) = take(rest)?;
-            let marked = Marked {
+            let marked = RecordMarks {
                 late_by_ms: Some(late_by_ms),
-                ..Marked::default()
+                ..RecordMarks::default()
             };
             (marked, rest)
         }
         VERSION_TRACED => {
-            let (Traced { late_by_ms, trace }, rest) = take(rest)?;
-            let marked = Marked {
+            let (TracedMarks { late_by_ms, trace }, rest) = take(rest)?;
+            let marked = RecordMarks {
                 late_by_ms,
                 trace: Some(trace),
-                ..Marked::default()
+                ..RecordMarks::default()
             };
             (marked, rest)
         }
         VERSION_MARKED => take(rest)?,
-        _ => (Marked::default(), rest),
+        _ => (RecordMarks::default(), rest),
     };
     match rest {
         [] => Ok((header, marked, PREFIX_BYTES + length)),
-        _ => Err(DecodeError::Header),
+        _ => Err(EventDecodeError::Header),
     }
 }
 
@@ -381,7 +383,7 @@ mod tests {
             prop_assert_eq!(&decoded, &event);
             prop_assert_eq!(decoded.body.as_ptr_range().end, record.as_ptr_range().end);
             let interest = Event::interest(&record).unwrap();
-            let expected = Interest { kind: &event.kind, endpoint: &event.endpoint, recorded: event.recorded };
+            let expected = EventInterest { kind: &event.kind, endpoint: &event.endpoint, recorded: event.recorded };
             prop_assert_eq!(interest, expected);
         }
 
@@ -494,8 +496,8 @@ mod tests {
     fn a_record_of_a_later_format_is_named_as_such() {
         assert_eq!(
             Event::decode(&Bytes::from_static(&[5, 0, 0])),
-            Err(DecodeError::Version(5))
+            Err(EventDecodeError::Version(5))
         );
-        assert_eq!(Event::decode(&Bytes::new()), Err(DecodeError::Truncated));
+        assert_eq!(Event::decode(&Bytes::new()), Err(EventDecodeError::Truncated));
     }
 }

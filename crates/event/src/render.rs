@@ -11,7 +11,7 @@ use super::{Content, Event, Provider, text};
 /// How a CloudEvent travels in a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Mode {
+pub enum RenderMode {
     /// One self-contained JSON text.
     Structured,
     /// Attributes as headers, the data as the body.
@@ -20,7 +20,7 @@ pub enum Mode {
 
 /// An event's data, as its provider's module rendered it for a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Data {
+pub enum EventData {
     /// A JSON text.
     Json(Bytes),
     /// Bytes of another content type.
@@ -29,7 +29,7 @@ pub enum Data {
 
 /// What an event does not know of itself: its place in the spool, and how its sender's events are named.
 #[derive(Debug, Clone, Copy)]
-pub struct Stamp<'a> {
+pub struct EventStamp<'a> {
     pub provider: &'a Provider,
     pub sequence: u64,
     pub replica: &'a str,
@@ -37,7 +37,7 @@ pub struct Stamp<'a> {
 
 /// A CloudEvent, ready to be put into a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rendered {
+pub struct RenderedEvent {
     pub content_type: Cow<'static, str>,
     /// In binary mode every CloudEvents attribute but `datacontenttype`, by its bare name; in structured mode none.
     pub attributes: Vec<(&'static str, String)>,
@@ -55,20 +55,20 @@ pub const DATA_BASE64_BYTES_MAX: usize = 15_000_000;
 pub const BOOLEANS: [&str; 2] = ["stale", "repeated"];
 
 /// Renders `event` with `data`. A picture is always binary, and so is data that base64 would make too long.
-pub fn render(event: &Event, stamp: Stamp<'_>, mode: Mode, data: Data) -> Rendered {
+pub fn render(event: &Event, stamp: EventStamp<'_>, mode: RenderMode, data: EventData) -> RenderedEvent {
     let content_type = content_type(&event.content);
-    let (Data::Json(body) | Data::Binary(body)) = &data;
-    let is_too_large = matches!(data, Data::Binary(_)) && body.len() > DATA_BASE64_BYTES_MAX;
-    if mode == Mode::Binary || event.content == Content::Jpeg || is_too_large {
+    let (EventData::Json(body) | EventData::Binary(body)) = &data;
+    let is_too_large = matches!(data, EventData::Binary(_)) && body.len() > DATA_BASE64_BYTES_MAX;
+    if mode == RenderMode::Binary || event.content == Content::Jpeg || is_too_large {
         let mut attributes = Vec::with_capacity(16);
         each_attribute(event, stamp, |name, value| attributes.push((name, value.into_text())));
-        return Rendered {
+        return RenderedEvent {
             content_type,
             attributes,
             body: body.clone(),
         };
     }
-    Rendered {
+    RenderedEvent {
         content_type: Cow::Borrowed(STRUCTURED_CONTENT_TYPE),
         attributes: Vec::new(),
         body: structured(event, stamp, &content_type, &data),
@@ -78,27 +78,27 @@ pub fn render(event: &Event, stamp: Stamp<'_>, mode: Mode, data: Data) -> Render
 /// What stands around the data of a structured event: its name, quotes, the end of the object.
 const DATA_BYTES_AROUND: usize = 32;
 
-fn structured(event: &Event, stamp: Stamp<'_>, content_type: &str, data: &Data) -> Bytes {
+fn structured(event: &Event, stamp: EventStamp<'_>, content_type: &str, data: &EventData) -> Bytes {
     let data_bytes = match data {
-        Data::Json(bytes) => bytes.len(),
-        Data::Binary(bytes) => bytes.len().div_ceil(3) * 4,
+        EventData::Json(bytes) => bytes.len(),
+        EventData::Binary(bytes) => bytes.len().div_ceil(3) * 4,
     };
     let mut json = Vec::with_capacity(1024);
     json.push(b'{');
     each_attribute(event, stamp, |name, value| {
         member(&mut json, name, &value);
         if name == "time" {
-            member(&mut json, "datacontenttype", &Attribute::Text(content_type.into()));
+            member(&mut json, "datacontenttype", &AttributeValue::Text(content_type.into()));
         }
     });
     // Once, and no more: it may be the most of the event by far.
     json.reserve_exact(data_bytes + DATA_BYTES_AROUND);
     match data {
-        Data::Json(bytes) => {
+        EventData::Json(bytes) => {
             json.extend_from_slice(b"\"data\":");
             json.extend_from_slice(bytes);
         }
-        Data::Binary(bytes) => {
+        EventData::Binary(bytes) => {
             json.extend_from_slice(b"\"data_base64\":\"");
             let start = json.len();
             json.resize(start + data_bytes, 0);
@@ -112,12 +112,12 @@ fn structured(event: &Event, stamp: Stamp<'_>, content_type: &str, data: &Data) 
 }
 
 /// The value of an attribute.
-enum Attribute<'a> {
+enum AttributeValue<'a> {
     Text(Cow<'a, str>),
     True,
 }
 
-impl Attribute<'_> {
+impl AttributeValue<'_> {
     /// As a header has it.
     fn into_text(self) -> String {
         match self {
@@ -128,8 +128,8 @@ impl Attribute<'_> {
 }
 
 /// Every attribute but `datacontenttype`, in the order in which a structured event has them.
-fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut each: impl FnMut(&'static str, Attribute<'a>)) {
-    let mut attribute = |name, text: Cow<'a, str>| each(name, Attribute::Text(text));
+fn each_attribute<'a>(event: &'a Event, stamp: EventStamp<'a>, mut each: impl FnMut(&'static str, AttributeValue<'a>)) {
+    let mut attribute = |name, text: Cow<'a, str>| each(name, AttributeValue::Text(text));
     attribute("specversion", "1.0".into());
     attribute("id", event.id.hyphenated().to_string().into());
     attribute("source", event.source(stamp.provider).into());
@@ -167,21 +167,21 @@ fn each_attribute<'a>(event: &'a Event, stamp: Stamp<'a>, mut each: impl FnMut(&
     }
     for (name, is_marked) in BOOLEANS.into_iter().zip([event.is_stale, event.is_repeated]) {
         if is_marked {
-            each(name, Attribute::True);
+            each(name, AttributeValue::True);
         }
     }
 }
 
 /// Appends `"name":value,`.
-fn member(json: &mut Vec<u8>, name: &str, value: &Attribute<'_>) {
+fn member(json: &mut Vec<u8>, name: &str, value: &AttributeValue<'_>) {
     json.push(b'"');
     json.extend_from_slice(name.as_bytes());
     json.extend_from_slice(b"\":");
     match value {
-        Attribute::Text(text) => {
+        AttributeValue::Text(text) => {
             serde_json::to_writer(&mut *json, text).expect("a text is always serialized into memory");
         }
-        Attribute::True => json.extend_from_slice(b"true"),
+        AttributeValue::True => json.extend_from_slice(b"true"),
     }
     json.push(b',');
 }

@@ -19,7 +19,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use forebay_log::{Class, Observer, Options, Reader, Spool};
+use forebay_log::{LogObserver, LogOptions, LogReader, RecordClass, Spool};
 
 const RECORD_BYTES: usize = 450;
 const ROUND_TIME: Duration = Duration::from_secs(2);
@@ -27,7 +27,7 @@ const ROUND_TIME: Duration = Duration::from_secs(2);
 #[derive(Default)]
 struct Syncs(AtomicUsize);
 
-impl Observer for Syncs {
+impl LogObserver for Syncs {
     fn synced(&self, _records: usize, _took: Duration) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -42,7 +42,7 @@ fn main() -> anyhow::Result<()> {
         Some(dir) => tempfile::tempdir_in(dir)?,
         None => tempfile::tempdir()?,
     };
-    let options = Options {
+    let options = LogOptions {
         dir: dir.path().to_owned(),
         bytes_max: 20 << 30,
         bulk_share_max: 0.5,
@@ -81,7 +81,7 @@ async fn append(spool: &Spool, syncs: &Syncs, round: usize) -> anyhow::Result<()
     let mut records = 0;
     while started.elapsed() < ROUND_TIME {
         let waiting: Vec<_> = (0..round)
-            .map(|_| spool.append(record.clone(), Class::Ordinary))
+            .map(|_| spool.append(record.clone(), RecordClass::Ordinary))
             .collect();
         for one in waiting {
             one.await?;
@@ -94,7 +94,7 @@ async fn append(spool: &Spool, syncs: &Syncs, round: usize) -> anyhow::Result<()
     Ok(())
 }
 
-async fn read(what: &str, mut reader: Reader, from: u64, head: u64) -> anyhow::Result<()> {
+async fn read(what: &str, mut reader: LogReader, from: u64, head: u64) -> anyhow::Result<()> {
     let started = Instant::now();
     let mut out = Vec::new();
     let mut last = 0;

@@ -30,7 +30,7 @@ impl Audience {
 }
 
 /// A record that was appended.
-pub(super) struct Appended {
+pub(super) struct AppendedRecord {
     pub number: u64,
     pub bytes: u64,
     pub audience: Option<Audience>,
@@ -38,17 +38,17 @@ pub(super) struct Appended {
 
 /// The open cursors of a log, each at its place in an [`Audience`].
 #[derive(Default)]
-pub(super) struct Followers {
-    cursors: Vec<Option<Follower>>,
+pub(super) struct OpenCursors {
+    cursors: Vec<Option<OpenCursor>>,
 }
 
-struct Follower {
+struct OpenCursor {
     cursor: Arc<CursorState>,
     /// What is appended is counted for it, or settled. Before, it is neither: the cursor's owner finds it in the log.
     is_counted: bool,
 }
 
-impl Followers {
+impl OpenCursors {
     /// Gives the cursor a place, if it has none.
     pub(super) fn add(&mut self, cursor: &Arc<CursorState>) {
         if self.find(cursor).is_some() {
@@ -57,7 +57,7 @@ impl Followers {
         let free = self.cursors.iter().position(Option::is_none);
         let place = free.unwrap_or(self.cursors.len());
         cursor.set_place(place);
-        let follower = Some(Follower {
+        let follower = Some(OpenCursor {
             cursor: cursor.clone(),
             is_counted: false,
         });
@@ -90,7 +90,7 @@ impl Followers {
     }
 
     fn find(&self, cursor: &Arc<CursorState>) -> Option<usize> {
-        let is_one = |open: &Option<Follower>| open.as_ref().is_some_and(|open| Arc::ptr_eq(&open.cursor, cursor));
+        let is_one = |open: &Option<OpenCursor>| open.as_ref().is_some_and(|open| Arc::ptr_eq(&open.cursor, cursor));
         self.cursors.iter().position(is_one)
     }
 
@@ -124,9 +124,9 @@ impl Followers {
     }
 
     /// Counts records that are durable, in rising order. There is none between `first` and them.
-    pub(super) fn count(&self, first: u64, records: &[Appended]) {
+    pub(super) fn count(&self, first: u64, records: &[AppendedRecord]) {
         for (place, cursor) in self.iter() {
-            let bytes = |record: &Appended| match record.audience {
+            let bytes = |record: &AppendedRecord| match record.audience {
                 Some(audience) => audience.wants(place).then_some(record.bytes),
                 // Whoever wants it settles it.
                 None => Some(0),

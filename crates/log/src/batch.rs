@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 
-use super::{Record, scan::Payload, segment::FrameHeader, sizes::ReadSizes};
+use super::{Record, scan::PayloadUse, segment::FrameHeader, sizes::ReadSizes};
 
 /// Places that the disk does not give back that one read looks for its way behind: each may take the disk seconds.
 const UNREADABLE_HOLES_MAX: usize = 4;
 
 /// Records that are being read, and how many may be.
-pub(super) struct Batch<'w> {
+pub(super) struct ReadBatch<'w> {
     pub records: Vec<Record>,
     pub bytes: usize,
     pub records_max: usize,
@@ -20,7 +20,7 @@ pub(super) struct Batch<'w> {
     pub unreadable: usize,
 }
 
-impl<'w> Batch<'w> {
+impl<'w> ReadBatch<'w> {
     pub fn is_enough(&self) -> bool {
         self.records.len() >= self.records_max
             || self.passed_bytes >= ReadSizes::now().passed_bytes_max
@@ -35,10 +35,10 @@ impl<'w> Batch<'w> {
         self.records.is_empty() || self.bytes + bytes <= self.bytes_max
     }
 
-    pub fn wants(&self, header: &FrameHeader, from: u64) -> Payload<'w> {
+    pub fn wants(&self, header: &FrameHeader, from: u64) -> PayloadUse<'w> {
         match header.sequence >= from && self.has_room(header.payload_len as usize) {
-            true => Payload::Copied(self.is_wanted),
-            false => Payload::Skipped,
+            true => PayloadUse::Copied(self.is_wanted),
+            false => PayloadUse::Skipped,
         }
     }
 

@@ -13,12 +13,12 @@
 use std::{collections::HashMap, io, ops::RangeInclusive, sync::Arc};
 
 use super::{
-    Class,
-    cursors::{Cursors, PathError},
+    RecordClass,
+    cursors::{LogCursors, PathError},
     file_system::{File, PAGE_BYTES, is_passing},
-    scan::{Found, Payload, Scan},
+    scan::{PayloadUse, ScanFound, SegmentScan},
     segment::{BATCH_HEADER_LEN, DATA_START, FRAME_HEADER_LEN, encode_filler},
-    shared::{Segment, Shared},
+    shared::{LogShared, Segment},
 };
 
 /// A segment is compacted when so few of its records are wanted: one in so many.
@@ -31,7 +31,7 @@ const SECTOR_BYTES: u64 = 512;
 
 /// What compacting a segment made of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Compacted {
+pub(super) struct CompactedSegment {
     pub disk_bytes: u64,
     pub records: u64,
     pub bulk_bytes: u64,
@@ -48,12 +48,12 @@ pub(super) struct Compactor {
 
 /// Bytes that become one filler.
 #[derive(Debug, Clone, Copy)]
-struct Run {
+struct UnwantedRun {
     start: u64,
     end: u64,
 }
 
-impl Run {
+impl UnwantedRun {
     /// The whole pages behind the filler's header.
     fn pages(self) -> Option<(u64, u64)> {
         let start = (self.start + FRAME_HEADER_LEN as u64).next_multiple_of(PAGE_BYTES);
@@ -64,7 +64,7 @@ impl Run {
 
 impl Compactor {
     /// Looks for segments of which little is wanted, and compacts some of them; returns how many.
-    pub(super) fn run(&mut self, cursors: &Cursors, shared: &Shared) -> Result<usize, PathError> {
+    pub(super) fn run(&mut self, cursors: &LogCursors, shared: &LogShared) -> Result<usize, PathError> {
         if self.is_unsupported {
             return Ok(0);
         }
@@ -140,7 +140,7 @@ fn compact(
     file: &Arc<dyn File>,
     segment: &Segment,
     unsettled: &[RangeInclusive<u64>],
-) -> io::Result<Option<Compacted>> {
+) -> io::Result<Option<CompactedSegment>> {
     let (runs, mut compacted) = runs(file, segment, unsettled)?;
     for run in &runs {
         let filler = encode_filler(segment.seed(), run.start, run.end - run.start);
@@ -184,32 +184,32 @@ fn runs(
     file: &Arc<dyn File>,
     segment: &Segment,
     unsettled: &[RangeInclusive<u64>],
-) -> io::Result<(Vec<Run>, Compacted)> {
-    let mut compacted = Compacted {
+) -> io::Result<(Vec<UnwantedRun>, CompactedSegment)> {
+    let mut compacted = CompactedSegment {
         disk_bytes: segment.end,
         records: 0,
         bulk_bytes: 0,
     };
-    let mut runs = Runs::default();
+    let mut runs = UnwantedRuns::default();
     let mut end = DATA_START;
-    let mut scan = Scan::new(file.clone(), segment.seed(), DATA_START, segment.end);
-    while let Some(found) = scan.next(|_| Payload::Skipped)? {
+    let mut scan = SegmentScan::new(file.clone(), segment.seed(), DATA_START, segment.end);
+    while let Some(found) = scan.next(|_| PayloadUse::Skipped)? {
         let offset = match &found {
-            Found::Frame { offset, .. } | Found::Batch { offset, .. } => *offset,
-            Found::Hole(hole) => hole.offset,
+            ScanFound::Frame { offset, .. } | ScanFound::Batch { offset, .. } => *offset,
+            ScanFound::Hole(hole) => hole.offset,
         };
         if offset > end {
             // What lies between is a filler.
             runs.extend(end, offset);
         }
         match found {
-            Found::Frame { header, .. } => {
+            ScanFound::Frame { header, .. } => {
                 end = offset + header.frame_len();
                 let at = unsettled.partition_point(|range| *range.end() < header.sequence);
                 if unsettled.get(at).is_some_and(|range| range.contains(&header.sequence)) {
                     runs.close();
                     compacted.records += 1;
-                    if header.class == Class::Bulk {
+                    if header.class == RecordClass::Bulk {
                         compacted.bulk_bytes += header.frame_len();
                     }
                 } else {
@@ -217,8 +217,8 @@ fn runs(
                 }
             }
             // It belongs to what follows, whatever that is.
-            Found::Batch { .. } => end = offset + BATCH_HEADER_LEN as u64,
-            Found::Hole(hole) => {
+            ScanFound::Batch { .. } => end = offset + BATCH_HEADER_LEN as u64,
+            ScanFound::Hole(hole) => {
                 runs.close();
                 end = hole.offset + hole.len;
             }
@@ -230,18 +230,18 @@ fn runs(
 
 /// Runs, as they are found.
 #[derive(Default)]
-struct Runs {
-    closed: Vec<Run>,
-    open: Option<Run>,
+struct UnwantedRuns {
+    closed: Vec<UnwantedRun>,
+    open: Option<UnwantedRun>,
 }
 
-impl Runs {
+impl UnwantedRuns {
     /// What stands from `start` to `end` is not wanted.
     fn extend(&mut self, start: u64, end: u64) {
         match &mut self.open {
             Some(run) => run.end = end,
             None if start % SECTOR_BYTES + FRAME_HEADER_LEN as u64 <= SECTOR_BYTES => {
-                self.open = Some(Run { start, end });
+                self.open = Some(UnwantedRun { start, end });
             }
             None => {}
         }

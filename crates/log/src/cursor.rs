@@ -5,14 +5,16 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use super::{Backlog, OpenError, Spool, Start, cursors::CursorState, segment::frame_len, shared::Shared};
+use super::{
+    CursorBacklog, CursorStart, OpenError, Spool, cursors::CursorState, segment::frame_len, shared::LogShared,
+};
 
 /// The position of a route: everything up to it is confirmed, dead-lettered or not the route's; and what of that kind
 /// is above it. Clones share it.
 #[derive(Clone)]
 pub struct Cursor {
     pub(super) state: Arc<CursorState>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<LogShared>,
 }
 
 impl Cursor {
@@ -90,11 +92,11 @@ impl Cursor {
     }
 
     /// What is not settled, and what the segments that hold it take on disk: what this cursor pins.
-    pub fn backlog(&self) -> Backlog {
+    pub fn backlog(&self) -> CursorBacklog {
         self.shared.backlog(self.position(), &self.settled())
     }
 
-    /// What is settled above the position, in rising order: for [`super::Reader::skip_settled`].
+    /// What is settled above the position, in rising order: for [`super::LogReader::skip_settled`].
     pub fn settled(&self) -> Vec<RangeInclusive<u64>> {
         self.state.settled()
     }
@@ -109,7 +111,7 @@ impl Spool {
     /// Opens the cursor `name`, or makes it at `start`, durably. One at a time: handles of one name share the position.
     ///
     /// Waits for the disk.
-    pub fn cursor(&self, name: &str, start: Start) -> Result<Cursor, OpenError> {
+    pub fn cursor(&self, name: &str, start: CursorStart) -> Result<Cursor, OpenError> {
         Ok(Cursor {
             state: self.handle.inlet.cursor(name, start)?,
             shared: self.handle.shared.clone(),
@@ -119,7 +121,7 @@ impl Spool {
     /// Like [`Spool::cursor`], for one that others may append for while it is made: what is appended is not counted for
     /// it, nor settled, until [`Spool::follow`]. In between every [`Audience`](super::Audience) must come to know of
     /// it.
-    pub fn open_cursor(&self, name: &str, start: Start) -> Result<Cursor, OpenError> {
+    pub fn open_cursor(&self, name: &str, start: CursorStart) -> Result<Cursor, OpenError> {
         Ok(Cursor {
             state: self.handle.inlet.open_cursor(name, start)?,
             shared: self.handle.shared.clone(),

@@ -20,7 +20,7 @@ use super::{
     file_system::{File, FileSystem, is_passing, open_as_on_disk, read_around},
     segment::LogIdentity,
     settled::SettledRanges,
-    shared::Shared,
+    shared::LogShared,
 };
 
 mod page;
@@ -39,7 +39,7 @@ pub(super) const CURSORS_MAX: usize = 256;
 pub(super) const SETTLED_RANGES_MAX: usize = 1 << 17;
 const FILE: &str = "page";
 
-struct Entry {
+struct CursorEntry {
     state: Arc<CursorState>,
     /// Where a crash leaves it. `None` until a page that was found is written again: it may be in memory alone, after a
     /// sync that failed.
@@ -48,7 +48,7 @@ struct Entry {
 }
 
 /// The file, and what was last written to it.
-struct Page {
+struct CursorPage {
     file: Option<Arc<dyn File>>,
     generation: u64,
     /// The newest slot that was found. It may be in memory alone, after a sync that failed: it is written once more
@@ -61,15 +61,15 @@ struct Page {
 }
 
 /// All cursors of a log.
-pub(super) struct Cursors {
+pub(super) struct LogCursors {
     fs: Arc<dyn FileSystem>,
     dir: PathBuf,
     path: PathBuf,
     identity: LogIdentity,
     /// The superblock is durable: before, nobody could know whose page this is.
     may_write: AtomicBool,
-    entries: Mutex<BTreeMap<String, Entry>>,
-    page: Mutex<Page>,
+    entries: Mutex<BTreeMap<String, CursorEntry>>,
+    page: Mutex<CursorPage>,
 }
 
 /// An error with the file it is about.
@@ -152,7 +152,7 @@ impl CursorsFound {
     }
 }
 
-impl Cursors {
+impl LogCursors {
     /// The cursors as they were found. One without a position starts at `oldest`, the position before the oldest
     /// record.
     pub(super) fn new(
@@ -165,7 +165,7 @@ impl Cursors {
         let mut entries = BTreeMap::new();
         let mut add = |name: String, position: u64, settled: SettledRanges, durable: Option<u64>| {
             let state = CursorState::new(position, settled);
-            let entry = Entry {
+            let entry = CursorEntry {
                 state,
                 durable,
                 is_on_page: false,
@@ -188,7 +188,7 @@ impl Cursors {
             identity,
             may_write: AtomicBool::new(false),
             entries: Mutex::new(entries),
-            page: Mutex::new(Page {
+            page: Mutex::new(CursorPage {
                 file: found.file,
                 generation: found.page.generation,
                 found: found.slot,
@@ -258,9 +258,9 @@ impl Cursors {
     }
 
     /// Makes a cursor, durably, unless the disk has no room: then it is durable once there is some.
-    pub(super) fn create(&self, name: &str, position: u64, shared: &Shared) -> Result<Arc<CursorState>, PathError> {
+    pub(super) fn create(&self, name: &str, position: u64, shared: &LogShared) -> Result<Arc<CursorState>, PathError> {
         let state = CursorState::new(position, SettledRanges::default());
-        let entry = Entry {
+        let entry = CursorEntry {
             state: state.clone(),
             durable: Some(position),
             is_on_page: false,
@@ -271,7 +271,7 @@ impl Cursors {
         Ok(state)
     }
 
-    pub(super) fn remove(&self, name: &str, shared: &Shared) -> Result<(), PathError> {
+    pub(super) fn remove(&self, name: &str, shared: &LogShared) -> Result<(), PathError> {
         let removed = self.entries.lock().remove(name);
         match removed {
             Some(_) => self.sync(shared),
@@ -285,7 +285,7 @@ impl Cursors {
     }
 
     /// Whether the page has what the cursors are at.
-    pub(super) fn is_written(&self, shared: &Shared) -> bool {
+    pub(super) fn is_written(&self, shared: &LogShared) -> bool {
         self.page.lock().written == self.snapshot(shared).1
     }
 
@@ -299,7 +299,7 @@ impl Cursors {
     }
 
     /// Makes durable what changed. A full disk is no error: it is tried again.
-    pub(super) fn sync(&self, shared: &Shared) -> Result<(), PathError> {
+    pub(super) fn sync(&self, shared: &LogShared) -> Result<(), PathError> {
         if !self.may_write.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -330,7 +330,7 @@ impl Cursors {
 
     /// Each cursor's position, and the page behind its generation. What the page says of the segments is not older than
     /// the positions.
-    fn snapshot(&self, shared: &Shared) -> (Vec<(String, u64)>, Vec<u8>) {
+    fn snapshot(&self, shared: &LogShared) -> (Vec<(String, u64)>, Vec<u8>) {
         let entries = self.entries.lock();
         let cursors: Vec<_> = entries
             .iter()
@@ -345,7 +345,7 @@ impl Cursors {
         (positions, body)
     }
 
-    fn write(&self, page: &mut Page, body: &[u8]) -> io::Result<()> {
+    fn write(&self, page: &mut CursorPage, body: &[u8]) -> io::Result<()> {
         if let (Some(found), Some(file)) = (&page.found, &page.file) {
             file.pwrite(slot_offset(page.generation), found)?;
             file.sync_data().map_err(io::Error::other)?;

@@ -71,7 +71,7 @@ impl DamageKind {
 
 /// Damaged bytes of a segment, to be set aside.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damage {
+pub(super) struct DamagedPlace {
     pub kind: DamageKind,
     pub path: PathBuf,
     pub segment: u64,
@@ -91,14 +91,14 @@ pub(super) struct DamageFound {
 /// Damage for the writer to count and set aside.
 #[derive(Default)]
 pub(super) struct DamageReports {
-    pub places: Vec<Damage>,
+    pub places: Vec<DamagedPlace>,
     /// How many more there were, by kind.
     pub more: HashMap<DamageKind, u64>,
 }
 
 impl DamageFound {
     /// Notes damage. Each place counts once.
-    pub(super) fn add(&mut self, damage: Damage) {
+    pub(super) fn add(&mut self, damage: DamagedPlace) {
         if !self.is_new(&damage) {
             return;
         }
@@ -122,7 +122,7 @@ impl DamageFound {
     }
 
     /// Whether a place is met for the first time.
-    fn is_new(&mut self, damage: &Damage) -> bool {
+    fn is_new(&mut self, damage: &DamagedPlace) -> bool {
         let place = (damage.segment, damage.offset, damage.kind);
         if self.places.contains(&place) {
             return false;

@@ -12,22 +12,22 @@ use tokio::sync::oneshot;
 use super::AppendError;
 
 /// What became of an append: the record's sequence number, or why it was not taken.
-pub type Answer = Result<u64, AppendError>;
+pub type AppendReply = Result<u64, AppendError>;
 
 /// Where the answers to many appends arrive together.
 ///
 /// Waking a task of another thread costs a system call. With a future for each append the writer would make one for
 /// every record that it has synced; a desk's owner is woken once a batch, and wakes its own tasks for nothing.
 #[derive(Default)]
-pub struct Desk {
-    answers: Mutex<Vec<(u64, Answer)>>,
+pub struct AppendReplies {
+    answers: Mutex<Vec<(u64, AppendReply)>>,
     waker: AtomicWaker,
 }
 
-impl Desk {
+impl AppendReplies {
     /// Moves the answers that have come into `answers`, each with the ticket that its append was given; pending when
     /// there is none. One task at a time may wait.
-    pub fn poll(&self, context: &mut Context<'_>, answers: &mut Vec<(u64, Answer)>) -> Poll<()> {
+    pub fn poll(&self, context: &mut Context<'_>, answers: &mut Vec<(u64, AppendReply)>) -> Poll<()> {
         if self.take(answers) {
             return Poll::Ready(());
         }
@@ -40,13 +40,13 @@ impl Desk {
         }
     }
 
-    fn take(&self, answers: &mut Vec<(u64, Answer)>) -> bool {
+    fn take(&self, answers: &mut Vec<(u64, AppendReply)>) -> bool {
         answers.append(&mut self.answers.lock());
         !answers.is_empty()
     }
 
     /// Puts an answer down; `true` when it is the first one there, and the owner has to be woken.
-    fn put(&self, ticket: u64, answer: Answer) -> bool {
+    fn put(&self, ticket: u64, answer: AppendReply) -> bool {
         let mut answers = self.answers.lock();
         answers.push((ticket, answer));
         answers.len() == 1
@@ -54,20 +54,20 @@ impl Desk {
 }
 
 /// Who waits for the answer to an append. Dropped without one, the answer is that the spool failed.
-pub(super) enum Asker {
-    One(oneshot::Sender<Answer>),
-    Desk(Ticket),
+pub(super) enum ReplyTo {
+    One(oneshot::Sender<AppendReply>),
+    Desk(ReplyTicket),
 }
 
-/// An append of a [`Desk`].
-pub(super) struct Ticket {
-    desk: Arc<Desk>,
+/// An append of a [`AppendReplies`].
+pub(super) struct ReplyTicket {
+    desk: Arc<AppendReplies>,
     number: u64,
     answered: bool,
 }
 
-impl Ticket {
-    pub(super) fn new(desk: Arc<Desk>, number: u64) -> Self {
+impl ReplyTicket {
+    pub(super) fn new(desk: Arc<AppendReplies>, number: u64) -> Self {
         Self {
             desk,
             number,
@@ -76,7 +76,7 @@ impl Ticket {
     }
 }
 
-impl Drop for Ticket {
+impl Drop for ReplyTicket {
     fn drop(&mut self) {
         if !self.answered && self.desk.put(self.number, Err(AppendError::Failed)) {
             self.desk.waker.wake();
@@ -86,16 +86,16 @@ impl Drop for Ticket {
 
 /// Answers many, and wakes each desk once, when it is dropped.
 #[derive(Default)]
-pub(super) struct Answers {
-    to_wake: Vec<Arc<Desk>>,
+pub(super) struct ReplyDelivery {
+    to_wake: Vec<Arc<AppendReplies>>,
 }
 
-impl Answers {
-    pub(super) fn give(&mut self, asker: Asker, answer: Answer) {
+impl ReplyDelivery {
+    pub(super) fn give(&mut self, asker: ReplyTo, answer: AppendReply) {
         match asker {
             // Who no longer waits for the answer does not take the record back.
-            Asker::One(sender) => drop(sender.send(answer)),
-            Asker::Desk(mut ticket) => {
+            ReplyTo::One(sender) => drop(sender.send(answer)),
+            ReplyTo::Desk(mut ticket) => {
                 ticket.answered = true;
                 if ticket.desk.put(ticket.number, answer) {
                     self.to_wake.push(ticket.desk.clone());
@@ -105,7 +105,7 @@ impl Answers {
     }
 }
 
-impl Drop for Answers {
+impl Drop for ReplyDelivery {
     fn drop(&mut self) {
         for desk in self.to_wake.drain(..) {
             desk.waker.wake();
@@ -133,15 +133,15 @@ mod tests {
 
     #[test]
     fn a_batch_wakes_its_desk_once_and_brings_every_answer() {
-        let (desk, count) = (Arc::new(Desk::default()), Arc::new(Count::default()));
+        let (desk, count) = (Arc::new(AppendReplies::default()), Arc::new(Count::default()));
         let waker = Waker::from(count.clone());
         let mut context = Context::from_waker(&waker);
         let mut got = Vec::new();
         assert!(desk.poll(&mut context, &mut got).is_pending());
 
-        let mut answers = Answers::default();
+        let mut answers = ReplyDelivery::default();
         for number in 0..3 {
-            answers.give(Asker::Desk(Ticket::new(desk.clone(), number)), Ok(number + 10));
+            answers.give(ReplyTo::Desk(ReplyTicket::new(desk.clone(), number)), Ok(number + 10));
         }
         assert_eq!(count.0.load(Ordering::Relaxed), 0, "not before the batch is over");
         drop(answers);
@@ -152,12 +152,12 @@ mod tests {
 
     #[test]
     fn a_ticket_that_nobody_answers_is_answered_that_the_spool_failed() {
-        let (desk, count) = (Arc::new(Desk::default()), Arc::new(Count::default()));
+        let (desk, count) = (Arc::new(AppendReplies::default()), Arc::new(Count::default()));
         let waker = Waker::from(count.clone());
         let mut context = Context::from_waker(&waker);
         let mut got = Vec::new();
         assert!(desk.poll(&mut context, &mut got).is_pending());
-        drop(Ticket::new(desk.clone(), 7));
+        drop(ReplyTicket::new(desk.clone(), 7));
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
         assert!(desk.poll(&mut context, &mut got).is_ready());
         assert_eq!(got, [(7, Err(AppendError::Failed))]);

@@ -36,7 +36,7 @@ pub(super) trait FileSystem: Send + Sync {
     /// Bytes that are never the same.
     fn random(&self) -> [u8; 16];
     /// Takes the lock file at `path`, or tells who holds it.
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock>;
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<DirectoryLock>;
 }
 
 /// An open file.
@@ -76,8 +76,8 @@ pub(super) fn open_as_on_disk(fs: &dyn FileSystem, path: &Path) -> io::Result<Ar
     Ok(file)
 }
 
-/// What came of taking a lock.
-pub(super) enum Lock {
+/// The result of taking a lock.
+pub(super) enum DirectoryLock {
     /// Held until this is dropped.
     Taken(Box<dyn Send>),
     /// Held by another process, as it described itself.
@@ -273,7 +273,7 @@ impl FileSystem for RealFileSystem {
         bytes
     }
 
-    fn lock(&self, path: &Path, holder: &str) -> io::Result<Lock> {
+    fn lock(&self, path: &Path, holder: &str) -> io::Result<DirectoryLock> {
         let file = fs::OpenOptions::new()
             .read(true)
             .write(true)
@@ -284,7 +284,7 @@ impl FileSystem for RealFileSystem {
         let mut file = match file {
             // The lock is not in what the file holds. Where there is no file, nobody else can write either.
             Err(error) if is_read_only(&error) => match fs::File::open(path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Lock::Taken(Box::new(()))),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(DirectoryLock::Taken(Box::new(()))),
                 opened => opened?,
             },
             opened => opened?,
@@ -297,12 +297,12 @@ impl FileSystem for RealFileSystem {
                 let left = file.metadata()?.len() as usize;
                 file.rewind()?;
                 let _ = file.write_all(format!("{holder:left$}").as_bytes());
-                Ok(Lock::Taken(Box::new(file)))
+                Ok(DirectoryLock::Taken(Box::new(file)))
             }
             Err(fs::TryLockError::WouldBlock) => {
                 let mut held = String::new();
                 file.take(256).read_to_string(&mut held)?;
-                Ok(Lock::Held(held.trim().to_owned()))
+                Ok(DirectoryLock::Held(held.trim().to_owned()))
             }
             Err(fs::TryLockError::Error(error)) => Err(error),
         }

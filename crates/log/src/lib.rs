@@ -21,7 +21,7 @@
 //! UUID, an epoch that rises at every start, and whether the log was closed in order. `docs/spool-format.md` has every
 //! byte.
 //!
-//! Numbers begin at [`Options::numbers_from`] in each life of the log, if they are not higher already: a clock there
+//! Numbers begin at [`LogOptions::numbers_from`] in each life of the log, if they are not higher already: a clock there
 //! makes sure that not even a log that began anew, or was restored, gives out a number twice. An epoch in the numbers
 //! would not: a copy repeats it.
 //!
@@ -41,12 +41,12 @@
 //!
 //! The newest records stay in memory, as the bytes that came in, until every cursor has durably passed them: a reader
 //! near the head copies references. One that is far behind reads the files on a blocking thread, up to what is durable,
-//! no more than it was asked for; each record that its owner wants ([`Wanted`]) is copied out of what was read, so that
-//! it keeps nothing alive but itself. What readers have handed out counts until the last part of it is dropped, all
-//! readers together against one limit ([`Options::readers_bytes_max`]), beyond which they wait.
+//! no more than it was asked for; each record that its owner wants ([`WantedRecords`]) is copied out of what was read,
+//! so that it keeps nothing alive but itself. What readers have handed out counts until the last part of it is dropped,
+//! all readers together against one limit ([`LogOptions::readers_bytes_max`]), beyond which they wait.
 //!
 //! Where a frame is wrong, or the disk does not give a page back, the reader goes on at the next valid header; the
-//! writer counts the place and copies its bytes to `quarantine/`. A hole settles like a record: [`Reader::next`]
+//! writer counts the place and copies its bytes to `quarantine/`. A hole settles like a record: [`LogReader::next`]
 //! returns how far it got, with or without records, so a position never stands before something that nobody can read.
 //! Every wait of a reader can be given up. A segment that is deleted under a reader is finished from the open file, or
 //! passed over: only what every cursor has passed is deleted.
@@ -160,16 +160,16 @@ pub use self::{
     audience::Audience,
     budget::RECORD_OVERHEAD_BYTES,
     cursor::Cursor,
-    desk::{Answer, Desk},
+    desk::{AppendReplies, AppendReply},
     file_system::is_full,
-    reader::{ReadError, Reader, Wanted},
+    reader::{LogReader, ReadError, WantedRecords},
 };
 use self::{
-    desk::{Asker, Ticket},
-    file_system::{FileSystem, Lock, RealFileSystem, is_passing},
+    desk::{ReplyTicket, ReplyTo},
+    file_system::{DirectoryLock, FileSystem, RealFileSystem, is_passing},
     log::{Log, io_error},
-    shared::Shared,
-    writer::Inlet,
+    shared::LogShared,
+    writer::AppendQueue,
 };
 
 /// Where the segments are in a spool's directory.
@@ -179,7 +179,7 @@ const SPARE_DESCRIPTORS: usize = 8;
 
 /// How a spool is laid out and limited.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct LogOptions {
     pub dir: PathBuf,
     /// Who writes the log: for people who find its directory.
     pub replica: String,
@@ -207,7 +207,7 @@ pub struct Options {
 /// Numbers for each second of a clock: no log takes more records than that.
 const NUMBERS_PER_SECOND: u64 = 1_000_000;
 
-/// For [`Options::numbers_from`]: where a life that begins at this second of the clock has its numbers.
+/// For [`LogOptions::numbers_from`]: where a life that begins at this second of the clock has its numbers.
 pub fn numbers_from(unix_seconds: u64) -> u64 {
     unix_seconds.saturating_mul(NUMBERS_PER_SECOND).saturating_add(1)
 }
@@ -227,7 +227,7 @@ pub fn numbers_given_out(missing: RangeInclusive<u64>) -> RangeInclusive<u64> {
 
 /// How a record counts against the limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
+pub enum RecordClass {
     Ordinary,
     /// Pictures: they never push out ordinary records.
     Bulk,
@@ -242,7 +242,7 @@ pub struct Record {
 
 /// What of the log is behind a position.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Backlog {
+pub struct CursorBacklog {
     pub records: u64,
     /// What the segments that hold them take on disk.
     pub bytes: u64,
@@ -250,7 +250,7 @@ pub struct Backlog {
 
 /// Where a new cursor starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Start {
+pub enum CursorStart {
     /// After the newest record.
     Head,
     /// At the oldest record that is still there.
@@ -280,7 +280,7 @@ pub enum AppendError {
 
 /// What the spool holds, for metrics and readiness.
 #[derive(Debug, Clone, Copy)]
-pub struct State {
+pub struct LogState {
     pub records: u64,
     pub bytes: u64,
     pub bytes_max: u64,
@@ -295,7 +295,7 @@ pub struct State {
 }
 
 /// Told of what the spool does, for metrics. Called on the writer thread, or by [`Spool::open`]: must not block.
-pub trait Observer: Send + Sync {
+pub trait LogObserver: Send + Sync {
     fn synced(&self, records: usize, took: Duration);
     /// `kind` is one of [`damage_kinds`].
     fn damage(&self, kind: &'static str);
@@ -327,15 +327,15 @@ impl OpenError {
 /// The open log. Clones share it. When the last one is dropped, the log is closed as by [`Spool::close`].
 #[derive(Clone)]
 pub struct Spool {
-    handle: Arc<Handle>,
+    handle: Arc<LogHandle>,
 }
 
-struct Handle {
-    inlet: Arc<Inlet>,
-    shared: Arc<Shared>,
+struct LogHandle {
+    inlet: Arc<AppendQueue>,
+    shared: Arc<LogShared>,
 }
 
-impl Drop for Handle {
+impl Drop for LogHandle {
     fn drop(&mut self) {
         self.inlet.close();
     }
@@ -348,29 +348,33 @@ impl Spool {
     }
 
     /// Takes the directory for this process and recovers what is in it.
-    pub fn open(options: Options, observer: Arc<dyn Observer>) -> Result<Self, OpenError> {
+    pub fn open(options: LogOptions, observer: Arc<dyn LogObserver>) -> Result<Self, OpenError> {
         let fs = Arc::new(RealFileSystem::with_spares(SPARE_DESCRIPTORS));
         Self::open_on(fs, options, observer, "forebay-spool")
     }
 
     /// Like [`Spool::open`], for a spool beside another one: with a name for the writer's thread, and without
     /// descriptors of its own for when the process has no other left.
-    pub fn open_named(options: Options, observer: Arc<dyn Observer>, thread_name: &str) -> Result<Self, OpenError> {
+    pub fn open_named(
+        options: LogOptions,
+        observer: Arc<dyn LogObserver>,
+        thread_name: &str,
+    ) -> Result<Self, OpenError> {
         Self::open_on(Arc::new(RealFileSystem::with_spares(0)), options, observer, thread_name)
     }
 
     fn open_on(
         fs: Arc<dyn FileSystem>,
-        options: Options,
-        observer: Arc<dyn Observer>,
+        options: LogOptions,
+        observer: Arc<dyn LogObserver>,
         thread_name: &str,
     ) -> Result<Self, OpenError> {
         let dir = &options.dir;
         fs.make_dir(dir).map_err(|source| io_error(dir, source))?;
         let path = dir.join("LOCK");
         let lock = match fs.lock(&path, &holder()).map_err(|source| io_error(&path, source))? {
-            Lock::Taken(lock) => lock,
-            Lock::Held(holder) => {
+            DirectoryLock::Taken(lock) => lock,
+            DirectoryLock::Held(holder) => {
                 return Err(OpenError::Held {
                     dir: dir.clone(),
                     holder,
@@ -380,7 +384,7 @@ impl Spool {
         let log = Log::open(fs, &options, observer)?;
         let shared = log.shared().clone();
         let inlet = writer::start(log, lock, thread_name).map_err(|source| io_error(dir, source))?;
-        let handle = Arc::new(Handle { inlet, shared });
+        let handle = Arc::new(LogHandle { inlet, shared });
         Ok(Self { handle })
     }
 
@@ -390,10 +394,10 @@ impl Spool {
     pub fn append(
         &self,
         record: Bytes,
-        class: Class,
+        class: RecordClass,
     ) -> impl Future<Output = Result<u64, AppendError>> + Send + 'static {
         let (sender, receiver) = oneshot::channel();
-        let pushed = self.handle.inlet.push(record, class, None, || Asker::One(sender));
+        let pushed = self.handle.inlet.push(record, class, None, || ReplyTo::One(sender));
         async move {
             pushed?;
             receiver.await.unwrap_or(Err(AppendError::Failed))
@@ -405,29 +409,29 @@ impl Spool {
     /// it where they may pin no more; for all others it is settled.
     pub fn append_for(
         &self,
-        desk: &Arc<Desk>,
+        desk: &Arc<AppendReplies>,
         ticket: u64,
         record: Bytes,
-        class: Class,
+        class: RecordClass,
         audience: Audience,
     ) -> Result<(), AppendError> {
-        let asker = || Asker::Desk(Ticket::new(desk.clone(), ticket));
+        let asker = || ReplyTo::Desk(ReplyTicket::new(desk.clone(), ticket));
         self.handle.inlet.push(record, class, Some(audience), asker)
     }
 
     /// Reads from the first record at or after `from`.
-    pub fn reader(&self, from: u64) -> Reader {
+    pub fn reader(&self, from: u64) -> LogReader {
         self.reader_of(from, Arc::new(|_| true))
     }
 
     /// Reads what is `wanted` from the first record at or after `from`: of what is read from disk, nothing else takes
     /// memory or comes back.
-    pub fn reader_of(&self, from: u64, wanted: Wanted) -> Reader {
-        Reader::new(self.handle.shared.clone(), from, wanted)
+    pub fn reader_of(&self, from: u64, wanted: WantedRecords) -> LogReader {
+        LogReader::new(self.handle.shared.clone(), from, wanted)
     }
 
     /// What the log has behind `position`. Numbers are not always in a row, so this is counted and not subtracted.
-    pub fn backlog(&self, position: u64) -> Backlog {
+    pub fn backlog(&self, position: u64) -> CursorBacklog {
         self.handle.shared.backlog(position, &[])
     }
 
@@ -448,7 +452,7 @@ impl Spool {
         self.handle.shared.limit_readers(bytes_max);
     }
 
-    pub fn state(&self) -> State {
+    pub fn state(&self) -> LogState {
         let mut state = self.handle.shared.state();
         state.refuses = state.refuses.or_else(|| self.handle.inlet.refuses());
         state.append_waits = self.handle.inlet.oldest_waits();

@@ -10,17 +10,17 @@ use std::{
     sync::Arc,
 };
 
-pub(super) use self::append::{Request, seal_file};
+pub(super) use self::append::{AppendRequest, seal_file};
 use super::{
-    AppendError, Observer, OpenError, Options, SEGMENTS_DIR,
-    audience::Followers,
-    cursors::{CursorDamage, Cursors, CursorsFound, PathError},
-    damage::{Damage, DamageKind},
+    AppendError, LogObserver, LogOptions, OpenError, SEGMENTS_DIR,
+    audience::OpenCursors,
+    cursors::{CursorDamage, CursorsFound, LogCursors, PathError},
+    damage::{DamageKind, DamagedPlace},
     file_system::{File, FileSystem, is_passing},
     quarantine::Quarantine,
-    recovery::{self, Expected},
+    recovery::{self, ExpectedLog},
     segment::{BATCH_HEADER_LEN, DATA_START, LogIdentity, PAYLOAD_BYTES_MAX, frame_len},
-    shared::{Segment, Shared},
+    shared::{LogShared, Segment},
     superblock::{CleanStop, Superblock, SuperblockFile, SuperblockFound},
 };
 
@@ -31,7 +31,7 @@ const SEGMENTS_MIN: u64 = 4;
 
 /// The limits, made consistent.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct LogLimits {
     pub bytes_max: u64,
     pub bulk_bytes_max: u64,
     pub segment_bytes: u64,
@@ -39,8 +39,8 @@ pub(super) struct Limits {
     pub large_segment_bytes_max: u64,
 }
 
-impl Limits {
-    pub(super) fn new(options: &Options) -> Self {
+impl LogLimits {
+    pub(super) fn new(options: &LogOptions) -> Self {
         let segment_bytes_max = (options.bytes_max / SEGMENTS_MIN).clamp(SEGMENT_BYTES_MIN, PAYLOAD_BYTES_MAX);
         let segment_bytes = options.segment_bytes.clamp(SEGMENT_BYTES_MIN, segment_bytes_max);
         let large = segment_bytes_with(frame_len(options.record_bytes_max as usize));
@@ -64,7 +64,7 @@ fn segment_bytes_with(len: u64) -> u64 {
 }
 
 /// The segment that is written.
-pub(super) struct Active {
+pub(super) struct ActiveSegment {
     pub file: Arc<dyn File>,
     pub path: PathBuf,
     /// Its seal was to be written and there was no room: what there is of it may be whole, so nothing is appended any
@@ -75,18 +75,18 @@ pub(super) struct Active {
 /// The open log.
 pub(super) struct Log {
     fs: Arc<dyn FileSystem>,
-    shared: Arc<Shared>,
-    observer: Arc<dyn Observer>,
-    limits: Limits,
+    shared: Arc<LogShared>,
+    observer: Arc<dyn LogObserver>,
+    limits: LogLimits,
     /// By id. The last one is the active one, if there is one.
     segments: Vec<Segment>,
-    active: Option<Active>,
+    active: Option<ActiveSegment>,
     next_sequence: u64,
     next_segment: u64,
     /// Where in the active segment the last batch starts, 0 before the first.
     previous_batch: u64,
-    cursors: Arc<Cursors>,
-    followers: Followers,
+    cursors: Arc<LogCursors>,
+    followers: OpenCursors,
     superblock: Superblock,
     superblock_file: SuperblockFile,
     quarantine: Quarantine,
@@ -99,10 +99,10 @@ impl Log {
     /// Recovers what is in the directory. Appends go to a new segment.
     pub(super) fn open(
         fs: Arc<dyn FileSystem>,
-        options: &Options,
-        observer: Arc<dyn Observer>,
+        options: &LogOptions,
+        observer: Arc<dyn LogObserver>,
     ) -> Result<Self, OpenError> {
-        let limits = Limits::new(options);
+        let limits = LogLimits::new(options);
         let segments_dir = options.dir.join(SEGMENTS_DIR);
         let cursors_dir = options.dir.join("cursors");
         let quarantine_dir = options.dir.join("quarantine");
@@ -129,7 +129,7 @@ impl Log {
         )?;
         let facts = cursors.facts().unwrap_or_default();
         let clean = superblock.clean.take();
-        let expected = Expected {
+        let expected = ExpectedLog {
             log: superblock.identity.log,
             first_with_identity: superblock.first_with_identity,
             durable: facts.last_sequence.max(clean.map_or(0, |clean| clean.last_sequence)),
@@ -154,7 +154,7 @@ impl Log {
                 .damaged_files()
                 .map(|path| (DamageKind::Cursor, path.to_owned())),
         );
-        let cursors = Cursors::new(fs.clone(), cursors_dir, superblock.identity, cursors, oldest - 1);
+        let cursors = LogCursors::new(fs.clone(), cursors_dir, superblock.identity, cursors, oldest - 1);
         if has_superblock {
             cursors.allow_writing();
         }
@@ -163,7 +163,7 @@ impl Log {
             .next_sequence
             .max(cursors.highest() + 1)
             .max(options.numbers_from);
-        let shared = Arc::new(Shared::new(
+        let shared = Arc::new(LogShared::new(
             fs.clone(),
             segments_dir,
             recovered.segments.clone(),
@@ -182,7 +182,7 @@ impl Log {
             next_segment: recovered.next_segment,
             previous_batch: 0,
             cursors: Arc::new(cursors),
-            followers: Followers::default(),
+            followers: OpenCursors::default(),
             superblock,
             superblock_file,
             // Without it nothing is appended.
@@ -206,7 +206,7 @@ impl Log {
     /// `signs`.
     fn superblock(
         fs: &dyn FileSystem,
-        options: &Options,
+        options: &LogOptions,
         file: &SuperblockFile,
         found: SuperblockFound,
         in_segments: Option<(LogIdentity, u64)>,
@@ -273,11 +273,11 @@ impl Log {
         Ok(superblock)
     }
 
-    pub(super) fn shared(&self) -> &Arc<Shared> {
+    pub(super) fn shared(&self) -> &Arc<LogShared> {
         &self.shared
     }
 
-    pub(super) fn cursors(&self) -> &Arc<Cursors> {
+    pub(super) fn cursors(&self) -> &Arc<LogCursors> {
         &self.cursors
     }
 
@@ -365,7 +365,7 @@ impl Log {
     fn settle_damage(&mut self) {
         let reports = self.shared.take_damage();
         for damage in reports.places {
-            let Damage {
+            let DamagedPlace {
                 kind,
                 path,
                 offset,

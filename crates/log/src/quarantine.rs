@@ -3,7 +3,7 @@
 use std::{io, path::PathBuf, sync::Arc};
 
 use super::{
-    damage::Damage,
+    damage::DamagedPlace,
     file_system::{FileSystem, read_around},
     sizes::ReadSizes,
 };
@@ -34,7 +34,7 @@ impl Quarantine {
 
     /// Copies the bytes. That it did not work is said and is no failure of the spool: the original stays until its
     /// segment goes.
-    pub(super) fn keep(&mut self, damage: &Damage) {
+    pub(super) fn keep(&mut self, damage: &DamagedPlace) {
         let name = format!("{:016x}-{}-{}.bad", damage.segment, damage.offset, damage.len);
         let path = self.dir.join(name);
         match self.copy(damage, &path) {
@@ -44,7 +44,7 @@ impl Quarantine {
         }
     }
 
-    fn copy(&mut self, damage: &Damage, path: &std::path::Path) -> io::Result<()> {
+    fn copy(&mut self, damage: &DamagedPlace, path: &std::path::Path) -> io::Result<()> {
         if self.files >= FILES_MAX || self.bytes + damage.len > BYTES_MAX {
             return Err(io::Error::other("the quarantine is full"));
         }

@@ -18,14 +18,14 @@ use tokio::{
 
 use super::{
     Record,
-    batch::Batch,
+    batch::ReadBatch,
     budget::ReadShare,
     cursors::PathError,
-    damage::{Damage, DamageKind},
+    damage::{DamageKind, DamagedPlace},
     file_system::is_unreadable,
-    scan::{Found, Hole, Scan},
+    scan::{DamagedHole, ScanFound, SegmentScan},
     segment::DATA_START,
-    shared::{Segment, Shared},
+    shared::{LogShared, Segment},
     sizes::ReadSizes,
 };
 
@@ -42,20 +42,20 @@ pub enum ReadError {
 }
 
 /// Whether the owner of a reader has use for a record, by what it holds.
-pub type Wanted = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
+pub type WantedRecords = Arc<dyn Fn(&[u8]) -> bool + Send + Sync>;
 
 /// A read from disk on its way, which brings the disk reader back.
-type Reading = JoinHandle<(DiskReader, Result<DiskRead, PathError>)>;
+type ReadUnderWay = JoinHandle<(DiskReader, Result<DiskRead, PathError>)>;
 
 /// Follows the log: from memory near the head, else from disk.
-pub struct Reader {
-    shared: Arc<Shared>,
+pub struct LogReader {
+    shared: Arc<LogShared>,
     share: Arc<ReadShare>,
     head: watch::Receiver<u64>,
     closed: watch::Receiver<bool>,
     /// The sequence number to go on at.
     next: u64,
-    wanted: Wanted,
+    wanted: WantedRecords,
     /// Settled before, and not handed out: in rising order.
     skipped: VecDeque<RangeInclusive<u64>>,
     /// Read from disk and not yet handed out.
@@ -63,14 +63,14 @@ pub struct Reader {
     /// Everything up to here is in `buffered`, was handed out or is not there.
     buffered_through: u64,
     disk: Option<DiskReader>,
-    reading: Option<Reading>,
+    reading: Option<ReadUnderWay>,
     /// What is being read is no longer wanted.
     stale: bool,
     sizes: ReadSizes,
 }
 
-impl Reader {
-    pub(super) fn new(shared: Arc<Shared>, from: u64, wanted: Wanted) -> Self {
+impl LogReader {
+    pub(super) fn new(shared: Arc<LogShared>, from: u64, wanted: WantedRecords) -> Self {
         Self {
             wanted,
             share: ReadShare::new(shared.read_budget.clone()),
@@ -95,7 +95,7 @@ impl Reader {
     ///
     /// Cancel-safe, so it can be raced with a stop. Damaged records are passed over (they are counted and set aside).
     /// While what was handed out and is still held, by all readers together, is more than
-    /// [`Options::readers_bytes_max`](super::Options::readers_bytes_max), it waits for some to be dropped.
+    /// [`Options::readers_bytes_max`](super::LogOptions::readers_bytes_max), it waits for some to be dropped.
     pub async fn next(
         &mut self,
         records_max: usize,
@@ -280,9 +280,9 @@ pub(super) struct DiskRead {
 
 /// Reads the durable part of the segments, in order, no more than is asked for.
 pub(super) struct DiskReader {
-    shared: Arc<Shared>,
-    wanted: Wanted,
-    scan: Option<Scan>,
+    shared: Arc<LogShared>,
+    wanted: WantedRecords,
+    scan: Option<SegmentScan>,
     /// The sequence number that comes next.
     next: u64,
     /// The segment's, when the scan began.
@@ -292,7 +292,7 @@ pub(super) struct DiskReader {
 }
 
 /// How reading a segment ended.
-enum Stop {
+enum ReadStop {
     /// At its end.
     End,
     /// Before it: enough was read, or looked at.
@@ -303,11 +303,11 @@ enum Stop {
 
 impl DiskReader {
     #[cfg(any(test, feature = "testing"))]
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
+    pub(super) fn new(shared: Arc<LogShared>) -> Self {
         Self::of(shared, Arc::new(|_| true))
     }
 
-    pub(super) fn of(shared: Arc<Shared>, wanted: Wanted) -> Self {
+    pub(super) fn of(shared: Arc<LogShared>, wanted: WantedRecords) -> Self {
         Self {
             shared,
             wanted,
@@ -320,7 +320,7 @@ impl DiskReader {
 
     /// Lets go of the memory for what was read, but not of the place.
     pub(super) fn release(&mut self) {
-        self.scan.iter_mut().for_each(Scan::release);
+        self.scan.iter_mut().for_each(SegmentScan::release);
     }
 
     /// Reads records at or after `from` that are wanted: at most `records_max` and, beyond the first, `bytes_max`.
@@ -330,7 +330,7 @@ impl DiskReader {
         }
         self.next = from;
         let wanted = self.wanted.clone();
-        let mut read = Batch {
+        let mut read = ReadBatch {
             records: Vec::new(),
             bytes: 0,
             records_max,
@@ -348,9 +348,9 @@ impl DiskReader {
             };
             let path = self.shared.segments_dir.join(segment.file_name());
             match self.read_segment(segment, &path, &mut read) {
-                Ok(Stop::End) => self.next = self.next.max(segment.last_sequence + 1),
-                Ok(Stop::Enough) => break,
-                Ok(Stop::Compacted) => {
+                Ok(ReadStop::End) => self.next = self.next.max(segment.last_sequence + 1),
+                Ok(ReadStop::Enough) => break,
+                Ok(ReadStop::Compacted) => {
                     self.scan = None;
                     thread::sleep(COMPACTION_WAIT);
                 }
@@ -395,7 +395,7 @@ impl DiskReader {
     /// Nothing of the segment can be read.
     fn lost(&mut self, kind: DamageKind, segment: Segment, path: PathBuf, len: u64) {
         self.scan = None;
-        self.shared.report(Damage {
+        self.shared.report(DamagedPlace {
             kind,
             path,
             segment: segment.id,
@@ -405,13 +405,13 @@ impl DiskReader {
         self.next = segment.last_sequence + 1;
     }
 
-    fn read_segment(&mut self, segment: Segment, path: &Path, read: &mut Batch<'_>) -> io::Result<Stop> {
+    fn read_segment(&mut self, segment: Segment, path: &Path, read: &mut ReadBatch<'_>) -> io::Result<ReadStop> {
         let generation = self.shared.generation(segment.id);
-        let is_other = |scan: &Scan| scan.segment() != segment.id;
+        let is_other = |scan: &SegmentScan| scan.segment() != segment.id;
         if self.scan.as_ref().is_none_or(is_other) || generation != self.generation {
             self.generation = generation;
             let file = self.shared.fs.open(path)?;
-            self.scan = Some(Scan::new(file, segment.seed(), DATA_START, segment.end));
+            self.scan = Some(SegmentScan::new(file, segment.seed(), DATA_START, segment.end));
             self.marks.clear();
         }
         let scan = self.scan.as_mut().expect("it was just set");
@@ -420,16 +420,16 @@ impl DiskReader {
             let from = self.next;
             let found = scan.next(|header| read.wants(header, from))?;
             match found {
-                None => return Ok(Stop::End),
-                Some(Found::Batch { .. }) => {}
-                Some(Found::Frame {
+                None => return Ok(ReadStop::End),
+                Some(ScanFound::Batch { .. }) => {}
+                Some(ScanFound::Frame {
                     offset,
                     header,
                     payload,
                 }) => {
                     if header.sequence >= from && !read.has_room(header.payload_len as usize) {
                         scan.restart(offset);
-                        return Ok(Stop::Enough);
+                        return Ok(ReadStop::Enough);
                     }
                     let marked = self
                         .marks
@@ -443,17 +443,17 @@ impl DiskReader {
                         read.add(&header, payload);
                     }
                 }
-                Some(Found::Hole(Hole {
+                Some(ScanFound::Hole(DamagedHole {
                     offset,
                     len,
                     unreadable,
                     ..
                 })) => {
                     if generation % 2 == 1 || self.shared.generation(segment.id) != generation {
-                        return Ok(Stop::Compacted);
+                        return Ok(ReadStop::Compacted);
                     }
                     read.unreadable += usize::from(unreadable);
-                    self.shared.report(Damage {
+                    self.shared.report(DamagedPlace {
                         kind: DamageKind::Record,
                         path: path.to_owned(),
                         segment: segment.id,
@@ -463,6 +463,6 @@ impl DiskReader {
                 }
             }
         }
-        Ok(Stop::Enough)
+        Ok(ReadStop::Enough)
     }
 }

@@ -11,17 +11,18 @@ use std::{
 use self::unsealed::{ScannedSegment, fill, rewrite, scan, seal_or_wait};
 use super::{
     OpenError,
-    damage::{Damage, DamageKind},
+    damage::{DamageKind, DamagedPlace},
     file_system::{File, FileSystem, is_passing, read_around},
-    log::{Active, io_error},
+    log::{ActiveSegment, io_error},
     segment::{
-        DATA_START, HEADER_LEN, Header, LogIdentity, Seal, VERSION, log_seed, parse_file_name, parse_header, parse_seal,
+        DATA_START, HEADER_LEN, LogIdentity, SegmentHeader, SegmentSeal, VERSION, log_seed, parse_file_name,
+        parse_header, parse_seal,
     },
     shared::Segment,
 };
 
 /// What is known of the log before its segments are looked at.
-pub(super) struct Expected {
+pub(super) struct ExpectedLog {
     pub log: [u8; 16],
     /// The first segment that was made with an identity.
     pub first_with_identity: u64,
@@ -38,9 +39,9 @@ pub(super) struct RecoveredLog {
     pub segments: Vec<Segment>,
     pub next_sequence: u64,
     pub next_segment: u64,
-    pub damage: Vec<Damage>,
+    pub damage: Vec<DamagedPlace>,
     /// The newest segment, when there was no room for its seal.
-    pub unsealed: Option<Active>,
+    pub unsealed: Option<ActiveSegment>,
 }
 
 /// The ids and first sequence numbers in the names of the segments, by id.
@@ -53,7 +54,7 @@ pub(super) fn names(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<(u64, u64)>, 
 }
 
 /// A segment's first block, and the header in it.
-fn first_block(file: &dyn File) -> io::Result<(Vec<u8>, Header)> {
+fn first_block(file: &dyn File) -> io::Result<(Vec<u8>, SegmentHeader)> {
     let mut block = vec![0; DATA_START as usize];
     let read = read_around(file, 0, &mut block, &mut Vec::new())?;
     block.truncate(read);
@@ -68,7 +69,7 @@ pub(super) fn identity(fs: &dyn FileSystem, dir: &Path, all: bool) -> Result<Opt
         let path = dir.join(Segment::empty(id, 0, first_sequence, 0).file_name());
         let failed = |source: io::Error| io_error(&path, source);
         let (_, header) = first_block(fs.open(&path).map_err(failed)?.as_ref()).map_err(failed)?;
-        let Header::Valid {
+        let SegmentHeader::Valid {
             identity: Some(identity),
             ..
         } = header
@@ -86,7 +87,7 @@ pub(super) fn identity(fs: &dyn FileSystem, dir: &Path, all: bool) -> Result<Opt
 }
 
 /// Opens every segment, and cuts, syncs and seals what was not sealed.
-pub(super) fn recover(fs: &dyn FileSystem, dir: &Path, expected: &Expected) -> Result<RecoveredLog, OpenError> {
+pub(super) fn recover(fs: &dyn FileSystem, dir: &Path, expected: &ExpectedLog) -> Result<RecoveredLog, OpenError> {
     let found = names(fs, dir)?;
     let log = RecoveredLog {
         segments: Vec::with_capacity(found.len()),
@@ -117,7 +118,7 @@ struct OpenedSegment {
     path: PathBuf,
     file: Arc<dyn File>,
     block: Vec<u8>,
-    header: Header,
+    header: SegmentHeader,
     /// What is read of it comes from the disk, not from the page cache.
     is_from_disk: bool,
 }
@@ -137,11 +138,11 @@ impl OpenedSegment {
 
     /// Whether the header says what the name says.
     fn has_own_header(&self) -> bool {
-        matches!(self.header, Header::Valid { id, first_sequence, .. }
+        matches!(self.header, SegmentHeader::Valid { id, first_sequence, .. }
             if (id, first_sequence) == (self.segment.id, self.segment.first_sequence))
     }
 
-    fn seal(&self) -> Option<Seal> {
+    fn seal(&self) -> Option<SegmentSeal> {
         parse_seal(&self.block, self.segment.seed()).filter(|seal| seal.end >= DATA_START)
     }
 
@@ -173,7 +174,7 @@ impl OpenedSegment {
     }
 
     /// Seals it, unless the disk has no room for that.
-    fn seal_or_wait(&mut self) -> io::Result<Option<Active>> {
+    fn seal_or_wait(&mut self) -> io::Result<Option<ActiveSegment>> {
         seal_or_wait(&self.file, &mut self.segment, &self.path)
     }
 }
@@ -182,7 +183,7 @@ impl OpenedSegment {
 struct Recovery<'a> {
     fs: &'a dyn FileSystem,
     dir: &'a Path,
-    expected: &'a Expected,
+    expected: &'a ExpectedLog,
     log: RecoveredLog,
 }
 
@@ -203,18 +204,18 @@ impl Recovery<'_> {
             )))
         };
         let is_foreign = match header {
-            Header::Unknown(version) => {
+            SegmentHeader::Unknown(version) => {
                 return refused(format!("format version {version}, this build reads 1 and {VERSION}"));
             }
-            Header::UnknownFeatures(features) => {
+            SegmentHeader::UnknownFeatures(features) => {
                 return refused(format!("features {features:#x}, which this build does not know"));
             }
-            Header::Valid { identity: None, .. } => id >= expected.first_with_identity,
-            Header::Valid {
+            SegmentHeader::Valid { identity: None, .. } => id >= expected.first_with_identity,
+            SegmentHeader::Valid {
                 identity: Some(identity),
                 ..
             } => identity.log != expected.log,
-            Header::Blank | Header::Damaged => false,
+            SegmentHeader::Blank | SegmentHeader::Damaged => false,
         };
         if is_foreign {
             self.damage(DamageKind::Foreign, &segment, 0, 0);
@@ -235,7 +236,7 @@ impl Recovery<'_> {
     }
 
     fn damage(&mut self, kind: DamageKind, segment: &Segment, offset: u64, len: u64) {
-        self.log.damage.push(Damage {
+        self.log.damage.push(DamagedPlace {
             kind,
             path: self.dir.join(segment.file_name()),
             segment: segment.id,
@@ -270,7 +271,7 @@ impl Recovery<'_> {
     }
 
     /// A segment that has a seal is what the seal says.
-    fn take_sealed(&mut self, opened: &mut OpenedSegment, seal: Seal, newest: bool) -> Result<(), OpenError> {
+    fn take_sealed(&mut self, opened: &mut OpenedSegment, seal: SegmentSeal, newest: bool) -> Result<(), OpenError> {
         let segment = &mut opened.segment;
         segment.records = seal.records;
         segment.bulk_bytes = seal.bulk_bytes;
@@ -338,7 +339,7 @@ impl Recovery<'_> {
         let first = self.log.segments.first().map_or(u64::MAX, |segment| segment.id);
         let last = self.log.segments.last().copied();
         let mut missing = |segment: u64| {
-            self.log.damage.push(Damage {
+            self.log.damage.push(DamagedPlace {
                 kind: DamageKind::SegmentMissing,
                 path: dir.to_owned(),
                 segment,
@@ -354,7 +355,7 @@ impl Recovery<'_> {
             return missing(last_id + 1);
         }
         // A place that was found damaged stands for what is missing behind it.
-        let known = |damage: &Damage| damage.segment == last_id && damage.kind == DamageKind::Record;
+        let known = |damage: &DamagedPlace| damage.segment == last_id && damage.kind == DamageKind::Record;
         if let Some(last) = last
             && last.last_sequence < expected.durable
             && !self.log.damage.iter().any(known)

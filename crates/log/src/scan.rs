@@ -15,7 +15,7 @@ use super::{
 
 /// What is done with the payload of a frame.
 #[derive(Clone, Copy)]
-pub(super) enum Payload<'w> {
+pub(super) enum PayloadUse<'w> {
     /// It is copied out, so that it keeps nothing alive but itself, if it is wanted.
     Copied(&'w dyn Fn(&[u8]) -> bool),
     /// It is held against its checksum.
@@ -26,7 +26,7 @@ pub(super) enum Payload<'w> {
 
 /// The next thing in a segment.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(super) enum ScanFound {
     Frame {
         offset: u64,
         header: FrameHeader,
@@ -37,11 +37,11 @@ pub(super) enum Found {
         offset: u64,
         header: BatchHeader,
     },
-    Hole(Hole),
+    Hole(DamagedHole),
 }
 
 /// A header that is valid where it stands.
-enum Valid {
+enum ValidFrame {
     Frame(FrameHeader),
     Batch(BatchHeader),
     /// So many bytes of nothing.
@@ -50,7 +50,7 @@ enum Valid {
 
 /// Bytes that are no valid frame, up to the next header that is valid, or the end.
 #[derive(Debug)]
-pub(super) struct Hole {
+pub(super) struct DamagedHole {
     pub offset: u64,
     pub len: u64,
     /// Behind here, to its end, it is nothing but zeros: never written, as far as one can tell.
@@ -60,7 +60,7 @@ pub(super) struct Hole {
 }
 
 /// A position in a segment.
-pub(super) struct Scan {
+pub(super) struct SegmentScan {
     file: Arc<dyn File>,
     seed: SegmentSeed,
     offset: u64,
@@ -72,7 +72,7 @@ pub(super) struct Scan {
     unreadable: Vec<Range<u64>>,
 }
 
-impl Scan {
+impl SegmentScan {
     /// Scans `file` from `offset`, where a frame starts, to `end`.
     pub(super) fn new(file: Arc<dyn File>, seed: SegmentSeed, offset: u64, end: u64) -> Self {
         Self {
@@ -109,36 +109,39 @@ impl Scan {
 
     /// The next frame or hole; `None` at the end. `payload` decides, by the header, what is done with what the frame
     /// holds.
-    pub(super) fn next<'w>(&mut self, payload: impl FnOnce(&FrameHeader) -> Payload<'w>) -> io::Result<Option<Found>> {
+    pub(super) fn next<'w>(
+        &mut self,
+        payload: impl FnOnce(&FrameHeader) -> PayloadUse<'w>,
+    ) -> io::Result<Option<ScanFound>> {
         let (offset, header) = loop {
             if self.offset >= self.end {
                 return Ok(None);
             }
             let offset = self.offset;
             match self.header_at(offset)? {
-                Some(Valid::Frame(header)) => break (offset, header),
-                Some(Valid::Batch(header)) => {
+                Some(ValidFrame::Frame(header)) => break (offset, header),
+                Some(ValidFrame::Batch(header)) => {
                     self.offset = offset + BATCH_HEADER_LEN as u64;
-                    return Ok(Some(Found::Batch { offset, header }));
+                    return Ok(Some(ScanFound::Batch { offset, header }));
                 }
-                Some(Valid::Filler(len)) => self.offset += len,
-                None => return Ok(Some(Found::Hole(self.hole(offset)?))),
+                Some(ValidFrame::Filler(len)) => self.offset += len,
+                None => return Ok(Some(ScanFound::Hole(self.hole(offset)?))),
             }
         };
         let next = offset + header.frame_len();
         let read = match payload(&header) {
-            Payload::Skipped => Some(None),
-            Payload::Checked => self.check(offset, &header)?.then_some(None),
-            Payload::Copied(is_wanted) => self.copy(offset, &header, is_wanted)?,
+            PayloadUse::Skipped => Some(None),
+            PayloadUse::Checked => self.check(offset, &header)?.then_some(None),
+            PayloadUse::Copied(is_wanted) => self.copy(offset, &header, is_wanted)?,
         };
         self.offset = next;
         Ok(Some(match read {
-            Some(payload) => Found::Frame {
+            Some(payload) => ScanFound::Frame {
                 offset,
                 header,
                 payload,
             },
-            None => Found::Hole(Hole {
+            None => ScanFound::Hole(DamagedHole {
                 offset,
                 len: next - offset,
                 content_end: next,
@@ -194,22 +197,22 @@ impl Scan {
         Ok(whole.then(|| is_wanted(&body).then(|| body.into())))
     }
 
-    fn header_at(&mut self, offset: u64) -> io::Result<Option<Valid>> {
+    fn header_at(&mut self, offset: u64) -> io::Result<Option<ValidFrame>> {
         let (seed, end) = (self.seed, self.end);
         let bytes = self.load(offset, BATCH_HEADER_LEN)?;
         // A frame beyond the end was cut off: it never counted.
         let frame = parse_frame_header(bytes, seed, offset).filter(|header| offset + header.frame_len() <= end);
         Ok(match frame {
-            Some(header) => Some(Valid::Frame(header)),
+            Some(header) => Some(ValidFrame::Frame(header)),
             None => {
-                let batch = BatchHeader::parse(bytes, seed, offset).map(Valid::Batch);
-                batch.or_else(|| parse_filler(bytes, seed, offset).map(Valid::Filler))
+                let batch = BatchHeader::parse(bytes, seed, offset).map(ValidFrame::Batch);
+                batch.or_else(|| parse_filler(bytes, seed, offset).map(ValidFrame::Filler))
             }
         })
     }
 
     /// Goes on to the next valid header. Frames are aligned, and a header has a checksum of its own, so this is linear.
-    fn hole(&mut self, offset: u64) -> io::Result<Hole> {
+    fn hole(&mut self, offset: u64) -> io::Result<DamagedHole> {
         let (mut content_end, mut unreadable) = (offset, false);
         let mut at = offset;
         loop {
@@ -238,7 +241,7 @@ impl Scan {
             }
         }
         self.offset = at;
-        Ok(Hole {
+        Ok(DamagedHole {
             offset,
             len: at - offset,
             content_end: content_end.min(at),

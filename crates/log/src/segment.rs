@@ -1,6 +1,6 @@
 //! The bytes of a segment: its header, its frames, its seal. docs/spool-format.md has the tables.
 
-use super::Class;
+use super::RecordClass;
 
 /// Where the frames start. The header and the seal have this block for themselves, so that no append rewrites it.
 pub(super) const DATA_START: u64 = 4096;
@@ -77,7 +77,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
 
 /// What the first bytes of a segment say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Header {
+pub(super) enum SegmentHeader {
     Valid {
         id: u64,
         first_sequence: u64,
@@ -117,32 +117,32 @@ pub(super) fn encode_header(id: u64, first_sequence: u64, identity: &LogIdentity
 }
 
 /// Reads the header from a segment's first block, as much of it as there is.
-pub(super) fn parse_header(block: &[u8]) -> Header {
+pub(super) fn parse_header(block: &[u8]) -> SegmentHeader {
     let is_whole = |len: usize| {
         let bytes = block.get(..len);
         bytes.is_some_and(|bytes| crc32c::crc32c(&bytes[..len - 4]) == u32_at(bytes, len - 4))
     };
     if is_blank(&block[..block.len().min(HEADER_LEN)]) {
-        return Header::Blank;
+        return SegmentHeader::Blank;
     }
     if block.get(..8) != Some(&HEADER_MAGIC) || !(is_whole(HEADER_V1_LEN) || is_whole(HEADER_LEN)) {
-        return Header::Damaged;
+        return SegmentHeader::Damaged;
     }
     let (version, features) = (u32_at(block, 8), u32_at(block, 12));
     if version != VERSION && version != VERSION_1 {
-        return Header::Unknown(version);
+        return SegmentHeader::Unknown(version);
     }
     if features & !FEATURES != 0 {
-        return Header::UnknownFeatures(features & !FEATURES);
+        return SegmentHeader::UnknownFeatures(features & !FEATURES);
     }
     let identity = (version == VERSION && is_whole(HEADER_LEN)).then(|| LogIdentity {
         log: block[32..48].try_into().expect("sixteen bytes"),
         epoch: u64_at(block, 48),
     });
     if identity.is_none() && version != VERSION_1 {
-        return Header::Damaged;
+        return SegmentHeader::Damaged;
     }
-    Header::Valid {
+    SegmentHeader::Valid {
         id: u64_at(block, 16),
         first_sequence: u64_at(block, 24),
         identity,
@@ -151,7 +151,7 @@ pub(super) fn parse_header(block: &[u8]) -> Header {
 
 /// What a segment holds, written once nothing is added any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Seal {
+pub(super) struct SegmentSeal {
     pub records: u64,
     /// Bytes of the frames of bulk records.
     pub bulk_bytes: u64,
@@ -162,7 +162,7 @@ pub(super) struct Seal {
 }
 
 /// The seal and the offset it is written at.
-pub(super) fn encode_seal(seed: SegmentSeed, seal: &Seal) -> (u64, [u8; SEAL_LEN]) {
+pub(super) fn encode_seal(seed: SegmentSeed, seal: &SegmentSeal) -> (u64, [u8; SEAL_LEN]) {
     let mut bytes = [0; SEAL_LEN];
     bytes[0..8].copy_from_slice(&SEAL_MAGIC);
     bytes[8..16].copy_from_slice(&seed.segment.to_le_bytes());
@@ -176,12 +176,12 @@ pub(super) fn encode_seal(seed: SegmentSeed, seal: &Seal) -> (u64, [u8; SEAL_LEN
 }
 
 /// Reads the seal from a segment's first block, if it has one that is whole.
-pub(super) fn parse_seal(block: &[u8], seed: SegmentSeed) -> Option<Seal> {
+pub(super) fn parse_seal(block: &[u8], seed: SegmentSeed) -> Option<SegmentSeal> {
     let bytes = block.get(SEAL_OFFSET..SEAL_OFFSET + SEAL_LEN)?;
     let valid = bytes[0..8] == SEAL_MAGIC
         && u64_at(bytes, 8) == seed.segment
         && crc32c::crc32c_append(seed.log, &bytes[..SEAL_LEN - 4]) == u32_at(bytes, SEAL_LEN - 4);
-    valid.then(|| Seal {
+    valid.then(|| SegmentSeal {
         records: u64_at(bytes, 16),
         bulk_bytes: u64_at(bytes, 24),
         last_sequence: u64_at(bytes, 32),
@@ -197,7 +197,7 @@ pub(super) struct FrameHeader {
     /// Where the batch starts that the frame was written with.
     pub batch_start: u32,
     pub sequence: u64,
-    pub class: Class,
+    pub class: RecordClass,
 }
 
 impl FrameHeader {
@@ -218,7 +218,7 @@ pub(super) fn encode_frame(
     seed: SegmentSeed,
     batch_start: u64,
     sequence: u64,
-    class: Class,
+    class: RecordClass,
     payload: &[u8],
 ) {
     let at = buffer.len();
@@ -232,8 +232,8 @@ pub(super) fn encode_frame(
     header[16..24].copy_from_slice(&sequence.to_le_bytes());
     header[24..26].copy_from_slice(&FRAME_MARK.to_le_bytes());
     header[26] = match class {
-        Class::Ordinary => 0,
-        Class::Bulk => 1,
+        RecordClass::Ordinary => 0,
+        RecordClass::Bulk => 1,
     };
     // Over where it stands and what it says. The payload's checksum is part of that, so a right frame in a wrong place
     // is wrong.
@@ -253,8 +253,8 @@ pub(super) fn parse_frame_header(bytes: &[u8], seed: SegmentSeed, offset: u64) -
         batch_start: u32_at(bytes, 12),
         sequence: u64_at(bytes, 16),
         class: match bytes[26] {
-            0 => Class::Ordinary,
-            _ => Class::Bulk,
+            0 => RecordClass::Ordinary,
+            _ => RecordClass::Bulk,
         },
     })
 }

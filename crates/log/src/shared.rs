@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::{
-    AppendError, Backlog, Options, Record, State,
+    AppendError, CursorBacklog, LogOptions, LogState, Record,
     budget::{RECORD_OVERHEAD_BYTES, ReadBudget},
-    compaction::Compacted,
+    compaction::CompactedSegment,
     cursors::PageFacts,
-    damage::{Damage, DamageFound, DamageReports},
+    damage::{DamageFound, DamageReports, DamagedPlace},
     file_system::FileSystem,
     segment::{DATA_START, SegmentSeed, file_name},
 };
@@ -71,7 +71,7 @@ impl Record {
 }
 
 /// The newest records, all durable, in a row.
-struct Hot {
+struct HotRecords {
     records: VecDeque<Record>,
     bytes: usize,
     bytes_max: usize,
@@ -79,15 +79,15 @@ struct Hot {
 
 /// What became of a segment by compaction.
 #[derive(Default)]
-struct Compaction {
+struct CompactionLock {
     generation: u32,
     /// The writer has yet to hear of it.
-    made: Option<Compacted>,
+    made: Option<CompactedSegment>,
 }
 
 /// The disk works for the log as long as this is there.
 pub(super) struct DiskWork<'a> {
-    shared: &'a Shared,
+    shared: &'a LogShared,
 }
 
 impl Drop for DiskWork<'_> {
@@ -97,15 +97,15 @@ impl Drop for DiskWork<'_> {
 }
 
 /// Shared by the log, its readers and its cursors.
-pub(super) struct Shared {
+pub(super) struct LogShared {
     pub fs: Arc<dyn FileSystem>,
     pub segments_dir: PathBuf,
     segments: Mutex<Vec<Segment>>,
-    hot: Mutex<Hot>,
+    hot: Mutex<HotRecords>,
     head: watch::Sender<u64>,
-    state: Mutex<State>,
+    state: Mutex<LogState>,
     damage: Mutex<DamageFound>,
-    compactions: Mutex<HashMap<u64, Compaction>>,
+    compactions: Mutex<HashMap<u64, CompactionLock>>,
     /// What readers have handed out.
     pub read_budget: Arc<ReadBudget>,
     /// When the write or sync that is under way began.
@@ -115,25 +115,25 @@ pub(super) struct Shared {
     closed: watch::Sender<bool>,
 }
 
-impl Shared {
+impl LogShared {
     pub(super) fn new(
         fs: Arc<dyn FileSystem>,
         segments_dir: PathBuf,
         segments: Vec<Segment>,
         head: u64,
-        options: &Options,
+        options: &LogOptions,
     ) -> Self {
         Self {
             fs,
             segments_dir,
             segments: Mutex::new(segments),
-            hot: Mutex::new(Hot {
+            hot: Mutex::new(HotRecords {
                 records: VecDeque::new(),
                 bytes: 0,
                 bytes_max: options.hot_bytes_max,
             }),
             head: watch::Sender::new(head),
-            state: Mutex::new(State {
+            state: Mutex::new(LogState {
                 records: 0,
                 bytes: 0,
                 bytes_max: options.bytes_max,
@@ -192,7 +192,7 @@ impl Shared {
         self.closed.send_replace(true);
     }
 
-    pub(super) fn state(&self) -> State {
+    pub(super) fn state(&self) -> LogState {
         let mut state = *self.state.lock();
         state.disk_works = self.disk_works.lock().map(|since| since.elapsed());
         if self.is_failed() {
@@ -312,7 +312,7 @@ impl Shared {
     }
 
     /// Notes damage for the writer to count and set aside. Each place counts once.
-    pub(super) fn report(&self, damage: Damage) {
+    pub(super) fn report(&self, damage: DamagedPlace) {
         self.damage.lock().add(damage);
     }
 
@@ -356,14 +356,14 @@ impl Shared {
     }
 
     /// `made`: for the writer, whose segments they are.
-    pub(super) fn end_compaction(&self, segment: u64, made: Option<Compacted>) {
+    pub(super) fn end_compaction(&self, segment: u64, made: Option<CompactedSegment>) {
         let mut compactions = self.compactions.lock();
         let compaction = compactions.entry(segment).or_default();
         compaction.generation += 1;
         compaction.made = made.or(compaction.made);
     }
 
-    pub(super) fn take_compacted(&self) -> Vec<(u64, Compacted)> {
+    pub(super) fn take_compacted(&self) -> Vec<(u64, CompactedSegment)> {
         let mut compactions = self.compactions.lock();
         let made = compactions.iter_mut();
         made.filter_map(|(segment, compaction)| Some((*segment, compaction.made.take()?)))
@@ -378,9 +378,9 @@ impl Shared {
 
     /// What the log has behind `position`, without what is `settled` there (in rising order), as far as numbers tell:
     /// records that are damaged count until a reader has passed them.
-    pub(super) fn backlog(&self, position: u64, settled: &[RangeInclusive<u64>]) -> Backlog {
+    pub(super) fn backlog(&self, position: u64, settled: &[RangeInclusive<u64>]) -> CursorBacklog {
         let segments = self.segments.lock();
-        let mut backlog = Backlog::default();
+        let mut backlog = CursorBacklog::default();
         let mut settled = settled.iter().peekable();
         let at = segments.partition_point(|segment| segment.last_sequence <= position);
         for segment in &segments[at..] {

@@ -11,12 +11,12 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
 use super::{
-    AppendError, Audience, Class, OpenError, Start,
+    AppendError, Audience, CursorStart, OpenError, RecordClass,
     compaction::Compactor,
-    cursors::{CursorState, Cursors},
-    desk::{Answer, Answers, Asker},
+    cursors::{CursorState, LogCursors},
+    desk::{AppendReply, ReplyDelivery, ReplyTo},
     log::{self, Log},
-    shared::Shared,
+    shared::LogShared,
 };
 
 /// Records that may wait for the disk, and those being written.
@@ -29,20 +29,20 @@ const YIELDS_MAX: u32 = 8;
 /// own.
 const TICK_INTERVAL: Duration = Duration::from_millis(500);
 
-pub(super) struct Request {
+pub(super) struct QueuedAppend {
     record: Bytes,
-    class: Class,
+    class: RecordClass,
     audience: Option<Audience>,
-    asker: Asker,
+    asker: ReplyTo,
 }
 
 /// What is asked of the writer besides appending.
-type Command = Box<dyn FnOnce(&mut Log) + Send>;
+type WriterCommand = Box<dyn FnOnce(&mut Log) + Send>;
 
 #[derive(Default)]
-struct Queue {
-    requests: Vec<Request>,
-    commands: Vec<Command>,
+struct WriterQueue {
+    requests: Vec<QueuedAppend>,
+    commands: Vec<WriterCommand>,
     /// Waiting or being written.
     records: usize,
     bytes: usize,
@@ -55,7 +55,7 @@ struct Queue {
     ended: Option<AppendError>,
 }
 
-impl Queue {
+impl WriterQueue {
     fn refuses(&self, bytes: usize) -> Option<AppendError> {
         let busy = self.records >= WAITING_RECORDS_MAX || (self.records > 0 && self.bytes + bytes > WAITING_BYTES_MAX);
         match self.ended {
@@ -67,12 +67,12 @@ impl Queue {
 }
 
 /// What the writer waits on.
-pub(super) struct Inlet {
-    queue: Mutex<Queue>,
+pub(super) struct AppendQueue {
+    queue: Mutex<WriterQueue>,
     wake: Condvar,
 }
 
-impl Inlet {
+impl AppendQueue {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             queue: Mutex::default(),
@@ -90,9 +90,9 @@ impl Inlet {
     pub(super) fn push(
         &self,
         record: Bytes,
-        class: Class,
+        class: RecordClass,
         audience: Option<Audience>,
-        asker: impl FnOnce() -> Asker,
+        asker: impl FnOnce() -> ReplyTo,
     ) -> Result<(), AppendError> {
         let mut queue = self.queue.lock();
         if let Some(refused) = queue.refuses(record.len()) {
@@ -103,7 +103,7 @@ impl Inlet {
         if queue.requests.is_empty() {
             queue.waiting_since = Some(Instant::now());
         }
-        queue.requests.push(Request {
+        queue.requests.push(QueuedAppend {
             record,
             class,
             audience,
@@ -150,12 +150,12 @@ impl Inlet {
         self.command(Log::keep_cursors).unwrap_or(false)
     }
 
-    pub(super) fn cursor(&self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
+    pub(super) fn cursor(&self, name: &str, start: CursorStart) -> Result<Arc<CursorState>, OpenError> {
         let name = name.to_owned();
         self.command(move |log| log.cursor(&name, start)).unwrap_or_else(ended)
     }
 
-    pub(super) fn open_cursor(&self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
+    pub(super) fn open_cursor(&self, name: &str, start: CursorStart) -> Result<Arc<CursorState>, OpenError> {
         let name = name.to_owned();
         self.command(move |log| log.open_cursor(&name, start))
             .unwrap_or_else(ended)
@@ -192,9 +192,9 @@ fn ended<T>() -> Result<T, OpenError> {
 }
 
 /// Starts the writer's thread. `lock` is held until it ends.
-pub(super) fn start(log: Log, lock: Box<dyn Send>, thread_name: &str) -> io::Result<Arc<Inlet>> {
-    let inlet = Inlet::new();
-    let ending = Ending {
+pub(super) fn start(log: Log, lock: Box<dyn Send>, thread_name: &str) -> io::Result<Arc<AppendQueue>> {
+    let inlet = AppendQueue::new();
+    let ending = WriterEnding {
         inlet: inlet.clone(),
         shared: log.shared().clone(),
     };
@@ -216,7 +216,7 @@ struct CursorKeeper {
 }
 
 impl CursorKeeper {
-    fn start(cursors: Arc<Cursors>, shared: Arc<Shared>) -> io::Result<Self> {
+    fn start(cursors: Arc<LogCursors>, shared: Arc<LogShared>) -> io::Result<Self> {
         let ending = Arc::new((Mutex::new(false), Condvar::new()));
         let told = ending.clone();
         let keep = move || {
@@ -247,7 +247,7 @@ impl CursorKeeper {
 }
 
 /// Fails the log when the thread that holds this panics: without it nothing is ever deleted.
-struct MustLive(Arc<Shared>);
+struct MustLive(Arc<LogShared>);
 
 impl Drop for MustLive {
     fn drop(&mut self) {
@@ -268,7 +268,7 @@ impl Drop for CursorKeeper {
     }
 }
 
-fn run(mut log: Log, inlet: &Inlet) {
+fn run(mut log: Log, inlet: &AppendQueue) {
     let mut next_tick = Instant::now() + TICK_INTERVAL;
     let mut requests = Vec::new();
     let mut results = Vec::new();
@@ -290,10 +290,10 @@ fn run(mut log: Log, inlet: &Inlet) {
 /// Waits until there is something to do, or the time comes, and does it; returns whether the log is to be closed.
 pub(super) fn work(
     log: &mut Log,
-    inlet: &Inlet,
+    inlet: &AppendQueue,
     until: Instant,
-    requests: &mut Vec<Request>,
-    results: &mut Vec<Answer>,
+    requests: &mut Vec<QueuedAppend>,
+    results: &mut Vec<AppendReply>,
 ) -> bool {
     let (commands, closing) = wait(inlet, until, requests);
     let (records, bytes) = append(log, requests, results);
@@ -313,7 +313,7 @@ pub(super) fn work(
 ///
 /// Threads that are about to bring a request run first, for as long as that brings more: on busy cores the writer would
 /// otherwise be woken by the first of many, and sync for it alone. On idle cores a yield returns at once.
-fn wait(inlet: &Inlet, until: Instant, requests: &mut Vec<Request>) -> (Vec<Command>, bool) {
+fn wait(inlet: &AppendQueue, until: Instant, requests: &mut Vec<QueuedAppend>) -> (Vec<WriterCommand>, bool) {
     let mut queue = inlet.queue.lock();
     while queue.requests.is_empty() && queue.commands.is_empty() && !queue.closing {
         if inlet.wake.wait_until(&mut queue, until).timed_out() {
@@ -336,13 +336,13 @@ fn wait(inlet: &Inlet, until: Instant, requests: &mut Vec<Request>) -> (Vec<Comm
 }
 
 /// Appends the requests and answers them; returns how many there were, and their bytes.
-fn append(log: &mut Log, requests: &mut Vec<Request>, results: &mut Vec<Answer>) -> (usize, usize) {
+fn append(log: &mut Log, requests: &mut Vec<QueuedAppend>, results: &mut Vec<AppendReply>) -> (usize, usize) {
     if requests.is_empty() {
         return (0, 0);
     }
     let batch: Vec<_> = requests
         .iter()
-        .map(|request| log::Request {
+        .map(|request| log::AppendRequest {
             record: &request.record,
             class: request.class,
             audience: request.audience,
@@ -353,7 +353,7 @@ fn append(log: &mut Log, requests: &mut Vec<Request>, results: &mut Vec<Answer>)
         requests.len(),
         requests.iter().map(|request| request.record.len()).sum(),
     );
-    let mut answers = Answers::default();
+    let mut answers = ReplyDelivery::default();
     for (request, result) in requests.drain(..).zip(results.drain(..)) {
         answers.give(request.asker, result);
     }
@@ -361,12 +361,12 @@ fn append(log: &mut Log, requests: &mut Vec<Request>, results: &mut Vec<Answer>)
 }
 
 /// Ends the queue with the thread, also when it panics: nobody waits for a writer that is gone.
-struct Ending {
-    inlet: Arc<Inlet>,
-    shared: Arc<Shared>,
+struct WriterEnding {
+    inlet: Arc<AppendQueue>,
+    shared: Arc<LogShared>,
 }
 
-impl Drop for Ending {
+impl Drop for WriterEnding {
     fn drop(&mut self) {
         if thread::panicking() {
             self.shared.fail("the spool's writer panicked");
@@ -379,7 +379,7 @@ impl Drop for Ending {
         queue.ended = Some(ended);
         let left = (mem::take(&mut queue.requests), mem::take(&mut queue.commands));
         drop(queue);
-        let mut answers = Answers::default();
+        let mut answers = ReplyDelivery::default();
         for request in left.0 {
             answers.give(request.asker, Err(ended));
         }

@@ -8,9 +8,9 @@ use std::{fmt, io::Read as _};
 use flate2::read::{DeflateDecoder, GzDecoder, ZlibDecoder};
 
 use super::{
-    Receiver, SignatureHeaders,
-    receiver::Key,
-    reformat::{Style, reformat},
+    EndpointReceiver, SignatureHeaders,
+    receiver::EndpointKey,
+    reformat::{JsonStyle, reformat},
 };
 
 /// What a body may become, decompressed or written anew.
@@ -24,7 +24,7 @@ pub enum Diagnosis {
     /// The body, decompressed: it was signed first, and compressed then.
     BodyDecompressed,
     /// The body with other white space: something in between wrote the JSON anew.
-    BodyReserialised(Style),
+    BodyReserialised(JsonStyle),
     /// The secret of this other endpoint.
     OtherEndpoint(String),
     /// A secret that was in use before, since this process started.
@@ -78,8 +78,13 @@ impl fmt::Display for Diagnosis {
 }
 
 /// Looks for what would have made the signature of a request to `receiver` right.
-fn diagnose(receiver: &Receiver, others: &[(&str, &Receiver)], headers: &SignatureHeaders, body: &[u8]) -> Diagnosis {
-    let made_by = |key: &Key, body: &[u8]| key.has_made(headers, body);
+fn diagnose(
+    receiver: &EndpointReceiver,
+    others: &[(&str, &EndpointReceiver)],
+    headers: &SignatureHeaders,
+    body: &[u8],
+) -> Diagnosis {
+    let made_by = |key: &EndpointKey, body: &[u8]| key.has_made(headers, body);
     let keys = receiver.keys();
     let active = |body: &[u8]| keys.active.iter().any(|key| made_by(key, body));
 
@@ -94,7 +99,7 @@ fn diagnose(receiver: &Receiver, others: &[(&str, &Receiver)], headers: &Signatu
         return Diagnosis::BodyDecompressed;
     }
     let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok();
-    for style in Style::ALL.into_iter().filter(|_| is_json) {
+    for style in JsonStyle::ALL.into_iter().filter(|_| is_json) {
         if reformat(body, style, BODY_BYTES_MAX).is_some_and(|body| active(&body)) {
             return Diagnosis::BodyReserialised(style);
         }
@@ -161,9 +166,9 @@ fn decompressed(body: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-impl Receiver {
+impl EndpointReceiver {
     /// Why a signature that was refused as wrong is wrong. `others`: the other endpoints.
-    pub fn diagnose(&self, others: &[(&str, &Receiver)], headers: &SignatureHeaders, body: &[u8]) -> Diagnosis {
+    pub fn diagnose(&self, others: &[(&str, &EndpointReceiver)], headers: &SignatureHeaders, body: &[u8]) -> Diagnosis {
         diagnose(self, others, headers, body)
     }
 }
@@ -176,7 +181,7 @@ mod tests {
     use flate2::{Compression, write};
 
     use super::*;
-    use crate::{Headers, Secret, Sender as _, millicast::Millicast};
+    use crate::{HeaderLookup, Secret, Sender as _, millicast::Millicast};
 
     const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     const OTHER: &str = "b3RoZXI=";
@@ -185,7 +190,7 @@ mod tests {
 
     struct Given(Vec<(&'static str, String)>);
 
-    impl Headers for Given {
+    impl HeaderLookup for Given {
         fn value(&self, name: &str) -> Option<&[u8]> {
             let found = self.0.iter().find(|(given, _)| *given == name);
             found.map(|(_, value)| value.as_bytes())
@@ -216,12 +221,12 @@ mod tests {
 
     #[test]
     fn each_of_the_usual_mistakes_is_found() {
-        let receiver = Receiver::new(&Millicast, "acme", None, vec![secret(OLD)]);
+        let receiver = EndpointReceiver::new(&Millicast, "acme", None, vec![secret(OLD)]);
         receiver.set_secrets(vec![secret("YW5vdGhlcg=="), secret(SECRET)]);
-        let other = Receiver::new(&Millicast, "beta", None, vec![secret(OTHER)]);
+        let other = EndpointReceiver::new(&Millicast, "beta", None, vec![secret(OTHER)]);
         let text = secret(&STANDARD.encode(SECRET));
-        let spaced = reformat(BODY, Style::Spaced, 1000).unwrap();
-        let pretty = reformat(BODY, Style::Indented(4), 1000).unwrap();
+        let spaced = reformat(BODY, JsonStyle::Spaced, 1000).unwrap();
+        let pretty = reformat(BODY, JsonStyle::Indented(4), 1000).unwrap();
         for (signed_by, signed, body, expected) in [
             (&text, BODY, BODY.to_vec(), "secret_undecoded"),
             (&secret(SECRET), BODY, gzip(BODY), "body_decompressed"),

@@ -1,6 +1,6 @@
 //! JSON texts whose members stay exactly as they came: their order, duplicates, digits and escapes.
 //!
-//! A body comes from outside and goes on to parsers of every language, so [`Value::check`] accepts what all of them
+//! A body comes from outside and goes on to parsers of every language, so [`JsonValue::check`] accepts what all of them
 //! read: not only the grammar, but also the limits below. What it accepts is then read member by member, in memory that
 //! does not grow with the number of members; nothing is recursive.
 
@@ -25,30 +25,30 @@ pub const TEXT_BYTES_MAX: usize = 20_000_000;
 
 /// A JSON value as it came, which was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Value<'a>(&'a str);
+pub struct JsonValue<'a>(&'a str);
 
 /// A member of an object.
 #[derive(Debug, Clone, Copy)]
-pub struct Member<'a> {
+pub struct JsonMember<'a> {
     /// The name as it came, with its quotes.
     pub raw_name: &'a str,
-    pub value: Value<'a>,
+    pub value: JsonValue<'a>,
 }
 
 /// The members of an object, in their order.
 #[derive(Debug, Clone, Default)]
-pub struct Members<'a> {
+pub struct JsonMembers<'a> {
     text: &'a str,
     at: usize,
 }
 
-impl<'a> Value<'a> {
+impl<'a> JsonValue<'a> {
     /// `None`: not a JSON text in UTF-8, or one that some parser refuses: nested too deeply, with a number, a name or a
     /// text that is too long, or with a number that is too great.
     pub fn check(text: &'a [u8]) -> Option<Self> {
         let text = str::from_utf8(text).ok()?;
-        let end = Checker::new(text.as_bytes()).document()?;
-        (end == text.len()).then(|| Value(text.trim_matches([' ', '\t', '\r', '\n'])))
+        let end = JsonChecker::new(text.as_bytes()).document()?;
+        (end == text.len()).then(|| JsonValue(text.trim_matches([' ', '\t', '\r', '\n'])))
     }
 
     /// The value as it came, without the white space around it.
@@ -57,8 +57,8 @@ impl<'a> Value<'a> {
     }
 
     /// `None`: not an object.
-    pub fn members(self) -> Option<Members<'a>> {
-        self.0.starts_with('{').then_some(Members { text: self.0, at: 1 })
+    pub fn members(self) -> Option<JsonMembers<'a>> {
+        self.0.starts_with('{').then_some(JsonMembers { text: self.0, at: 1 })
     }
 
     /// The text of a string; `None` for any other value.
@@ -80,16 +80,16 @@ impl<'a> Value<'a> {
     }
 }
 
-impl<'a> Member<'a> {
+impl<'a> JsonMember<'a> {
     pub fn name(&self) -> Cow<'a, str> {
         string_inside(self.raw_name)
     }
 }
 
-impl<'a> Iterator for Members<'a> {
-    type Item = Member<'a>;
+impl<'a> Iterator for JsonMembers<'a> {
+    type Item = JsonMember<'a>;
 
-    fn next(&mut self) -> Option<Member<'a>> {
+    fn next(&mut self) -> Option<JsonMember<'a>> {
         let bytes = self.text.as_bytes();
         let name = skip(bytes, self.at, |byte| is_space(byte) || byte == b',');
         if bytes.get(name) != Some(&b'"') {
@@ -99,9 +99,9 @@ impl<'a> Iterator for Members<'a> {
         let value = skip(bytes, name_end, |byte| is_space(byte) || byte == b':');
         let value_end = value_end(bytes, value)?;
         self.at = value_end;
-        Some(Member {
+        Some(JsonMember {
             raw_name: self.text.get(name..name_end)?,
-            value: Value(self.text.get(value..value_end)?),
+            value: JsonValue(self.text.get(value..value_end)?),
         })
     }
 }
@@ -157,14 +157,14 @@ fn escaped_unit(json: &[u8], at: usize) -> Option<u16> {
 }
 
 /// Reads a document from its first to its last byte. Which of the open containers are objects takes one bit for each.
-struct Checker<'a> {
+struct JsonChecker<'a> {
     bytes: &'a [u8],
     at: usize,
     nesting: u32,
     objects: u128,
 }
 
-impl<'a> Checker<'a> {
+impl<'a> JsonChecker<'a> {
     fn new(bytes: &'a [u8]) -> Self {
         Self {
             bytes,

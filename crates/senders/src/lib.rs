@@ -1,11 +1,12 @@
 //! Who sends webhooks: how each signs its requests, and what they become.
 //!
 //! A sender is a folder of its own and implements [`Sender`]; [`senders`] is where it is registered, and nothing else
-//! names it. What all of them need is here: a [`Receiver`] for each endpoint, with its [`Secret`]s and the account that
-//! it learns, the [`Diagnosis`] of a signature that is wrong, and [`json`], which keeps a body's members as they came.
+//! names it. What all of them need is here: a [`EndpointReceiver`] for each endpoint, with its [`Secret`]s and the
+//! account that it learns, the [`Diagnosis`] of a signature that is wrong, and [`json`], which keeps a body's members
+//! as they came.
 //!
-//! A request goes one way: [`Unverified`] becomes [`Verified`] becomes [`Event`]. What is authentic is never refused
-//! for its content.
+//! A request goes one way: [`UnverifiedRequest`] becomes [`VerifiedRequest`] becomes [`Event`]. What is authentic is
+//! never refused for its content.
 
 mod diagnosis;
 pub mod json;
@@ -18,12 +19,15 @@ mod secret;
 use std::{panic::RefUnwindSafe, sync::OnceLock};
 
 use bytes::Bytes;
-use forebay_event::{Content, Event, Provider, ProviderNumber, render::Data};
+use forebay_event::{Content, Event, Provider, ProviderNumber, render::EventData};
 use subtle::Choice;
 
 pub use diagnosis::{Diagnosis, header_form};
-pub use receiver::{Accounts, FactSource, Headers, Origin, Receiver, SignatureHeaders, Unverified, Verified};
-pub use samples::{Parameters, Sample, SampleKind, find};
+pub use receiver::{
+    EndpointAccounts, EndpointReceiver, EventOrigin, FactSource, HeaderLookup, SignatureHeaders, UnverifiedRequest,
+    VerifiedRequest,
+};
+pub use samples::{Sample, SampleKind, SampleParameters, find};
 pub use secret::{Secret, SecretError};
 
 /// One who sends webhooks.
@@ -47,20 +51,20 @@ pub trait Sender: Send + Sync + RefUnwindSafe {
     /// # Errors
     ///
     /// It has none, or one that is not of the sender's form.
-    fn check_form(&self, headers: &dyn Headers) -> Result<(), SignatureError>;
+    fn check_form(&self, headers: &dyn HeaderLookup) -> Result<(), SignatureError>;
 
     /// A secret, made ready to check signatures with.
     fn signing_key(&self, secret: &Secret) -> Box<dyn SigningKey>;
 
     /// Makes an event of what is authentic; never fails, whatever the content.
-    fn event(&self, origin: &Origin, request: Verified<'_>) -> Event;
+    fn event(&self, origin: &EventOrigin, request: VerifiedRequest<'_>) -> Event;
 
     /// The body of an event of this kind with the same thing under the same name as in every other kind.
     fn normalized(&self, kind: &str, body: &Bytes) -> Bytes;
 
     /// What the sender is answered once its event is durable, beside the status code 200.
-    fn answer(&self) -> Answer {
-        Answer {
+    fn answer(&self) -> SenderAnswer {
+        SenderAnswer {
             content_type: "text/plain; charset=utf-8",
             body: "OK",
         }
@@ -73,7 +77,7 @@ pub trait Sender: Send + Sync + RefUnwindSafe {
     fn life(&self) -> &'static [SampleKind];
 
     /// Makes a sample; the same parameters make the same one. It is not signed.
-    fn sample(&self, kind: SampleKind, parameters: &Parameters<'_>) -> Sample;
+    fn sample(&self, kind: SampleKind, parameters: &SampleParameters<'_>) -> Sample;
 
     /// The headers that sign a body.
     fn sign(&self, secret: &Secret, body: &[u8]) -> Vec<(&'static str, String)>;
@@ -82,12 +86,12 @@ pub trait Sender: Send + Sync + RefUnwindSafe {
 /// Checks signatures with one secret.
 pub trait SigningKey: Send + Sync {
     /// Whether the secret made the signature in the headers for this body, without telling by its time how nearly.
-    fn has_made(&self, headers: &dyn Headers, body: &[u8]) -> Choice;
+    fn has_made(&self, headers: &dyn HeaderLookup, body: &[u8]) -> Choice;
 }
 
 /// What a sender is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Answer {
+pub struct SenderAnswer {
     pub content_type: &'static str,
     pub body: &'static str,
 }
@@ -106,7 +110,7 @@ pub enum SignatureError {
 /// What a route publishes as an event's data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Payload {
+pub enum RoutePayload {
     /// The same thing under the same name in every kind.
     Normalized,
     /// The body byte for byte.
@@ -189,10 +193,10 @@ pub fn kind_label(kind: &str) -> &'static str {
 }
 
 /// Renders an event's data for a route.
-pub fn data(event: &Event, payload: Payload) -> Data {
+pub fn data(event: &Event, payload: RoutePayload) -> EventData {
     match (&event.content, payload) {
-        (Content::Json, Payload::Original) => Data::Json(event.body.clone()),
-        (Content::Json, Payload::Normalized) => Data::Json(of(event).normalized(&event.kind, &event.body)),
-        (Content::Jpeg | Content::Opaque(_), _) => Data::Binary(event.body.clone()),
+        (Content::Json, RoutePayload::Original) => EventData::Json(event.body.clone()),
+        (Content::Json, RoutePayload::Normalized) => EventData::Json(of(event).normalized(&event.kind, &event.body)),
+        (Content::Jpeg | Content::Opaque(_), _) => EventData::Binary(event.body.clone()),
     }
 }

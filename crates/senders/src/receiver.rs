@@ -16,25 +16,25 @@ use super::{Secret, Sender, SignatureError, SigningKey};
 const RETIRED_KEYS_MAX: usize = 8;
 
 /// A request's headers, whatever server read them.
-pub trait Headers {
+pub trait HeaderLookup {
     /// The value of the header `name` (in any case), if it is there exactly once.
     fn value(&self, name: &str) -> Option<&[u8]>;
 }
 
 /// A request as it came, of which nothing is believed yet.
-pub struct Unverified<'a> {
-    pub headers: &'a dyn Headers,
+pub struct UnverifiedRequest<'a> {
+    pub headers: &'a dyn HeaderLookup,
     pub body: Bytes,
     pub received: Time,
 }
 
-/// A request whose signature one of the endpoint's secrets made. Only [`Receiver::verify`] makes one.
-pub struct Verified<'a> {
-    request: Unverified<'a>,
+/// A request whose signature one of the endpoint's secrets made. Only [`EndpointReceiver::verify`] makes one.
+pub struct VerifiedRequest<'a> {
+    request: UnverifiedRequest<'a>,
 }
 
-impl<'a> Verified<'a> {
-    pub fn into_request(self) -> Unverified<'a> {
+impl<'a> VerifiedRequest<'a> {
+    pub fn into_request(self) -> UnverifiedRequest<'a> {
         self.request
     }
 }
@@ -45,7 +45,7 @@ pub struct SignatureHeaders(Vec<(&'static str, Vec<u8>)>);
 
 impl SignatureHeaders {
     /// Those of a request to this sender's endpoint.
-    pub fn of(sender: &dyn Sender, headers: &dyn Headers) -> Self {
+    pub fn of(sender: &dyn Sender, headers: &dyn HeaderLookup) -> Self {
         let names = sender.signature_headers().iter();
         let found = names.filter_map(|name| Some((*name, headers.value(name)?.to_vec())));
         Self(found.collect())
@@ -57,7 +57,7 @@ impl SignatureHeaders {
     }
 }
 
-impl Headers for SignatureHeaders {
+impl HeaderLookup for SignatureHeaders {
     fn value(&self, name: &str) -> Option<&[u8]> {
         let mut headers = self.0.iter();
         let (_, value) = headers.find(|(other, _)| other.eq_ignore_ascii_case(name))?;
@@ -67,7 +67,7 @@ impl Headers for SignatureHeaders {
 
 /// Whose events an endpoint takes for what they name themselves.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Accounts {
+pub struct EndpointAccounts {
     /// Of events that name none, and of those that name one that is not listed.
     pub own: Option<String>,
     /// Empty: any.
@@ -83,7 +83,7 @@ pub enum FactSource {
     Unsigned,
 }
 
-impl Accounts {
+impl EndpointAccounts {
     /// Whether an event may be of the account that it names. Where any may be, what is not signed still chooses none in
     /// place of the endpoint's own.
     pub fn include(&self, account: &str, source: FactSource) -> bool {
@@ -97,19 +97,19 @@ impl Accounts {
 }
 
 /// Where an event comes from: what its endpoint knows, and learns from the events that name an account.
-pub struct Origin {
+pub struct EventOrigin {
     endpoint: String,
-    accounts: Accounts,
+    accounts: EndpointAccounts,
     learned: RwLock<Option<Arc<str>>>,
 }
 
-impl Origin {
+impl EventOrigin {
     /// The endpoint's name, as an attribute.
     pub fn endpoint(&self) -> &str {
         &self.endpoint
     }
 
-    pub fn accounts(&self) -> &Accounts {
+    pub fn accounts(&self) -> &EndpointAccounts {
         &self.accounts
     }
 
@@ -129,29 +129,29 @@ impl Origin {
 /// Receives one endpoint's webhooks: verifies them, and has its sender make events of them.
 ///
 /// Shared by all requests of the endpoint.
-pub struct Receiver {
+pub struct EndpointReceiver {
     sender: &'static dyn Sender,
-    origin: Origin,
-    keys: RwLock<Keys>,
+    origin: EventOrigin,
+    keys: RwLock<EndpointKeys>,
 }
 
 /// The keys that an endpoint has, and had.
 #[derive(Clone, Default)]
-pub(crate) struct Keys {
-    pub active: Arc<[Arc<Key>]>,
+pub(crate) struct EndpointKeys {
+    pub active: Arc<[Arc<EndpointKey>]>,
     /// Those that were active before, the newest first: who still signs with one of them can be told from a stranger.
-    pub retired: Arc<[Arc<Key>]>,
+    pub retired: Arc<[Arc<EndpointKey>]>,
 }
 
 /// A secret that is ready to check signatures, and when it last was the right one.
-pub(crate) struct Key {
+pub(crate) struct EndpointKey {
     secret: Secret,
     checks: Box<dyn SigningKey>,
     /// In seconds since the Unix epoch; 0: never.
     last_match_s: AtomicI64,
 }
 
-impl Key {
+impl EndpointKey {
     fn new(sender: &dyn Sender, secret: &Secret) -> Self {
         Self {
             secret: secret.clone(),
@@ -166,7 +166,7 @@ impl Key {
     }
 
     /// Whether it made a signature.
-    pub fn has_made(&self, headers: &dyn Headers, body: &[u8]) -> bool {
+    pub fn has_made(&self, headers: &dyn HeaderLookup, body: &[u8]) -> bool {
         self.checks.has_made(headers, body).into()
     }
 
@@ -184,25 +184,25 @@ impl Key {
     }
 }
 
-impl Receiver {
+impl EndpointReceiver {
     /// Takes the events of `account` alone for its own; without one, those of any.
     pub fn new(sender: &'static dyn Sender, endpoint: &str, account: Option<&str>, secrets: Vec<Secret>) -> Self {
         let own = account.map(str::to_owned);
-        Receiver {
+        EndpointReceiver {
             sender,
-            origin: Origin {
+            origin: EventOrigin {
                 endpoint: text::attribute(endpoint).into_owned(),
-                accounts: Accounts {
+                accounts: EndpointAccounts {
                     listed: own.iter().cloned().collect(),
                     own,
                 },
                 learned: RwLock::new(None),
             },
-            keys: RwLock::new(Keys::default().replaced_by(sender, &secrets)),
+            keys: RwLock::new(EndpointKeys::default().replaced_by(sender, &secrets)),
         }
     }
 
-    pub fn with_accounts(mut self, accounts: Accounts) -> Self {
+    pub fn with_accounts(mut self, accounts: EndpointAccounts) -> Self {
         self.origin.accounts = accounts;
         self
     }
@@ -212,7 +212,7 @@ impl Receiver {
         self.sender
     }
 
-    pub fn accounts(&self) -> &Accounts {
+    pub fn accounts(&self) -> &EndpointAccounts {
         self.origin.accounts()
     }
 
@@ -246,7 +246,7 @@ impl Receiver {
     /// # Errors
     ///
     /// It has none, or one that is not of the sender's form.
-    pub fn check_form(&self, headers: &dyn Headers) -> Result<(), SignatureError> {
+    pub fn check_form(&self, headers: &dyn HeaderLookup) -> Result<(), SignatureError> {
         self.sender.check_form(headers)
     }
 
@@ -256,7 +256,7 @@ impl Receiver {
     /// # Errors
     ///
     /// None of the active secrets made it.
-    pub fn verify<'a>(&self, request: Unverified<'a>) -> Result<Verified<'a>, SignatureError> {
+    pub fn verify<'a>(&self, request: UnverifiedRequest<'a>) -> Result<VerifiedRequest<'a>, SignatureError> {
         self.check_form(request.headers)?;
         let keys = Arc::clone(&self.keys.read().active);
         let mut found = Choice::from(0);
@@ -270,25 +270,27 @@ impl Receiver {
             return Err(SignatureError::Wrong);
         }
         keys[index_found as usize].matched(request.received);
-        Ok(Verified { request })
+        Ok(VerifiedRequest { request })
     }
 
     /// Makes an event of what is authentic; never fails, whatever the content.
-    pub fn event(&self, request: Verified<'_>) -> Event {
+    pub fn event(&self, request: VerifiedRequest<'_>) -> Event {
         self.sender.event(&self.origin, request)
     }
 
-    pub(crate) fn keys(&self) -> Keys {
+    pub(crate) fn keys(&self) -> EndpointKeys {
         self.keys.read().clone()
     }
 }
 
-impl Keys {
+impl EndpointKeys {
     /// The keys of these secrets, taken over where they are there already.
     fn replaced_by(&self, sender: &dyn Sender, secrets: &[Secret]) -> Self {
         let key = |secret: &Secret| {
             let known = self.active.iter().find(|key| key.secret == *secret);
-            known.cloned().unwrap_or_else(|| Arc::new(Key::new(sender, secret)))
+            known
+                .cloned()
+                .unwrap_or_else(|| Arc::new(EndpointKey::new(sender, secret)))
         };
         let active: Arc<[_]> = secrets.iter().map(key).collect();
         let was_active = self.active.iter().chain(self.retired.iter());
@@ -307,7 +309,7 @@ mod tests {
 
     struct Given(Vec<(&'static str, String)>);
 
-    impl Headers for Given {
+    impl HeaderLookup for Given {
         fn value(&self, name: &str) -> Option<&[u8]> {
             let found = self.0.iter().find(|(given, _)| *given == name);
             found.map(|(_, value)| value.as_bytes())
@@ -329,8 +331,8 @@ mod tests {
             (&[], None),
         ] {
             let secrets: Vec<Secret> = secrets.iter().copied().map(secret).collect();
-            let receiver = Receiver::new(&Millicast, "acme", None, secrets);
-            let verified = receiver.verify(Unverified {
+            let receiver = EndpointReceiver::new(&Millicast, "acme", None, secrets);
+            let verified = receiver.verify(UnverifiedRequest {
                 headers: &headers,
                 body: Bytes::from_static(b"body"),
                 received: Time(5_000),

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// How JSON is commonly written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Style {
+pub enum JsonStyle {
     Compact,
     /// With a space behind each comma and colon, as Python does.
     Spaced,
@@ -15,11 +15,11 @@ pub enum Style {
     Indented(u8),
     /// Compact, and a line feed at the end.
     CompactLine,
-    /// As [`Style::Spaced`], and a line feed at the end.
+    /// As [`JsonStyle::Spaced`], and a line feed at the end.
     SpacedLine,
 }
 
-impl Style {
+impl JsonStyle {
     pub const ALL: [Self; 7] = [
         Self::Compact,
         Self::Spaced,
@@ -31,7 +31,7 @@ impl Style {
     ];
 }
 
-impl fmt::Display for Style {
+impl fmt::Display for JsonStyle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Compact => f.write_str("compact JSON"),
@@ -45,8 +45,8 @@ impl fmt::Display for Style {
 }
 
 /// Writes JSON, which `text` is, in this style. `None` where it would be longer than `bytes_max`.
-pub fn reformat(text: &[u8], style: Style, bytes_max: usize) -> Option<Vec<u8>> {
-    let mut writer = Writer {
+pub fn reformat(text: &[u8], style: JsonStyle, bytes_max: usize) -> Option<Vec<u8>> {
+    let mut writer = JsonWriter {
         out: Vec::with_capacity(text.len()),
         style,
         depth: 0,
@@ -100,7 +100,7 @@ pub fn reformat(text: &[u8], style: Style, bytes_max: usize) -> Option<Vec<u8>> 
             }
         };
     }
-    if matches!(style, Style::CompactLine | Style::SpacedLine) {
+    if matches!(style, JsonStyle::CompactLine | JsonStyle::SpacedLine) {
         writer.out.push(b'\n');
     }
     (writer.out.len() <= bytes_max).then_some(writer.out)
@@ -118,16 +118,16 @@ fn string_end(text: &[u8]) -> Option<usize> {
     }
 }
 
-struct Writer {
+struct JsonWriter {
     out: Vec<u8>,
-    style: Style,
+    style: JsonStyle,
     depth: usize,
 }
 
-impl Writer {
+impl JsonWriter {
     /// A new line with its indent, where the style has lines.
     fn line(&mut self) {
-        if let Style::Indented(spaces) = self.style {
+        if let JsonStyle::Indented(spaces) = self.style {
             let (byte, count) = match spaces {
                 0 => (b'\t', self.depth),
                 spaces => (b' ', self.depth * usize::from(spaces)),
@@ -139,14 +139,14 @@ impl Writer {
 
     fn space_after_comma(&mut self) {
         match self.style {
-            Style::Compact | Style::CompactLine => {}
-            Style::Spaced | Style::SpacedLine => self.out.push(b' '),
-            Style::Indented(_) => self.line(),
+            JsonStyle::Compact | JsonStyle::CompactLine => {}
+            JsonStyle::Spaced | JsonStyle::SpacedLine => self.out.push(b' '),
+            JsonStyle::Indented(_) => self.line(),
         }
     }
 
     fn space_after_colon(&mut self) {
-        if !matches!(self.style, Style::Compact | Style::CompactLine) {
+        if !matches!(self.style, JsonStyle::Compact | JsonStyle::CompactLine) {
             self.out.push(b' ');
         }
     }
@@ -162,15 +162,15 @@ mod tests {
 "#;
         for (style, expected) in [
             (
-                Style::Compact,
+                JsonStyle::Compact,
                 r#"{"a":[1,2.50,"x, y: \"z\" \\"],"b":{},"c":[],"d":null}"#,
             ),
             (
-                Style::Spaced,
+                JsonStyle::Spaced,
                 r#"{"a": [1, 2.50, "x, y: \"z\" \\"], "b": {}, "c": [], "d": null}"#,
             ),
             (
-                Style::Indented(2),
+                JsonStyle::Indented(2),
                 "{\n  \"a\": [\n    1,\n    2.50,\n    \"x, y: \\\"z\\\" \\\\\"\n  ],\n  \"b\": {},\n  \"c\": [],\n  \"d\": null\n}",
             ),
         ] {
@@ -179,21 +179,21 @@ mod tests {
         }
         let value: serde_json::Value = serde_json::from_slice(text).unwrap();
         let pretty = serde_json::to_vec_pretty(&value).unwrap();
-        let ours = reformat(&serde_json::to_vec(&value).unwrap(), Style::Indented(2), 1000).unwrap();
+        let ours = reformat(&serde_json::to_vec(&value).unwrap(), JsonStyle::Indented(2), 1000).unwrap();
         assert_eq!(ours, pretty);
     }
 
     #[test]
     fn what_would_become_too_long_is_given_up() {
         let deep = [vec![b'['; 127], vec![b']'; 127]].concat();
-        assert_eq!(reformat(&deep, Style::Indented(4), 1000), None);
-        assert_eq!(reformat(&deep, Style::Compact, 1000).unwrap(), deep);
+        assert_eq!(reformat(&deep, JsonStyle::Indented(4), 1000), None);
+        assert_eq!(reformat(&deep, JsonStyle::Compact, 1000).unwrap(), deep);
     }
 
     #[test]
     fn what_is_no_json_neither_panics_nor_hangs() {
         for text in [&b"\"abc"[..], b"\"\\", b"]]", b"{", b"", b"{\"a\":", b"\xff\xfe"] {
-            for style in Style::ALL {
+            for style in JsonStyle::ALL {
                 drop(reformat(text, style, 100));
             }
         }

@@ -18,7 +18,7 @@ impl SampleKind {
 
 /// What a sample is about. The same parameters make the same sample.
 #[derive(Debug, Clone, Copy)]
-pub struct Parameters<'a> {
+pub struct SampleParameters<'a> {
     pub account: &'a str,
     pub stream_name: &'a str,
     pub feed_id: Uuid,

@@ -10,24 +10,24 @@ use crate::{
     senders::{self, Secret},
 };
 
-pub struct Guide {
+pub struct DevGuide {
     pub url: String,
     admin: SocketAddr,
     secret: String,
-    broker: Broker,
+    broker: DevBroker,
     curl: String,
 }
 
 /// Where events go.
-pub enum Broker {
+pub enum DevBroker {
     /// The brokers of the embedded Kafka.
     Embedded(String),
     /// The one that was given.
     RabbitMq,
 }
 
-impl Guide {
-    pub fn of(node: &Node, secret: &Secret, text: String, broker: Broker) -> Self {
+impl DevGuide {
+    pub fn of(node: &Node, secret: &Secret, text: String, broker: DevBroker) -> Self {
         let public = node.public_addresses()[0];
         let url = format!("http://{public}{}", path());
         let sender = senders::usual();
@@ -50,13 +50,13 @@ impl Guide {
 
     pub fn opening(&self) -> String {
         let broker = match &self.broker {
-            Broker::Embedded(brokers) => {
+            DevBroker::Embedded(brokers) => {
                 format!(
                     "embedded Kafka   {brokers} (topics {}; it keeps nothing)",
                     topics().join(", ")
                 )
             }
-            Broker::RabbitMq => format!(
+            DevBroker::RabbitMq => format!(
                 "RabbitMQ         exchange {EXCHANGE}, {PARTITIONS} queues {EXCHANGE}.00 and on (declared; they stay, with what they hold)"
             ),
         };
@@ -68,12 +68,12 @@ impl Guide {
 
     pub fn how_to_go_on(&self) -> String {
         let read = match &self.broker {
-            Broker::Embedded(brokers) => format!(
+            DevBroker::Embedded(brokers) => format!(
                 "Read the topic with any librdkafka client (kcat, confluent-kafka) or kafkajs; the Java client, franz-go and \
                  kafka-python\nmisread this embedded Kafka, and work with a real one:\n\n  kcat -b {brokers} -t {} -C",
                 topics()[0]
             ),
-            Broker::RabbitMq => format!(
+            DevBroker::RabbitMq => format!(
                 "Consume the queues {EXCHANGE}.00 and on, each of which has its part of the streams, in order; or bind one of your \
                  own:\n*.feeds.# takes the feeds of all streams."
             ),
@@ -92,11 +92,11 @@ impl Guide {
             "curl": self.curl,
         });
         match &self.broker {
-            Broker::Embedded(brokers) => {
+            DevBroker::Embedded(brokers) => {
                 listening["brokers"] = brokers.as_str().into();
                 listening["topics"] = json!(topics());
             }
-            Broker::RabbitMq => listening["exchange"] = EXCHANGE.into(),
+            DevBroker::RabbitMq => listening["exchange"] = EXCHANGE.into(),
         }
         json!({ "listening": listening }).to_string()
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, Url};
 use tokio::time::{Instant, sleep};
 
-use crate::{cli::Failure, config::Shown};
+use crate::{cli::CommandFailure, config::Shown};
 
 const METRIC: &str = "forebay_events_total";
 /// An event is counted right after its answer.
@@ -13,18 +13,18 @@ const COUNTED_DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(5);
 
 /// A Forebay's `/metrics`, and what it had accepted at the beginning.
-pub struct Accepted {
+pub struct AcceptedEvents {
     client: Client,
     url: Url,
     before: f64,
 }
 
-impl Accepted {
-    pub async fn now(url: &str) -> Result<Self, Failure> {
+impl AcceptedEvents {
+    pub async fn now(url: &str) -> Result<Self, CommandFailure> {
         let parsed: Result<Url, _> = url.parse();
-        let url = parsed.map_err(|error| Failure::usage(format!("--metrics {}: {error}", Shown(url))))?;
+        let url = parsed.map_err(|error| CommandFailure::usage(format!("--metrics {}: {error}", Shown(url))))?;
         let client = Client::builder().timeout(ANSWER_DEADLINE).no_proxy().build();
-        let client = client.map_err(|error| Failure::unavailable(format!("failed to set up HTTP: {error}")))?;
+        let client = client.map_err(|error| CommandFailure::unavailable(format!("failed to set up HTTP: {error}")))?;
         let mut accepted = Self {
             client,
             url,
@@ -35,7 +35,7 @@ impl Accepted {
     }
 
     /// Waits until `count` more are accepted.
-    pub async fn has_grown_by(&self, count: u64) -> Result<(), Failure> {
+    pub async fn has_grown_by(&self, count: u64) -> Result<(), CommandFailure> {
         let deadline = Instant::now() + COUNTED_DEADLINE;
         loop {
             let grown = self.read().await? - self.before;
@@ -43,7 +43,7 @@ impl Accepted {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(Failure::not_right(format!(
+                return Err(CommandFailure::not_right(format!(
                     "{count} were answered 2xx, and {METRIC} at {} grew by {grown}: another replica took them, or it is not a Forebay's",
                     Shown(self.url.as_str())
                 )));
@@ -52,10 +52,10 @@ impl Accepted {
         }
     }
 
-    async fn read(&self) -> Result<f64, Failure> {
+    async fn read(&self) -> Result<f64, CommandFailure> {
         let fail = |error: reqwest::Error| {
             let cause = error.without_url();
-            Failure::unavailable(format!("--metrics {}: {cause}", Shown(self.url.as_str())))
+            CommandFailure::unavailable(format!("--metrics {}: {cause}", Shown(self.url.as_str())))
         };
         let answer = self.client.get(self.url.clone()).send().await.map_err(fail)?;
         let text = answer.error_for_status().map_err(fail)?.text().await.map_err(fail)?;

@@ -17,11 +17,11 @@ use tokio::{
 };
 
 use super::{
-    plan::{Content, Plan, Step},
-    report::{Report, Tally},
+    plan::{SendContent, SendPlan, SendStep},
+    report::{SendReport, SendTally},
 };
 use crate::{
-    cli::{Failure, stopped},
+    cli::{CommandFailure, stopped},
     senders::{Secret, Sender},
 };
 
@@ -32,13 +32,13 @@ const LANE_STEPS_MAX: usize = 256;
 /// Without a single answer, so many failures mean that nobody is there.
 const FAILURES_MAX: u64 = 20;
 
-pub struct Target {
+pub struct SendTarget {
     pub sender: &'static dyn Sender,
     pub url: Url,
     pub secret: Secret,
 }
 
-pub struct Pace {
+pub struct SendPace {
     /// Webhooks under way at once.
     pub lanes: usize,
     /// Webhooks a second; `None`: each as soon as its lane is free.
@@ -46,10 +46,10 @@ pub struct Pace {
 }
 
 /// A webhook on its way to its lane, and when it was due, on a schedule.
-type Turn = (Step, Option<Instant>);
+type DueStep = (SendStep, Option<Instant>);
 
 /// Sends all of `plan`. Ctrl-C ends it after the webhooks under way; a second one does not wait for them.
-pub async fn send(target: Target, plan: Plan, pace: Pace) -> Result<Report, Failure> {
+pub async fn send(target: SendTarget, plan: SendPlan, pace: SendPace) -> Result<SendReport, CommandFailure> {
     let client = Client::builder()
         .redirect(redirect::Policy::none())
         .connect_timeout(CONNECT_DEADLINE)
@@ -60,8 +60,8 @@ pub async fn send(target: Target, plan: Plan, pace: Pace) -> Result<Report, Fail
         // The provider's requests come directly; a proxy for the way out is another one's.
         .no_proxy()
         .build()
-        .map_err(|error| Failure::unavailable(format!("failed to set up HTTP: {error}")))?;
-    let shared = Arc::new(Shared {
+        .map_err(|error| CommandFailure::unavailable(format!("failed to set up HTTP: {error}")))?;
+    let shared = Arc::new(SendShared {
         client,
         target,
         content: plan.content(),
@@ -72,7 +72,7 @@ pub async fn send(target: Target, plan: Plan, pace: Pace) -> Result<Report, Fail
     });
 
     let mut tasks = JoinSet::new();
-    let lanes: Vec<mpsc::Sender<Turn>> = (0..pace.lanes)
+    let lanes: Vec<mpsc::Sender<DueStep>> = (0..pace.lanes)
         .map(|_| {
             let (sender, turns) = mpsc::channel(LANE_STEPS_MAX);
             tasks.spawn(lane(Arc::clone(&shared), turns));
@@ -86,7 +86,7 @@ pub async fn send(target: Target, plan: Plan, pace: Pace) -> Result<Report, Fail
         () = stopped() => shared.is_stopped.store(true, Ordering::Relaxed),
     }
     drop(lanes);
-    let mut total = Tally::default();
+    let mut total = SendTally::default();
     loop {
         let tally = tokio::select! {
             tally = tasks.join_next() => tally,
@@ -94,24 +94,24 @@ pub async fn send(target: Target, plan: Plan, pace: Pace) -> Result<Report, Fail
             () = stopped(), if shared.is_stopped.load(Ordering::Relaxed) => None,
         };
         let Some(tally) = tally else { break };
-        total.add(tally.map_err(|error| Failure::bug(format!("a lane: {error}")))?);
+        total.add(tally.map_err(|error| CommandFailure::bug(format!("a lane: {error}")))?);
     }
     shared.progress.finish_and_clear();
-    Ok(Report::new(shared.target.url.clone(), total, started.elapsed()))
+    Ok(SendReport::new(shared.target.url.clone(), total, started.elapsed()))
 }
 
 /// What the lanes share.
-struct Shared {
+struct SendShared {
     client: Client,
-    target: Target,
-    content: Content,
+    target: SendTarget,
+    content: SendContent,
     progress: ProgressBar,
     failures: AtomicU64,
     is_answered: AtomicBool,
     is_stopped: AtomicBool,
 }
 
-impl Shared {
+impl SendShared {
     /// Nothing more is sent: Ctrl-C, or nobody is there.
     fn is_over(&self) -> bool {
         let is_unanswered = !self.is_answered.load(Ordering::Relaxed);
@@ -121,7 +121,13 @@ impl Shared {
 }
 
 /// Gives each webhook to its stream's lane, on schedule.
-async fn hand_out(plan: Plan, pace: &Pace, started: Instant, lanes: &[mpsc::Sender<Turn>], shared: &Shared) {
+async fn hand_out(
+    plan: SendPlan,
+    pace: &SendPace,
+    started: Instant,
+    lanes: &[mpsc::Sender<DueStep>],
+    shared: &SendShared,
+) {
     for (place, step) in plan.enumerate() {
         let due = pace
             .rate
@@ -138,8 +144,8 @@ async fn hand_out(plan: Plan, pace: &Pace, started: Instant, lanes: &[mpsc::Send
     }
 }
 
-async fn lane(shared: Arc<Shared>, mut turns: mpsc::Receiver<Turn>) -> Tally {
-    let mut tally = Tally::default();
+async fn lane(shared: Arc<SendShared>, mut turns: mpsc::Receiver<DueStep>) -> SendTally {
+    let mut tally = SendTally::default();
     while let Some((step, due)) = turns.recv().await {
         if shared.is_over() {
             break;
@@ -149,7 +155,7 @@ async fn lane(shared: Arc<Shared>, mut turns: mpsc::Receiver<Turn>) -> Tally {
             .client
             .post(shared.target.url.clone())
             .header(CONTENT_TYPE, sample.content_type);
-        let Target { sender, secret, .. } = &shared.target;
+        let SendTarget { sender, secret, .. } = &shared.target;
         let signed = sender.sign(secret, &sample.body);
         for (name, value) in sample.headers.into_iter().chain(signed) {
             request = request.header(name, value);

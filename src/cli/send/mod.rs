@@ -10,8 +10,8 @@ mod report;
 
 use clap::Args;
 
-use self::{accepted::Accepted, plan::Plan};
-use super::{Exit, Failure, SecretText};
+use self::{accepted::AcceptedEvents, plan::SendPlan};
+use super::{CommandFailure, ExitCause, SecretText};
 use crate::{
     config::Shown,
     event::Time,
@@ -86,7 +86,7 @@ fn provider(text: &str) -> Result<Provider, String> {
 }
 
 /// What a `--kind` stands for.
-fn kind(sender: &dyn Sender, text: &str) -> Result<Vec<SampleKind>, Failure> {
+fn kind(sender: &dyn Sender, text: &str) -> Result<Vec<SampleKind>, CommandFailure> {
     let (kind, event) = match text.split_once('.') {
         Some((kind, event)) => (kind, Some(event)),
         None => (text, None),
@@ -104,7 +104,7 @@ fn kind(sender: &dyn Sender, text: &str) -> Result<Vec<SampleKind>, Failure> {
                 known.push(kind);
             }
         }
-        return Err(Failure::usage(format!(
+        return Err(CommandFailure::usage(format!(
             "--kind {}: no such kind or event; kinds: {}",
             Shown(text),
             known.join(", ")
@@ -123,13 +123,13 @@ fn percent(text: &str) -> Result<f64, String> {
     percent.ok_or_else(|| "expected a percentage, from 0 to 100".to_owned())
 }
 
-pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &SendArgs) -> Result<ExitCause, CommandFailure> {
     let url: reqwest::Url = args
         .url
         .parse()
-        .map_err(|error| Failure::usage(format!("--url {}: {error}", Shown(&args.url))))?;
+        .map_err(|error| CommandFailure::usage(format!("--url {}: {error}", Shown(&args.url))))?;
     if !matches!(url.scheme(), "http" | "https") {
-        return Err(Failure::usage(format!(
+        return Err(CommandFailure::usage(format!(
             "--url {}: expected http:// or https://",
             Shown(&args.url)
         )));
@@ -138,7 +138,7 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
     args.secret.warn_where_visible();
     let Provider(sender) = args.provider;
     let kinds = args.kinds.iter().map(|text| kind(sender, text));
-    let plan = Plan::new(plan::Options {
+    let plan = SendPlan::new(plan::SendOptions {
         sender,
         life: kinds.collect::<Result<Vec<_>, _>>()?.concat(),
         count: args.count,
@@ -148,15 +148,15 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
         seed: args.seed,
         now: now(),
     });
-    let target = load::Target { sender, url, secret };
-    let pace = load::Pace {
+    let target = load::SendTarget { sender, url, secret };
+    let pace = load::SendPace {
         // More lanes than streams would stand idle.
         lanes: args.concurrency.min(args.streams) as usize,
         rate: args.rate,
     };
     let (report, counted) = super::runtime()?.block_on(async {
         let accepted = match &args.metrics {
-            Some(url) => Some(Accepted::now(url).await?),
+            Some(url) => Some(AcceptedEvents::now(url).await?),
             None => None,
         };
         let report = load::send(target, plan, pace).await?;
@@ -164,7 +164,7 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
             Some(accepted) => accepted.has_grown_by(report.accepted()).await,
             None => Ok(()),
         };
-        Ok::<_, Failure>((report, counted))
+        Ok::<_, CommandFailure>((report, counted))
     })?;
     // Whoever closed the pipe does not want to know.
     let _ = match args.json {
@@ -172,13 +172,13 @@ pub(super) fn run(args: &SendArgs) -> Result<Exit, Failure> {
         false => super::out(format_args!("{report}")),
     };
     match report.was_reached() {
-        false => Err(Failure::unavailable(format!(
+        false => Err(CommandFailure::unavailable(format!(
             "nothing was reached at {}: {}",
             Shown(&args.url),
             report.failures()
         ))),
-        true if report.is_right() => counted.map(|()| Exit::Ok),
-        true => Ok(Exit::NotRight),
+        true if report.is_right() => counted.map(|()| ExitCause::Ok),
+        true => Ok(ExitCause::NotRight),
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::{
     event::Time,
-    senders::{Parameters, Sample, SampleKind, Sender},
+    senders::{Sample, SampleKind, SampleParameters, Sender},
 };
 
 const ACCOUNT: &str = "ZG6NWV";
@@ -15,7 +15,7 @@ const SEEDED_START_MS: i64 = 1_767_225_600_000;
 /// A copy goes out at most so many webhooks after its original.
 const DUPLICATE_DISTANCE_MAX: u64 = 16;
 
-pub struct Options {
+pub struct SendOptions {
     pub sender: &'static dyn Sender,
     /// What happens in a stream, over and over; empty: its sender's life of one.
     pub life: Vec<SampleKind>,
@@ -33,7 +33,7 @@ pub struct Options {
 
 /// One webhook of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Step {
+pub struct SendStep {
     /// Which event it is, from 0.
     pub event: u64,
     pub stream: u64,
@@ -41,20 +41,20 @@ pub struct Step {
 }
 
 /// The webhooks, in order. Only those that wait for their turn are in memory.
-pub struct Plan {
-    options: Options,
-    content: Content,
-    random: Random,
+pub struct SendPlan {
+    options: SendOptions,
+    content: SendContent,
+    random: SendRandom,
     next_event: u64,
     /// Copies that wait until so many webhooks have gone out.
-    copies: VecDeque<(u64, Step)>,
+    copies: VecDeque<(u64, SendStep)>,
     planned: u64,
-    block: Vec<Step>,
+    block: Vec<SendStep>,
 }
 
 /// Makes the webhooks of a plan's steps.
 #[derive(Clone)]
-pub struct Content {
+pub struct SendContent {
     sender: &'static dyn Sender,
     life: Vec<SampleKind>,
     streams: u64,
@@ -62,10 +62,10 @@ pub struct Content {
     start: Time,
 }
 
-impl Plan {
-    pub fn new(options: Options) -> Self {
+impl SendPlan {
+    pub fn new(options: SendOptions) -> Self {
         let seed = options.seed.unwrap_or(options.now.0 as u64);
-        let mut random = Random(seed);
+        let mut random = SendRandom(seed);
         let start = match options.seed {
             // Any second of the 300 days that follow, so that other seeds make other times.
             Some(_) => Time(SEEDED_START_MS + (random.below(300 * 86_400) * 1000) as i64),
@@ -76,7 +76,7 @@ impl Plan {
         } else {
             options.life.clone()
         };
-        let content = Content {
+        let content = SendContent {
             sender: options.sender,
             life,
             streams: options.streams,
@@ -94,7 +94,7 @@ impl Plan {
         }
     }
 
-    pub fn content(&self) -> Content {
+    pub fn content(&self) -> SendContent {
         self.content.clone()
     }
 
@@ -108,8 +108,8 @@ impl Plan {
         (events as f64 * self.options.duplicate_share) as u64
     }
 
-    fn in_order(&mut self) -> Option<Step> {
-        let is_due = |(due, _): &mut (u64, Step)| *due <= self.planned;
+    fn in_order(&mut self) -> Option<SendStep> {
+        let is_due = |(due, _): &mut (u64, SendStep)| *due <= self.planned;
         let no_more_events = self.next_event == self.options.count;
         let copy = match self.copies.front_mut() {
             Some(_) if no_more_events => self.copies.pop_front(),
@@ -124,7 +124,7 @@ impl Plan {
         }
         let event = self.next_event;
         self.next_event += 1;
-        let step = Step {
+        let step = SendStep {
             event,
             stream: event % self.options.streams,
             is_duplicate: false,
@@ -133,7 +133,7 @@ impl Plan {
             let due = self.planned + self.random.below(DUPLICATE_DISTANCE_MAX);
             self.copies.push_back((
                 due,
-                Step {
+                SendStep {
                     is_duplicate: true,
                     ..step
                 },
@@ -143,10 +143,10 @@ impl Plan {
     }
 }
 
-impl Iterator for Plan {
-    type Item = Step;
+impl Iterator for SendPlan {
+    type Item = SendStep;
 
-    fn next(&mut self) -> Option<Step> {
+    fn next(&mut self) -> Option<SendStep> {
         if self.options.shuffle <= 1 {
             return self.in_order();
         }
@@ -165,18 +165,18 @@ impl Iterator for Plan {
     }
 }
 
-impl Content {
+impl SendContent {
     /// The webhook of a step. A duplicate's is its original's, byte for byte.
-    pub fn sample(&self, step: Step) -> Sample {
+    pub fn sample(&self, step: SendStep) -> Sample {
         let place = step.event / self.streams;
         let (life, what) = (place / self.life.len() as u64, place % self.life.len() as u64);
-        let mut random = Random(self.seed ^ step.stream.rotate_left(32) ^ life.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let mut random = SendRandom(self.seed ^ step.stream.rotate_left(32) ^ life.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let mut feed = [0; 16];
         feed[..8].copy_from_slice(&random.next().to_be_bytes());
         feed[8..].copy_from_slice(&random.next().to_be_bytes());
         self.sender.sample(
             self.life[what as usize],
-            &Parameters {
+            &SampleParameters {
                 account: ACCOUNT,
                 stream_name: &format!("stream-{:04}", step.stream),
                 feed_id: uuid::Builder::from_random_bytes(feed).into_uuid(),
@@ -189,9 +189,9 @@ impl Content {
 }
 
 /// SplitMix64: small, and the same everywhere.
-struct Random(u64);
+struct SendRandom(u64);
 
-impl Random {
+impl SendRandom {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -212,8 +212,8 @@ mod tests {
 
     use super::*;
 
-    fn plan(count: u64, streams: u64, shuffle: u64, percent: f64, seed: u64) -> Plan {
-        Plan::new(Options {
+    fn plan(count: u64, streams: u64, shuffle: u64, percent: f64, seed: u64) -> SendPlan {
+        SendPlan::new(SendOptions {
             sender: crate::senders::usual(),
             life: Vec::new(),
             count,
@@ -228,7 +228,7 @@ mod tests {
     /// A webhook's headers and body.
     type Sent = (Vec<(&'static str, String)>, Vec<u8>);
 
-    fn bodies(plan: Plan) -> Vec<Sent> {
+    fn bodies(plan: SendPlan) -> Vec<Sent> {
         let content = plan.content();
         plan.map(|step| content.sample(step))
             .map(|sample| (sample.headers, sample.body))
@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn without_shuffling_a_stream_lives_in_order() {
-        let steps: Vec<Step> = plan(1000, 3, 1, 0.0, 1).collect();
+        let steps: Vec<SendStep> = plan(1000, 3, 1, 0.0, 1).collect();
         assert!(steps.is_sorted_by_key(|step| step.event));
         let content = plan(1000, 3, 1, 0.0, 1).content();
         let life: Vec<_> = steps
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn shuffling_moves_a_webhook_less_than_its_window() {
-        let steps: Vec<Step> = plan(1000, 3, 20, 0.0, 1).collect();
+        let steps: Vec<SendStep> = plan(1000, 3, 20, 0.0, 1).collect();
         assert!(!steps.is_sorted_by_key(|step| step.event));
         assert!(
             steps
@@ -282,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_duplicate_follows_its_original() {
-        let steps: Vec<Step> = plan(1000, 3, 1, 25.0, 1).collect();
+        let steps: Vec<SendStep> = plan(1000, 3, 1, 25.0, 1).collect();
         assert_eq!(steps.iter().filter(|step| step.is_duplicate).count(), 250);
         for (place, copy) in steps.iter().enumerate().filter(|(_, step)| step.is_duplicate) {
             let original = steps.iter().position(|step| step.event == copy.event).unwrap();

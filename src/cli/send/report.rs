@@ -9,7 +9,7 @@ use crate::config::Shown;
 
 /// What one lane, or all of them, saw.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct SendTally {
     /// By status code.
     answers: BTreeMap<u16, u64>,
     /// Webhooks without an answer, by what went wrong.
@@ -19,7 +19,7 @@ pub struct Tally {
     latencies: Vec<u32>,
 }
 
-impl Tally {
+impl SendTally {
     pub fn answered(&mut self, status: u16, latency: Duration, is_duplicate: bool) {
         *self.answers.entry(status).or_default() += 1;
         self.duplicates += u64::from(is_duplicate);
@@ -44,14 +44,14 @@ impl Tally {
 }
 
 /// The summary.
-pub struct Report {
+pub struct SendReport {
     url: Url,
-    tally: Tally,
+    tally: SendTally,
     took: Duration,
 }
 
-impl Report {
-    pub fn new(url: Url, mut tally: Tally, took: Duration) -> Self {
+impl SendReport {
+    pub fn new(url: Url, mut tally: SendTally, took: Duration) -> Self {
         tally.latencies.sort_unstable();
         Self { url, tally, took }
     }
@@ -113,7 +113,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for SendReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (seconds, per_second) = (self.took.as_secs_f64(), self.per_second());
         writeln!(
@@ -143,11 +143,11 @@ mod tests {
 
     #[test]
     fn percentiles_are_those_of_the_sorted_latencies() {
-        let mut tally = Tally::default();
+        let mut tally = SendTally::default();
         for ms in (1..=100).rev() {
             tally.answered(200, Duration::from_millis(ms), false);
         }
-        let report = Report::new("http://h/".parse().unwrap(), tally, Duration::from_secs(1));
+        let report = SendReport::new("http://h/".parse().unwrap(), tally, Duration::from_secs(1));
         assert_eq!(report.latency_ms(0.5), Some(50.0));
         assert_eq!(report.latency_ms(0.99), Some(99.0));
         assert_eq!(report.latency_ms(1.0), Some(100.0));
@@ -157,12 +157,12 @@ mod tests {
     #[test]
     fn an_answer_beside_2xx_or_a_failure_is_not_right() {
         let report = |status: Option<u16>, failure: Option<&'static str>| {
-            let mut tally = Tally::default();
+            let mut tally = SendTally::default();
             status
                 .into_iter()
                 .for_each(|status| tally.answered(status, Duration::ZERO, false));
             failure.into_iter().for_each(|class| tally.failed(class, false));
-            let report = Report::new("http://h/".parse().unwrap(), tally, Duration::from_secs(1));
+            let report = SendReport::new("http://h/".parse().unwrap(), tally, Duration::from_secs(1));
             (report.was_reached(), report.is_right())
         };
         assert_eq!(report(Some(202), None), (true, true));

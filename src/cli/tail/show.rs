@@ -8,7 +8,7 @@ use crate::event::render::BOOLEANS;
 use crate::sink::{kafka, rabbitmq};
 
 /// A message, whichever broker had it.
-pub struct Message {
+pub struct ShownMessage {
     /// Where it was found, for people.
     place: String,
     /// The same for programs.
@@ -21,8 +21,8 @@ pub struct Message {
     payload: Vec<u8>,
 }
 
-impl From<kafka::tail::Tailed> for Message {
-    fn from(tailed: kafka::tail::Tailed) -> Self {
+impl From<kafka::tail::KafkaTailed> for ShownMessage {
+    fn from(tailed: kafka::tail::KafkaTailed) -> Self {
         let place = format!(
             "{} partition {} offset {}",
             tailed.topic, tailed.partition, tailed.offset
@@ -45,8 +45,8 @@ impl From<kafka::tail::Tailed> for Message {
     }
 }
 
-impl From<rabbitmq::tail::Tailed> for Message {
-    fn from(tailed: rabbitmq::tail::Tailed) -> Self {
+impl From<rabbitmq::tail::RabbitMqTailed> for ShownMessage {
+    fn from(tailed: rabbitmq::tail::RabbitMqTailed) -> Self {
         let place = format!("{} {}", printable(&tailed.exchange), printable(&tailed.routing_key));
         let fields = json!({
             "exchange": tailed.exchange,
@@ -66,7 +66,7 @@ impl From<rabbitmq::tail::Tailed> for Message {
     }
 }
 
-impl Message {
+impl ShownMessage {
     /// Whether it is of this stream.
     pub fn is_of(&self, stream: &str) -> bool {
         self.key.as_deref() == Some(stream.as_bytes())
@@ -143,18 +143,18 @@ impl Message {
 }
 
 /// Prints messages to stdout.
-pub struct Show {
+pub struct EventPrinter {
     json: bool,
 }
 
-impl Show {
+impl EventPrinter {
     /// For people, or as one JSON object a line.
     pub fn new(json: bool) -> Self {
         Self { json }
     }
 
     /// Prints one message. `Err` when nobody reads any more.
-    pub fn message(&mut self, message: &Message) -> std::io::Result<()> {
+    pub fn message(&mut self, message: &ShownMessage) -> std::io::Result<()> {
         match self.json {
             true => out(format_args!("{}\n", message.json())),
             false => out(format_args!("{}\n", message.line())),
@@ -185,8 +185,8 @@ fn printable(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn message(headers: &[(&str, &str)], payload: &[u8]) -> Message {
-        Message::from(kafka::tail::Tailed {
+    fn message(headers: &[(&str, &str)], payload: &[u8]) -> ShownMessage {
+        ShownMessage::from(kafka::tail::KafkaTailed {
             topic: "t".to_owned(),
             partition: 3,
             offset: 17,
@@ -256,7 +256,7 @@ mod tests {
             .collect()
         };
         let message = |content_type: &str, more: &[(&str, &str)], payload: &str| {
-            Message::from(rabbitmq::tail::Tailed {
+            ShownMessage::from(rabbitmq::tail::RabbitMqTailed {
                 exchange: "forebay".to_owned(),
                 routing_key: "03.feeds.started.ZG6NWV.s".to_owned(),
                 content_type: Some(content_type.to_owned()),

@@ -2,67 +2,67 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{TailArgs, show::Message};
+use super::{TailArgs, show::ShownMessage};
 use crate::{
-    cli::{Failure, secret::warn_of_uri},
-    config::{self, Config, RabbitMq, RabbitMqTls, SinkKind, Template, TextSource, Unroutable, process_env},
+    cli::{CommandFailure, secret::warn_of_uri},
+    config::{self, Config, RabbitMqConfig, RabbitMqTls, SinkKind, TextSource, TopicTemplate, Unroutable, process_env},
     sink::{kafka, rabbitmq},
 };
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What to follow, of either broker.
-pub enum Source {
-    Kafka(kafka::tail::TailOptions),
-    RabbitMq(Box<rabbitmq::tail::TailOptions>),
+pub enum TailSource {
+    Kafka(kafka::tail::KafkaTailOptions),
+    RabbitMq(Box<rabbitmq::tail::RabbitMqTailOptions>),
 }
 
 /// What is followed.
-pub enum Tail {
-    Kafka(kafka::tail::Tail),
-    RabbitMq(Box<rabbitmq::tail::Tail>),
+pub enum BrokerTail {
+    Kafka(kafka::tail::KafkaTail),
+    RabbitMq(Box<rabbitmq::tail::RabbitMqTail>),
 }
 
-impl Tail {
+impl BrokerTail {
     /// Connects. Messages that arrive after it returned are not missed.
-    pub async fn open(source: Source) -> Result<Self, Failure> {
+    pub async fn open(source: TailSource) -> Result<Self, CommandFailure> {
         match source {
-            Source::Kafka(options) => kafka::tail::Tail::open(options)
+            TailSource::Kafka(options) => kafka::tail::KafkaTail::open(options)
                 .await
                 .map(Self::Kafka)
-                .map_err(|error| Failure::unavailable(error.to_string())),
-            Source::RabbitMq(options) => rabbitmq::tail::Tail::open(*options)
+                .map_err(|error| CommandFailure::unavailable(error.to_string())),
+            TailSource::RabbitMq(options) => rabbitmq::tail::RabbitMqTail::open(*options)
                 .await
                 .map(|tail| Self::RabbitMq(Box::new(tail)))
-                .map_err(|error| Failure::unavailable(error.to_string())),
+                .map_err(|error| CommandFailure::unavailable(error.to_string())),
         }
     }
 
     /// The next message; waits for it as long as it takes. After an `Err` the tail is over.
-    pub async fn next(&mut self) -> Result<Message, Failure> {
+    pub async fn next(&mut self) -> Result<ShownMessage, CommandFailure> {
         match self {
             Self::Kafka(tail) => match tail.next().await {
                 Ok(tailed) => Ok(tailed.into()),
-                Err(error) => Err(Failure::unavailable(error.to_string())),
+                Err(error) => Err(CommandFailure::unavailable(error.to_string())),
             },
             Self::RabbitMq(tail) => match tail.next().await {
                 Ok(tailed) => Ok(tailed.into()),
-                Err(error) => Err(Failure::unavailable(error.to_string())),
+                Err(error) => Err(CommandFailure::unavailable(error.to_string())),
             },
         }
     }
 }
 
-impl Source {
+impl TailSource {
     /// What the arguments mean.
-    pub fn of(args: &TailArgs) -> Result<Self, Failure> {
+    pub fn of(args: &TailArgs) -> Result<Self, CommandFailure> {
         let source = match (&args.config, &args.amqp) {
             (Some(path), _) => configured(args, &Config::load(path, process_env())?)?,
             (None, Some(uri)) => amqp(args, uri)?,
             (None, None) => brokers(args)?,
         };
         match source {
-            Self::RabbitMq(_) if args.from_start => Err(Failure::usage(
+            Self::RabbitMq(_) if args.from_start => Err(CommandFailure::usage(
                 "--from-start: what a queue of RabbitMQ holds is its consumers', and reading it would take it away; a tail shows \
                  what arrives from now on",
             )),
@@ -80,8 +80,8 @@ impl Source {
                 .collect::<Vec<_>>()
                 .join(", "),
             Self::RabbitMq(options) => match &options.source {
-                rabbitmq::tail::Source::Queue(queue) => format!("the bindings of queue {queue}"),
-                rabbitmq::tail::Source::Exchange { name, bindings } => {
+                rabbitmq::tail::RabbitMqSource::Queue(queue) => format!("the bindings of queue {queue}"),
+                rabbitmq::tail::RabbitMqSource::Exchange { name, bindings } => {
                     format!("exchange {name}, {}", bindings.join(", "))
                 }
             },
@@ -89,12 +89,12 @@ impl Source {
     }
 }
 
-fn brokers(args: &TailArgs) -> Result<Source, Failure> {
+fn brokers(args: &TailArgs) -> Result<TailSource, CommandFailure> {
     let checked = args.brokers.iter().try_for_each(|broker| config::broker(broker));
-    checked.map_err(|error| Failure::usage(format!("--brokers: {error}")))?;
+    checked.map_err(|error| CommandFailure::usage(format!("--brokers: {error}")))?;
     let topic = args.topic.as_deref().unwrap_or_default();
-    let topic = Template::parse(topic).map_err(|error| Failure::usage(format!("--topic: {error}")))?;
-    let kafka = config::Kafka {
+    let topic = TopicTemplate::parse(topic).map_err(|error| CommandFailure::usage(format!("--topic: {error}")))?;
+    let kafka = config::KafkaConfig {
         brokers: args.brokers.clone(),
         properties: BTreeMap::new(),
         create_topics: None,
@@ -102,8 +102,8 @@ fn brokers(args: &TailArgs) -> Result<Source, Failure> {
     Ok(of_kafka(args, kafka, vec![topic]))
 }
 
-fn of_kafka(args: &TailArgs, kafka: config::Kafka, topics: Vec<Template>) -> Source {
-    Source::Kafka(kafka::tail::TailOptions {
+fn of_kafka(args: &TailArgs, kafka: config::KafkaConfig, topics: Vec<TopicTemplate>) -> TailSource {
+    TailSource::Kafka(kafka::tail::KafkaTailOptions {
         kafka,
         topics,
         from_start: args.from_start,
@@ -111,15 +111,15 @@ fn of_kafka(args: &TailArgs, kafka: config::Kafka, topics: Vec<Template>) -> Sou
     })
 }
 
-fn amqp(args: &TailArgs, uri: &str) -> Result<Source, Failure> {
-    let wrong = |text: String| Failure::usage(format!("--amqp: {text}"));
+fn amqp(args: &TailArgs, uri: &str) -> Result<TailSource, CommandFailure> {
+    let wrong = |text: String| CommandFailure::usage(format!("--amqp: {text}"));
     let uri_source = TextSource::parse(uri);
     warn_of_uri("--amqp", uri);
     let text = uri_source.read().map_err(|error| wrong(error.to_string()))?;
     rabbitmq::uri::check(&text).map_err(wrong)?;
     let management = args.management.as_deref().map(config::management_url).transpose();
-    let management = management.map_err(|error| Failure::usage(format!("--management: {error}")))?;
-    let rabbitmq = RabbitMq {
+    let management = management.map_err(|error| CommandFailure::usage(format!("--management: {error}")))?;
+    let rabbitmq = RabbitMqConfig {
         uris: vec![uri_source],
         username: None,
         password: None,
@@ -134,15 +134,15 @@ fn amqp(args: &TailArgs, uri: &str) -> Result<Source, Failure> {
         management,
     };
     let source = match (&args.queue, &args.exchange) {
-        (Some(queue), _) => rabbitmq::tail::Source::Queue(queue.clone()),
+        (Some(queue), _) => rabbitmq::tail::RabbitMqSource::Queue(queue.clone()),
         (None, Some(exchange)) => of_exchange(exchange, &args.bindings),
-        (None, None) => return Err(Failure::usage("--amqp needs --queue or --exchange")),
+        (None, None) => return Err(CommandFailure::usage("--amqp needs --queue or --exchange")),
     };
     Ok(of_rabbitmq(rabbitmq, source))
 }
 
-fn of_exchange(name: &str, bindings: &[String]) -> rabbitmq::tail::Source {
-    rabbitmq::tail::Source::Exchange {
+fn of_exchange(name: &str, bindings: &[String]) -> rabbitmq::tail::RabbitMqSource {
+    rabbitmq::tail::RabbitMqSource::Exchange {
         name: name.to_owned(),
         bindings: match bindings {
             [] => vec!["#".to_owned()],
@@ -152,9 +152,9 @@ fn of_exchange(name: &str, bindings: &[String]) -> rabbitmq::tail::Source {
 }
 
 /// To follow a source with a sink's own settings.
-pub fn of_rabbitmq(rabbitmq: RabbitMq, source: rabbitmq::tail::Source) -> Source {
+pub fn of_rabbitmq(rabbitmq: RabbitMqConfig, source: rabbitmq::tail::RabbitMqSource) -> TailSource {
     let deadline = CONNECT_DEADLINE;
-    Source::RabbitMq(Box::new(rabbitmq::tail::TailOptions {
+    TailSource::RabbitMq(Box::new(rabbitmq::tail::RabbitMqTailOptions {
         rabbitmq,
         source,
         deadline,
@@ -162,7 +162,7 @@ pub fn of_rabbitmq(rabbitmq: RabbitMq, source: rabbitmq::tail::Source) -> Source
 }
 
 /// The sink and the topics of a route, or of all routes, which must then have the same sink.
-fn configured(args: &TailArgs, config: &Config) -> Result<Source, Failure> {
+fn configured(args: &TailArgs, config: &Config) -> Result<TailSource, CommandFailure> {
     let names = || {
         config
             .routes
@@ -174,13 +174,13 @@ fn configured(args: &TailArgs, config: &Config) -> Result<Source, Failure> {
     let wanted = |name: &str| args.route.as_deref().is_none_or(|route| route == name);
     let routes: Vec<_> = config.routes.iter().filter(|route| wanted(&route.name)).collect();
     let Some(first) = routes.first() else {
-        return Err(Failure::usage(format!(
+        return Err(CommandFailure::usage(format!(
             "--route: there is no such route; known: {}",
             names()
         )));
     };
     if routes.iter().any(|route| route.sink != first.sink) {
-        return Err(Failure::usage(format!(
+        return Err(CommandFailure::usage(format!(
             "--route is needed, for the routes have several sinks: {}",
             names()
         )));
@@ -188,7 +188,7 @@ fn configured(args: &TailArgs, config: &Config) -> Result<Source, Failure> {
     let sink = config.sinks.iter().find(|sink| sink.name == first.sink);
     match &sink.expect("a route's sink exists").kind {
         SinkKind::Kafka(kafka) => {
-            let mut topics: Vec<Template> = Vec::new();
+            let mut topics: Vec<TopicTemplate> = Vec::new();
             for topic in routes.iter().filter_map(|route| route.topic.as_ref()) {
                 if !topics.contains(topic) {
                     topics.push(topic.clone());

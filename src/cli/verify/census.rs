@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use super::{Part, numbers::Numbers, schemas::Schemas};
-use crate::{cli::tail::Message, event::Time};
+use super::{VerifyPart, numbers::SeenNumbers, schemas::EventSchemas};
+use crate::{cli::tail::ShownMessage, event::Time};
 
 /// How many of a kind of mistake are shown.
 const SHOWN_MAX: usize = 5;
@@ -25,12 +25,12 @@ const SEQUENCE_BEFORE: &str = "sequence";
 
 /// Mistakes of one kind: how many, and the first of them in words.
 #[derive(Debug, Default, Clone)]
-pub struct Mistakes {
+pub struct CensusMistakes {
     pub count: u64,
     pub shown: Vec<String>,
 }
 
-impl Mistakes {
+impl CensusMistakes {
     fn note(&mut self, text: impl FnOnce() -> String) {
         self.count += 1;
         if self.shown.len() < SHOWN_MAX {
@@ -41,7 +41,7 @@ impl Mistakes {
 
 /// All that is known of a route's events.
 #[derive(Debug, Default)]
-pub struct Census {
+pub struct EventCensus {
     pub name: String,
     /// The data is the body as it came: no schema says what is in it.
     pub is_original: bool,
@@ -56,14 +56,14 @@ pub struct Census {
     pub late_ms_max: u64,
     /// Steps back of the sequence that the events' times explain.
     pub reordered: u64,
-    pub several_partitions: Mistakes,
-    pub steps_back: Mistakes,
-    pub clashes: Mistakes,
-    pub violations: Mistakes,
-    pub no_events: Mistakes,
-    streams: HashMap<String, Stream>,
+    pub several_partitions: CensusMistakes,
+    pub steps_back: CensusMistakes,
+    pub clashes: CensusMistakes,
+    pub violations: CensusMistakes,
+    pub no_events: CensusMistakes,
+    streams: HashMap<String, StreamCensus>,
     ids: HashSet<Uuid>,
-    replicas: BTreeMap<String, Replica>,
+    replicas: BTreeMap<String, ReplicaCensus>,
     places: HashMap<String, u32>,
     types: BTreeMap<String, OfType>,
 }
@@ -83,23 +83,23 @@ impl OfType {
 }
 
 #[derive(Debug, Default)]
-struct Replica {
+struct ReplicaCensus {
     number: u32,
-    seen: Numbers,
+    seen: SeenNumbers,
     /// The first number seen in each place.
     first: HashMap<u32, u64>,
 }
 
 #[derive(Debug)]
-struct Stream {
+struct StreamCensus {
     place: u32,
     is_in_several: bool,
-    tracks: Vec<Track>,
+    tracks: Vec<StreamTrack>,
 }
 
 /// What a stream has of a replica in a place.
 #[derive(Debug)]
-struct Track {
+struct StreamTrack {
     replica: u32,
     place: u32,
     newest: u64,
@@ -108,14 +108,14 @@ struct Track {
 
 /// A place where the broker keeps order: a partition, a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct EventPlace {
     pub name: String,
     /// It may have had older messages.
     pub is_cut: bool,
 }
 
-impl Census {
-    pub fn new(part: &Part) -> Self {
+impl EventCensus {
+    pub fn new(part: &VerifyPart) -> Self {
         Self {
             name: part.name.clone(),
             is_original: part.is_original,
@@ -153,7 +153,7 @@ impl Census {
     }
 
     /// Every kind of mistake: its name for programs and for people.
-    pub fn mistakes(&self) -> [(&'static str, &'static str, &Mistakes); 5] {
+    pub fn mistakes(&self) -> [(&'static str, &'static str, &CensusMistakes); 5] {
         [
             (
                 "several_partitions",
@@ -176,7 +176,7 @@ impl Census {
     }
 
     /// Takes a message in. Within a place they come in its order.
-    pub fn take(&mut self, place: &str, message: &Message, schemas: &Schemas) {
+    pub fn take(&mut self, place: &str, message: &ShownMessage, schemas: &EventSchemas) {
         self.events += 1;
         let at = || message.place().to_owned();
         let Some(event) = message.event().map(with_present_name).map(Value::Object) else {
@@ -204,10 +204,13 @@ impl Census {
         let count = u32::try_from(self.places.len()).unwrap_or(u32::MAX);
         let place_number = *self.places.entry(place.to_owned()).or_insert(count);
         let count = u32::try_from(self.replicas.len()).unwrap_or(u32::MAX);
-        let of_replica = self.replicas.entry(replica.to_owned()).or_insert_with(|| Replica {
-            number: count,
-            ..Replica::default()
-        });
+        let of_replica = self
+            .replicas
+            .entry(replica.to_owned())
+            .or_insert_with(|| ReplicaCensus {
+                number: count,
+                ..ReplicaCensus::default()
+            });
         of_replica.first.entry(place_number).or_insert(sequence);
         let is_new_id = self.ids.insert(id);
         let is_repeat = !of_replica.seen.insert(sequence);
@@ -221,7 +224,7 @@ impl Census {
         }
         let replica_number = of_replica.number;
         self.count_type(text("type").unwrap_or_default(), is_repeat && !is_new_id);
-        let stream = self.streams.entry(key.to_owned()).or_insert_with(|| Stream {
+        let stream = self.streams.entry(key.to_owned()).or_insert_with(|| StreamCensus {
             place: place_number,
             is_in_several: false,
             tracks: Vec::with_capacity(1),
@@ -234,7 +237,7 @@ impl Census {
         let known = tracks.find(|track| (track.replica, track.place) == (replica_number, place_number));
         let this = (time, sequence);
         let Some(track) = known else {
-            return stream.tracks.push(Track {
+            return stream.tracks.push(StreamTrack {
                 replica: replica_number,
                 place: place_number,
                 newest: sequence,
@@ -258,8 +261,8 @@ impl Census {
     /// known.
     pub fn replicas<'a>(
         &'a self,
-        places: &'a [Place],
-    ) -> impl Iterator<Item = (&'a str, &'a Numbers, Option<u64>)> + 'a {
+        places: &'a [EventPlace],
+    ) -> impl Iterator<Item = (&'a str, &'a SeenNumbers, Option<u64>)> + 'a {
         self.replicas.iter().map(|(name, replica)| {
             let cut = places.iter().filter(|place| place.is_cut);
             let whole_from = cut

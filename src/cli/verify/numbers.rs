@@ -6,12 +6,12 @@ use crate::spool;
 
 /// Sequence numbers that were seen.
 #[derive(Debug, Default, Clone)]
-pub struct Numbers {
+pub struct SeenNumbers {
     /// First and last of each range; no two touch.
     ranges: BTreeMap<u64, u64>,
 }
 
-impl Numbers {
+impl SeenNumbers {
     /// Adds a number; `false` when it was there.
     pub fn insert(&mut self, number: u64) -> bool {
         let before = self
@@ -82,12 +82,12 @@ mod tests {
     proptest! {
         #[test]
         fn a_set_of_ranges_is_a_set(numbers in proptest::collection::vec(0_u64..60, 0..80), more in proptest::collection::vec(0_u64..60, 0..40), from in 0_u64..60) {
-            let mut ranges = Numbers::default();
+            let mut ranges = SeenNumbers::default();
             let mut set = BTreeSet::new();
             for number in numbers {
                 prop_assert_eq!(ranges.insert(number), set.insert(number));
             }
-            let mut other = Numbers::default();
+            let mut other = SeenNumbers::default();
             for number in more {
                 other.insert(number);
                 set.insert(number);

@@ -4,15 +4,15 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::{Census, Place, numbers::Numbers};
+use super::{EventCensus, EventPlace, numbers::SeenNumbers};
 
 /// How many gaps are shown.
 const SHOWN_MAX: usize = 10;
 
 /// The findings of all routes.
-pub struct Report {
-    routes: Vec<Census>,
-    replicas: Vec<Replica>,
+pub struct VerifyReport {
+    routes: Vec<EventCensus>,
+    replicas: Vec<ReplicaReport>,
     /// Every record must be in one of the routes.
     is_whole: bool,
     dead_letters: u64,
@@ -20,7 +20,7 @@ pub struct Report {
 }
 
 /// What is missing of a replica, over all routes.
-struct Replica {
+struct ReplicaReport {
     name: String,
     first: u64,
     last: u64,
@@ -34,14 +34,14 @@ fn count(gaps: &[RangeInclusive<u64>]) -> u64 {
     gaps.iter().map(|gap| gap.end() - gap.start() + 1).sum()
 }
 
-impl Report {
-    pub fn new(routes: Vec<(Census, Vec<Place>)>, is_whole: bool, dead_letters: u64, took: Duration) -> Self {
-        let mut all: BTreeMap<String, (Numbers, Option<u64>)> = BTreeMap::new();
+impl VerifyReport {
+    pub fn new(routes: Vec<(EventCensus, Vec<EventPlace>)>, is_whole: bool, dead_letters: u64, took: Duration) -> Self {
+        let mut all: BTreeMap<String, (SeenNumbers, Option<u64>)> = BTreeMap::new();
         for (census, places) in &routes {
             for (name, seen, whole_from) in census.replicas(places) {
                 let (numbers, from) = all
                     .entry(name.to_owned())
-                    .or_insert_with(|| (Numbers::default(), Some(0)));
+                    .or_insert_with(|| (SeenNumbers::default(), Some(0)));
                 numbers.extend(seen);
                 *from = from.zip(whole_from).map(|(a, b)| a.max(b));
             }
@@ -54,7 +54,7 @@ impl Report {
             let from = from.filter(|_| !emptied);
             let gaps = numbers.gaps(0);
             let missing = from.map_or(0, |from| count(&numbers.gaps(from)));
-            Replica {
+            ReplicaReport {
                 first: numbers.first().unwrap_or(0),
                 last: numbers.last().unwrap_or(0),
                 may_have_left: count(&gaps) - missing,
@@ -84,12 +84,12 @@ impl Report {
 
     /// Nothing is wrong.
     pub fn is_right(&self) -> bool {
-        self.is_complete() && self.routes.iter().all(Census::is_right)
+        self.is_complete() && self.routes.iter().all(EventCensus::is_right)
     }
 
     pub fn json(&self) -> Value {
         let routes: Vec<Value> = self.routes.iter().map(route).collect();
-        let replicas: Vec<Value> = self.replicas.iter().map(Replica::json).collect();
+        let replicas: Vec<Value> = self.replicas.iter().map(ReplicaReport::json).collect();
         json!({
             "is_right": self.is_right(),
             "gaps_are_errors": self.is_whole,
@@ -101,7 +101,7 @@ impl Report {
     }
 }
 
-fn route(census: &Census) -> Value {
+fn route(census: &EventCensus) -> Value {
     let mistakes: Map<String, Value> = census
         .mistakes()
         .into_iter()
@@ -123,7 +123,7 @@ fn route(census: &Census) -> Value {
     })
 }
 
-impl Replica {
+impl ReplicaReport {
     fn json(&self) -> Value {
         let gaps = self
             .gaps
@@ -162,7 +162,7 @@ fn printable(text: &str) -> String {
         .collect()
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for VerifyReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for census in &self.routes {
             writeln!(f, "{}", census.name)?;

@@ -33,9 +33,9 @@ const SCHEMAS: &[(&str, &str)] = &[
 const ANY: &str = "event";
 
 /// What events must look like, by kind.
-pub struct Schemas(BTreeMap<&'static str, Validator>);
+pub struct EventSchemas(BTreeMap<&'static str, Validator>);
 
-impl Schemas {
+impl EventSchemas {
     pub fn load() -> Self {
         let validator = |text: &str| {
             let schema: Value = serde_json::from_str(text).expect("the schemas are JSON");
@@ -73,6 +73,6 @@ mod tests {
     fn every_schema_of_the_documents_is_built_in() {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schemas");
         assert_eq!(std::fs::read_dir(dir).unwrap().count(), SCHEMAS.len());
-        assert_eq!(Schemas::load().0.len(), SCHEMAS.len());
+        assert_eq!(EventSchemas::load().0.len(), SCHEMAS.len());
     }
 }

@@ -2,38 +2,39 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::{Place, VerifyArgs};
+use super::{EventPlace, VerifyArgs};
 use crate::{
-    cli::{Failure, secret::warn_of_uri, tail::Message},
+    cli::{CommandFailure, secret::warn_of_uri, tail::ShownMessage},
     config::{
-        self, Config, Kafka, RabbitMq, RabbitMqTls, Route, SinkKind, Template, TextSource, Unroutable, process_env,
+        self, Config, KafkaConfig, RabbitMqConfig, RabbitMqTls, RouteConfig, SinkKind, TextSource, TopicTemplate,
+        Unroutable, process_env,
     },
     event::Time,
-    senders::Payload,
+    senders::RoutePayload,
     sink::{kafka, rabbitmq},
 };
 
 const CONNECT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// Everything that is to be read.
-pub struct Plan {
-    pub parts: Vec<Part>,
+pub struct VerifyPlan {
+    pub parts: Vec<VerifyPart>,
     /// Every record of a spool is in one of the parts, or a dead letter, or still in the spool.
     pub is_whole: bool,
 }
 
 /// What is judged together: the topics of a route, or all queues of a sink.
-pub struct Part {
+pub struct VerifyPart {
     /// The route, the routes, or what was named.
     pub name: String,
     pub is_original: bool,
     /// `sequence` may step back where `time` does not.
     pub is_reordered: bool,
-    source: Source,
+    source: VerifySource,
 }
 
-enum Source {
-    Kafka(Kafka, Vec<Template>),
+enum VerifySource {
+    Kafka(KafkaConfig, Vec<TopicTemplate>),
     RabbitMq(Box<rabbitmq::read::ReadOptions>),
 }
 
@@ -49,24 +50,27 @@ pub fn time(text: &str) -> Result<i64, String> {
         .ok_or_else(|| "neither a time, such as 2026-01-31T12:00:00Z, nor a duration, such as 2h".to_owned())
 }
 
-impl Plan {
+impl VerifyPlan {
     /// What the arguments mean.
-    pub fn of(args: &VerifyArgs) -> Result<Self, Failure> {
+    pub fn of(args: &VerifyArgs) -> Result<Self, CommandFailure> {
         let plan = match (&args.config, &args.amqp) {
             (Some(path), _) => configured(args, &Config::load(path, process_env())?)?,
             (None, Some(uri)) => Self::named(args, amqp(args, uri)?, args.queues.join(", ")),
             (None, None) => Self::named(args, brokers(args)?, args.topics.join(", ")),
         };
-        let has_queues = plan.parts.iter().any(|part| matches!(part.source, Source::RabbitMq(_)));
+        let has_queues = plan
+            .parts
+            .iter()
+            .any(|part| matches!(part.source, VerifySource::RabbitMq(_)));
         match args.from {
-            Some(_) if has_queues => Err(Failure::usage("--from: RabbitMQ's queues are read as a whole")),
+            Some(_) if has_queues => Err(CommandFailure::usage("--from: RabbitMQ's queues are read as a whole")),
             _ => Ok(plan),
         }
     }
 
-    fn named(args: &VerifyArgs, source: Source, name: String) -> Self {
+    fn named(args: &VerifyArgs, source: VerifySource, name: String) -> Self {
         Self {
-            parts: vec![Part {
+            parts: vec![VerifyPart {
                 name,
                 is_original: args.original,
                 is_reordered: args.reordered,
@@ -77,28 +81,29 @@ impl Plan {
     }
 }
 
-fn brokers(args: &VerifyArgs) -> Result<Source, Failure> {
+fn brokers(args: &VerifyArgs) -> Result<VerifySource, CommandFailure> {
     let checked = args.brokers.iter().try_for_each(|broker| config::broker(broker));
-    checked.map_err(|error| Failure::usage(format!("--brokers: {error}")))?;
-    let topic = |name: &String| Template::parse(name).map_err(|error| Failure::usage(format!("--topic: {error}")));
+    checked.map_err(|error| CommandFailure::usage(format!("--brokers: {error}")))?;
+    let topic =
+        |name: &String| TopicTemplate::parse(name).map_err(|error| CommandFailure::usage(format!("--topic: {error}")));
     let topics = args.topics.iter().map(topic).collect::<Result<_, _>>()?;
-    let kafka = Kafka {
+    let kafka = KafkaConfig {
         brokers: args.brokers.clone(),
         properties: BTreeMap::new(),
         create_topics: None,
     };
-    Ok(Source::Kafka(kafka, topics))
+    Ok(VerifySource::Kafka(kafka, topics))
 }
 
-fn amqp(args: &VerifyArgs, uri: &str) -> Result<Source, Failure> {
-    let wrong = |text: String| Failure::usage(format!("--amqp: {text}"));
+fn amqp(args: &VerifyArgs, uri: &str) -> Result<VerifySource, CommandFailure> {
+    let wrong = |text: String| CommandFailure::usage(format!("--amqp: {text}"));
     warn_of_uri("--amqp", uri);
     let uri = TextSource::parse(uri);
     let text = uri.read().map_err(|error| wrong(error.to_string()))?;
     rabbitmq::uri::check(&text).map_err(wrong)?;
     let management = args.management.as_deref().map(config::management_url).transpose();
-    let management = management.map_err(|error| Failure::usage(format!("--management: {error}")))?;
-    let rabbitmq = RabbitMq {
+    let management = management.map_err(|error| CommandFailure::usage(format!("--management: {error}")))?;
+    let rabbitmq = RabbitMqConfig {
         uris: vec![uri],
         username: None,
         password: None,
@@ -115,9 +120,9 @@ fn amqp(args: &VerifyArgs, uri: &str) -> Result<Source, Failure> {
     Ok(queues(args, rabbitmq, args.queues.clone()))
 }
 
-fn queues(args: &VerifyArgs, rabbitmq: RabbitMq, queues: Vec<String>) -> Source {
+fn queues(args: &VerifyArgs, rabbitmq: RabbitMqConfig, queues: Vec<String>) -> VerifySource {
     let spend_delivery = args.spend_delivery;
-    Source::RabbitMq(Box::new(rabbitmq::read::ReadOptions {
+    VerifySource::RabbitMq(Box::new(rabbitmq::read::ReadOptions {
         rabbitmq,
         queues,
         spend_delivery,
@@ -125,12 +130,12 @@ fn queues(args: &VerifyArgs, rabbitmq: RabbitMq, queues: Vec<String>) -> Source 
 }
 
 /// Routes that share a topic, or an exchange, are judged together: whose a message there is cannot be told.
-fn configured(args: &VerifyArgs, config: &Config) -> Result<Plan, Failure> {
-    let wanted = |route: &&Route| args.route.as_deref().is_none_or(|name| name == route.name);
-    let mut parts: Vec<(String, Option<String>, Part)> = Vec::new();
+fn configured(args: &VerifyArgs, config: &Config) -> Result<VerifyPlan, CommandFailure> {
+    let wanted = |route: &&RouteConfig| args.route.as_deref().is_none_or(|name| name == route.name);
+    let mut parts: Vec<(String, Option<String>, VerifyPart)> = Vec::new();
     for route in config.routes.iter().filter(wanted) {
         let topic = route.topic.as_ref().map(ToString::to_string);
-        let is_original = route.payload == Payload::Original;
+        let is_original = route.payload == RoutePayload::Original;
         let is_reordered = route.reorder_window.is_some();
         let shared = parts
             .iter_mut()
@@ -143,14 +148,14 @@ fn configured(args: &VerifyArgs, config: &Config) -> Result<Plan, Failure> {
         }
         let sink = config.sinks.iter().find(|sink| sink.name == route.sink);
         let source = match &sink.expect("a route's sink exists").kind {
-            SinkKind::Kafka(kafka) => Source::Kafka(kafka.clone(), route.topic.iter().cloned().collect()),
+            SinkKind::Kafka(kafka) => VerifySource::Kafka(kafka.clone(), route.topic.iter().cloned().collect()),
             SinkKind::RabbitMq(rabbitmq) => queues(args, rabbitmq.clone(), Vec::new()),
         };
         let name = route.name.clone();
         parts.push((
             route.sink.clone(),
             topic,
-            Part {
+            VerifyPart {
                 name,
                 is_original,
                 is_reordered,
@@ -161,11 +166,11 @@ fn configured(args: &VerifyArgs, config: &Config) -> Result<Plan, Failure> {
     if parts.is_empty() {
         let known: Vec<&str> = config.routes.iter().map(|route| route.name.as_str()).collect();
         let known = known.join(", ");
-        return Err(Failure::usage(format!(
+        return Err(CommandFailure::usage(format!(
             "--route: there is no such route; known: {known}"
         )));
     }
-    Ok(Plan {
+    Ok(VerifyPlan {
         parts: parts.into_iter().map(|(_, _, part)| part).collect(),
         is_whole: args.route.is_none() && wants_everything(config),
     })
@@ -186,25 +191,25 @@ fn wants_everything(config: &Config) -> bool {
 }
 
 /// A part that is being read.
-pub enum Reading {
-    Kafka(kafka::read::Reading),
-    RabbitMq(Box<rabbitmq::read::Reading>),
+pub enum VerifyReading {
+    Kafka(kafka::read::TopicReading),
+    RabbitMq(Box<rabbitmq::read::QueueReading>),
 }
 
-impl Reading {
+impl VerifyReading {
     /// Connects; tells the places and how many messages there are.
-    pub async fn open(part: &Part, args: &VerifyArgs) -> Result<(Self, Vec<Place>, u64), Failure> {
+    pub async fn open(part: &VerifyPart, args: &VerifyArgs) -> Result<(Self, Vec<EventPlace>, u64), CommandFailure> {
         match &part.source {
-            Source::Kafka(kafka, topics) => {
-                let options = kafka::tail::TailOptions {
-                    kafka: config::Kafka::clone(kafka),
+            VerifySource::Kafka(kafka, topics) => {
+                let options = kafka::tail::KafkaTailOptions {
+                    kafka: config::KafkaConfig::clone(kafka),
                     topics: topics.clone(),
                     from_start: true,
                     deadline: CONNECT_DEADLINE,
                 };
-                let opened = kafka::read::Reading::open(options, args.from).await;
-                let reading = opened.map_err(|error| Failure::unavailable(error.to_string()))?;
-                let places = reading.extents().iter().map(|extent| Place {
+                let opened = kafka::read::TopicReading::open(options, args.from).await;
+                let reading = opened.map_err(|error| CommandFailure::unavailable(error.to_string()))?;
+                let places = reading.extents().iter().map(|extent| EventPlace {
                     name: format!("{}/{}", extent.topic, extent.partition),
                     is_cut: extent.is_cut,
                 });
@@ -214,10 +219,10 @@ impl Reading {
                 );
                 Ok((Self::Kafka(reading), places, messages.unsigned_abs()))
             }
-            Source::RabbitMq(options) => {
-                let opened = rabbitmq::read::Reading::open(options).await;
-                let reading = opened.map_err(|error| Failure::unavailable(error.to_string()))?;
-                let places = reading.extents().iter().map(|extent| Place {
+            VerifySource::RabbitMq(options) => {
+                let opened = rabbitmq::read::QueueReading::open(options).await;
+                let reading = opened.map_err(|error| CommandFailure::unavailable(error.to_string()))?;
+                let places = reading.extents().iter().map(|extent| EventPlace {
                     name: extent.queue.clone(),
                     is_cut: extent.is_cut,
                 });
@@ -228,15 +233,15 @@ impl Reading {
     }
 
     /// The next message and its place; `None` at the end.
-    pub async fn next(&mut self) -> Result<Option<(String, Message)>, Failure> {
+    pub async fn next(&mut self) -> Result<Option<(String, ShownMessage)>, CommandFailure> {
         match self {
             Self::Kafka(reading) => match reading.next().await {
                 Ok(next) => Ok(next.map(|tailed| (format!("{}/{}", tailed.topic, tailed.partition), tailed.into()))),
-                Err(error) => Err(Failure::unavailable(error.to_string())),
+                Err(error) => Err(CommandFailure::unavailable(error.to_string())),
             },
             Self::RabbitMq(reading) => match reading.next().await {
                 Ok(next) => Ok(next.map(|(queue, tailed)| (queue, tailed.into()))),
-                Err(error) => Err(Failure::unavailable(error.to_string())),
+                Err(error) => Err(CommandFailure::unavailable(error.to_string())),
             },
         }
     }

@@ -8,14 +8,14 @@ use super::{
 };
 use crate::{
     config::{BacklogFull, BacklogLimit},
-    spool::{AppendError, Desk},
+    spool::{AppendError, AppendReplies},
 };
 
 const LIMIT: u64 = 64 << 10;
 
-fn limited(route: Route, when_full: BacklogFull) -> Route {
+fn limited(route: RouteConfig, when_full: BacklogFull) -> RouteConfig {
     let bytes_max = Some(LIMIT);
-    Route {
+    RouteConfig {
         backlog: BacklogLimit { bytes_max, when_full },
         ..route
     }
@@ -23,15 +23,15 @@ fn limited(route: Route, when_full: BacklogFull) -> Route {
 
 impl Bench {
     /// Appends an event as ingress does.
-    async fn take_in(&self, routing: &Routing, event: Event) -> Result<u64, AppendError> {
-        let desk = Arc::new(Desk::default());
-        routing.append(&self.spool, &event, event.encode(), Class::Ordinary, (&desk, 0))?;
+    async fn take_in(&self, routing: &EventRouting, event: Event) -> Result<u64, AppendError> {
+        let desk = Arc::new(AppendReplies::default());
+        routing.append(&self.spool, &event, event.encode(), RecordClass::Ordinary, (&desk, 0))?;
         let mut answers = Vec::new();
         poll_fn(|context| desk.poll(context, &mut answers)).await;
         answers.remove(0).1
     }
 
-    async fn take_in_all(&self, routing: &Routing, count: u64) {
+    async fn take_in_all(&self, routing: &EventRouting, count: u64) {
         for index in 1..=count {
             let kind = if index % 10 == 0 { "thumbnail" } else { "feeds" };
             self.take_in(routing, event(index, kind)).await.unwrap();
@@ -58,7 +58,7 @@ impl Bench {
 /// A route that runs.
 struct Started {
     status: RouteStatus,
-    routing: Routing,
+    routing: EventRouting,
     stop: Stop,
 }
 
@@ -68,9 +68,9 @@ struct Stop {
 }
 
 impl Bench {
-    fn start(&self, route: &Route) -> Started {
+    fn start(&self, route: &RouteConfig) -> Started {
         let job = self.job(route);
-        let routing = Routing::new(vec![job.subscription()]);
+        let routing = EventRouting::new(vec![job.subscription()]);
         let status = job.status();
         let (signal, stopped) = watch::channel(None);
         let running = tokio::spawn(job.run(stopped));

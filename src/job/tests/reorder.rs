@@ -5,8 +5,8 @@ use super::*;
 /// The times of so many neighbours are in no order.
 const BLOCK: u64 = 20;
 
-pub(super) fn reordering(window: Duration) -> Route {
-    Route {
+pub(super) fn reordering(window: Duration) -> RouteConfig {
+    RouteConfig {
         reorder_window: Some(window),
         ..route()
     }
@@ -22,7 +22,7 @@ impl Bench {
                 recorded: Time(1_638_463_487_000 + index as i64),
                 ..event(index, "feeds")
             };
-            self.spool.append(event.encode(), Class::Ordinary).await.unwrap();
+            self.spool.append(event.encode(), RecordClass::Ordinary).await.unwrap();
         }
     }
 
@@ -105,7 +105,7 @@ async fn a_crash_inside_the_window_loses_nothing_and_a_stop_lets_everything_out(
     crashing.abort();
     assert!(crashing.await.unwrap_err().is_cancelled());
     assert_eq!(bench.broker.lock().log, [], "nothing went out");
-    assert_eq!(bench.spool.cursor("events", Start::Oldest).unwrap().position(), 0);
+    assert_eq!(bench.spool.cursor("events", CursorStart::Oldest).unwrap().position(), 0);
 
     let (stop, signal) = watch::channel(None);
     bench.metrics.reorder_records.with_label_values(&["events"]).set(0);
@@ -115,7 +115,10 @@ async fn a_crash_inside_the_window_loses_nothing_and_a_stop_lets_everything_out(
     running.await.unwrap();
     bench.assert_in_order_of_time(100, &[]).await;
     assert_eq!(bench.broker.lock().log.len(), 100);
-    assert_eq!(bench.spool.cursor("events", Start::Oldest).unwrap().position(), 100);
+    assert_eq!(
+        bench.spool.cursor("events", CursorStart::Oldest).unwrap().position(),
+        100
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -138,7 +141,11 @@ async fn at_the_head_an_event_waits_for_the_window_and_no_longer() {
         recorded: Time(1_638_463_487_000 - 365 * 86_400_000),
         ..event(2, "feeds")
     };
-    bench.spool.append(before.encode(), Class::Ordinary).await.unwrap();
+    bench
+        .spool
+        .append(before.encode(), RecordClass::Ordinary)
+        .await
+        .unwrap();
     wait_until("the second went out", || bench.broker.lock().log.len() == 2).await;
     stop.send(Some(Instant::now())).unwrap();
     running.await.unwrap();
@@ -148,7 +155,7 @@ async fn at_the_head_an_event_waits_for_the_window_and_no_longer() {
 async fn what_a_full_window_lets_out_is_counted_and_the_window_stays_bounded() {
     let bench = Bench::new();
     for (records, bytes) in [(10, usize::MAX), (usize::MAX, 3000)] {
-        let route = Route {
+        let route = RouteConfig {
             reorder_records_max: records,
             reorder_bytes_max: bytes,
             ..reordering(Duration::from_secs(60))

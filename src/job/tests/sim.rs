@@ -31,7 +31,7 @@ use self::{
     world::{Step, Weather, World},
 };
 use crate::{
-    spool::testing::{Random, disk::FakeDisk, stepped::Place},
+    spool::testing::{Random, disk::FakeDisk, stepped::StepPlace},
     telemetry::Metrics,
 };
 
@@ -154,7 +154,7 @@ impl Simulation {
         Ok(())
     }
 
-    fn live(&mut self, plan: Plan) -> Result<Vec<Place>, String> {
+    fn live(&mut self, plan: Plan) -> Result<Vec<StepPlace>, String> {
         if plan.weather_ms.is_none() {
             for route in &mut self.world.lock().routes {
                 route.weather = Weather::default();

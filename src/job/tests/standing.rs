@@ -21,7 +21,7 @@ impl Bench {
     }
 
     /// Runs a route while `during` looks on, then stops it; waits no time for what stands.
-    async fn run(&self, route: &Route, during: impl AsyncFnOnce(&RouteStatus)) {
+    async fn run(&self, route: &RouteConfig, during: impl AsyncFnOnce(&RouteStatus)) {
         let job = self.job(route);
         let status = job.status();
         let (stop, signal) = watch::channel(None);
@@ -33,8 +33,8 @@ impl Bench {
 }
 
 /// With room for more than the scripted sink has.
-fn small() -> Route {
-    Route {
+fn small() -> RouteConfig {
+    RouteConfig {
         in_flight_records_max: 32,
         ..route()
     }
@@ -123,7 +123,7 @@ async fn with_a_reorder_window_what_was_deferred_goes_in_the_order_of_its_turn()
     let bench = Bench::new();
     bench.append_turned(COUNT).await;
     bench.broker.lock().standing.insert(standing_lane());
-    let route = Route {
+    let route = RouteConfig {
         in_flight_records_max: 32,
         ..reorder::reordering(Duration::from_millis(200))
     };
@@ -145,7 +145,7 @@ async fn a_record_without_room_among_the_dead_letters_waits_alone() {
     bench.append(100).await;
     for _ in 0..6 {
         let undecodable = Bytes::from(vec![0xff; 50_000]);
-        bench.spool.append(undecodable, Class::Ordinary).await.unwrap();
+        bench.spool.append(undecodable, RecordClass::Ordinary).await.unwrap();
         bench.append(100).await;
     }
     let all = 7 * 90;
@@ -215,10 +215,14 @@ async fn what_is_refused_together_may_be_more_than_readers_may_hold() {
             body: Bytes::from(vec![b'1'; 400_000]),
             ..event(index, "feeds")
         };
-        bench.spool.append(picture.encode(), Class::Ordinary).await.unwrap();
+        bench
+            .spool
+            .append(picture.encode(), RecordClass::Ordinary)
+            .await
+            .unwrap();
     }
     bench.broker.lock().unroutable = (1..=COUNT).collect();
-    let route = Route {
+    let route = RouteConfig {
         in_flight_bytes_max: 64 << 20,
         ..route()
     };
@@ -239,7 +243,7 @@ async fn a_session_that_breaks_beside_as_many_as_may_wait_so_reads_them_again() 
     let bench = Bench::with_dead_letters(256 << 10);
     for _ in 0..WAITING {
         let undecodable = Bytes::from(vec![0xff; 1000]);
-        bench.spool.append(undecodable, Class::Ordinary).await.unwrap();
+        bench.spool.append(undecodable, RecordClass::Ordinary).await.unwrap();
     }
     bench.append(10).await;
     bench
@@ -250,7 +254,7 @@ async fn a_session_that_breaks_beside_as_many_as_may_wait_so_reads_them_again() 
             wait_until("the next session", || bench.broker.lock().opened == 2).await;
             // Somebody empties the log, again and again.
             let log = bench.dead_letters.log("events").unwrap();
-            let emptied = log.cursor("emptied", Start::Oldest).unwrap();
+            let emptied = log.cursor("emptied", CursorStart::Oldest).unwrap();
             let emptying = async {
                 loop {
                     emptied.advance(log.state().head);
@@ -272,7 +276,7 @@ async fn a_job_until_the_head_ends_once_all_is_settled() {
     bench.append(30).await;
     bench.broker.lock().standing.insert(standing_lane());
     let (_never, signal) = watch::channel(None);
-    let mut running = tokio::spawn(bench.job(&route()).until(Until::Head).run(signal));
+    let mut running = tokio::spawn(bench.job(&route()).until(JobUntil::Head).run(signal));
     let early = tokio::time::timeout(Duration::from_millis(300), &mut running).await;
     assert!(early.is_err(), "a lane stands: not all is settled");
     bench.broker.lock().standing.clear();
@@ -286,11 +290,11 @@ async fn a_job_until_a_number_publishes_all_up_to_it_and_nothing_behind() {
     let bench = Bench::new();
     bench.append(30).await;
     let (_never, signal) = watch::channel(None);
-    let running = tokio::spawn(bench.job(&route()).until(Until::Number(20)).run(signal));
+    let running = tokio::spawn(bench.job(&route()).until(JobUntil::Number(20)).run(signal));
     let ended = tokio::time::timeout(Duration::from_secs(30), running).await;
     ended.expect("it ends").unwrap();
     bench.assert_in_order(20, &[]);
     assert!(bench.published().iter().all(|sequence| *sequence <= 20));
-    let cursor = bench.spool.cursor(&route().name, Start::Oldest).unwrap();
+    let cursor = bench.spool.cursor(&route().name, CursorStart::Oldest).unwrap();
     assert_eq!(cursor.position(), 20);
 }

@@ -13,7 +13,7 @@ use std::{
 use rdkafka::{ClientConfig, producer::BaseProducer};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{SECRETS, properties::with_secrets, session::Shared};
+use super::{SECRETS, properties::with_secrets, session::ProducerShared};
 use crate::config::TextSource;
 
 const INTERVAL: Duration = Duration::from_secs(2);
@@ -27,12 +27,12 @@ const PROPERTIES: [&str; 5] = [
 
 /// What is in the files that a client reads, as it was at one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Certificates {
+pub(super) struct SessionCertificates {
     files: Vec<PathBuf>,
     content: Vec<Option<u64>>,
 }
 
-impl Certificates {
+impl SessionCertificates {
     /// Reads the files that `client` names, whose secrets are sources still. Not for an async task.
     pub fn read(client: &ClientConfig) -> Self {
         let named = PROPERTIES.iter().filter_map(|property| client.get(property));
@@ -62,7 +62,7 @@ fn hash(content: &[u8]) -> u64 {
 
 /// Looks at the files of a session that began with `at_first`, until a client can be made with others: then the session
 /// is to end.
-pub(super) async fn watch(client: ClientConfig, at_first: Certificates, shared: Arc<Shared>) {
+pub(super) async fn watch(client: ClientConfig, at_first: SessionCertificates, shared: Arc<ProducerShared>) {
     if at_first.files.is_empty() {
         return;
     }
@@ -71,7 +71,7 @@ pub(super) async fn watch(client: ClientConfig, at_first: Certificates, shared: 
     loop {
         sleep(INTERVAL).await;
         let looked = client.clone();
-        let Ok(now) = spawn_blocking(move || Certificates::read(&looked)).await else {
+        let Ok(now) = spawn_blocking(move || SessionCertificates::read(&looked)).await else {
             return;
         };
         // Files that are written just now are not looked into.

@@ -16,45 +16,52 @@ use rdkafka::{
 use tokio::task::spawn_blocking;
 
 use super::{
-    KafkaMetrics, Names, check_properties, failure, message_bytes_max,
-    oauth::{Lease, Settings, Tokens},
+    KafkaMetrics, KafkaNames, check_properties, failure, message_bytes_max,
+    oauth::{OauthSettings, TokenKeeper, TokenLease},
     properties::client_config,
-    session::Session,
+    session::ProducerSession,
     sizes::too_small,
     topics::{admin, admin_options},
 };
 use crate::{
     config,
-    sink::{Failure, Finding, Level},
+    sink::{CheckFinding, FindingLevel, PublishFailure},
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Connects to the brokers of the sink called `sink` and looks at `topics`, which routes name without a placeholder.
 /// Writes nothing. Takes up to half a minute.
-pub async fn connect_check(sink: &str, config: &config::Kafka, topics: &[String], body_bytes_max: u64) -> Vec<Finding> {
+pub async fn connect_check(
+    sink: &str,
+    config: &config::KafkaConfig,
+    topics: &[String],
+    body_bytes_max: u64,
+) -> Vec<CheckFinding> {
     let problems = check_properties(&config.properties);
     if !problems.is_empty() {
         return problems
             .into_iter()
-            .map(|(key, reason)| Finding::new(Level::Problem, format!("sink '{sink}': property {key} {reason}")))
+            .map(|(key, reason)| {
+                CheckFinding::new(FindingLevel::Problem, format!("sink '{sink}': property {key} {reason}"))
+            })
             .collect();
     }
     let client = client_config(config, message_bytes_max(body_bytes_max), 0);
     let mut findings = trust(sink, config);
-    let names = Names::new(sink, "check");
+    let names = KafkaNames::new(sink, "check");
     let mut lease = None;
-    if let Some(settings) = Settings::of(&format!("sink '{sink}'"), config) {
+    if let Some(settings) = OauthSettings::of(&format!("sink '{sink}'"), config) {
         let endpoint = settings.endpoint.clone();
-        match Tokens::fetch(settings).lease().await {
+        match TokenKeeper::fetch(settings).lease().await {
             Ok(token) => lease = Some(token),
             Err(failure) => {
-                findings.push(Finding::new(Level::Problem, failure.text));
+                findings.push(CheckFinding::new(FindingLevel::Problem, failure.text));
                 return findings;
             }
         }
-        findings.push(Finding::new(
-            Level::Good,
+        findings.push(CheckFinding::new(
+            FindingLevel::Good,
             format!("sink '{sink}': a token from {endpoint}"),
         ));
     }
@@ -63,8 +70,8 @@ pub async fn connect_check(sink: &str, config: &config::Kafka, topics: &[String]
         .await
         .expect("looking at a cluster does not panic");
     match seen {
-        Err(failure) => findings.push(Finding::new(Level::Problem, failure.text)),
-        Ok(Seen {
+        Err(failure) => findings.push(CheckFinding::new(FindingLevel::Problem, failure.text)),
+        Ok(SeenCluster {
             findings: seen,
             existing,
         }) => {
@@ -76,44 +83,44 @@ pub async fn connect_check(sink: &str, config: &config::Kafka, topics: &[String]
 }
 
 /// Says by whose word brokers are trusted, for the vendored OpenSSL knows no store of its own.
-fn trust(sink: &str, config: &config::Kafka) -> Vec<Finding> {
+fn trust(sink: &str, config: &config::KafkaConfig) -> Vec<CheckFinding> {
     let property = |key: &str| config.properties.get(key).map(|value| value.to_ascii_lowercase());
     let tls = property("security.protocol").is_some_and(|protocol| protocol.contains("ssl"));
     if tls && !config.properties.keys().any(|key| key.starts_with("ssl.ca.")) {
         let text = format!("sink '{sink}': certificates of brokers are checked by the system's store of CAs");
-        return vec![Finding::new(Level::Good, text)];
+        return vec![CheckFinding::new(FindingLevel::Good, text)];
     }
     Vec::new()
 }
 
-struct Seen {
-    findings: Vec<Finding>,
+struct SeenCluster {
+    findings: Vec<CheckFinding>,
     /// Each with its replication.
     existing: Vec<(String, usize)>,
 }
 
 fn look(
     client: &ClientConfig,
-    lease: Option<Lease>,
-    names: Names,
+    lease: Option<TokenLease>,
+    names: KafkaNames,
     topics: &[String],
     create: Option<config::CreateTopics>,
-) -> Result<Seen, Failure> {
+) -> Result<SeenCluster, PublishFailure> {
     let sink = names.sink.clone();
     let metrics = KafkaMetrics::register(&Registry::new()).expect("the first on its registry");
-    let session = Session::open(client, lease, names, Arc::new(metrics))?;
+    let session = ProducerSession::open(client, lease, names, Arc::new(metrics))?;
     let result = look_with(&session, &sink, topics, create);
     session.close();
     result
 }
 
 fn look_with(
-    session: &Session,
+    session: &ProducerSession,
     sink: &str,
     topics: &[String],
     create: Option<config::CreateTopics>,
-) -> Result<Seen, Failure> {
-    let mut seen = Seen {
+) -> Result<SeenCluster, PublishFailure> {
+    let mut seen = SeenCluster {
         findings: Vec::new(),
         existing: Vec::new(),
     };
@@ -145,8 +152,8 @@ fn look_with(
         }
     };
     let count = cluster.brokers().len();
-    seen.findings.push(Finding::new(
-        Level::Good,
+    seen.findings.push(CheckFinding::new(
+        FindingLevel::Good,
         format!(
             "sink '{sink}': connected, {count} broker{}",
             if count == 1 { "" } else { "s" }
@@ -161,31 +168,32 @@ fn look_with(
             }
             Err(error) => {
                 let text = format!("topic '{name}': could not be looked at: {error}");
-                seen.findings.push(Finding::new(Level::Problem, text));
+                seen.findings.push(CheckFinding::new(FindingLevel::Problem, text));
             }
         }
     }
     if let Some(trouble) = session.shared.trouble(None) {
-        seen.findings.push(Finding::new(Level::Problem, trouble.text));
+        seen.findings
+            .push(CheckFinding::new(FindingLevel::Problem, trouble.text));
     }
     Ok(seen)
 }
 
-impl Seen {
+impl SeenCluster {
     fn topic(&mut self, topic: &MetadataTopic, create: Option<config::CreateTopics>) {
         let name = topic.name();
         let finding = match topic.error() {
             Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => match create {
-                Some(how) => Finding::new(
-                    Level::Good,
+                Some(how) => CheckFinding::new(
+                    FindingLevel::Good,
                     format!(
                         "topic '{name}' does not exist and will be created: {} partitions, {} replicas",
                         how.partitions, how.replication
                     ),
                 ),
-                None => Finding::new(Level::Problem, failure::unknown_topic(name).text),
+                None => CheckFinding::new(FindingLevel::Problem, failure::unknown_topic(name).text),
             },
-            Some(error) => Finding::new(Level::Problem, failure::of_message(Code::from(error), name).text),
+            Some(error) => CheckFinding::new(FindingLevel::Problem, failure::of_message(Code::from(error), name).text),
             None => {
                 let partitions = topic.partitions();
                 let replicas = partitions
@@ -196,16 +204,16 @@ impl Seen {
                 self.existing.push((name.to_string(), replicas));
                 let leaderless = partitions.iter().filter(|partition| partition.leader() < 0).count();
                 if leaderless > 0 {
-                    Finding::new(
-                        Level::Problem,
+                    CheckFinding::new(
+                        FindingLevel::Problem,
                         format!(
                             "topic '{name}': {leaderless} of {} partitions have no leader",
                             partitions.len()
                         ),
                     )
                 } else {
-                    Finding::new(
-                        Level::Good,
+                    CheckFinding::new(
+                        FindingLevel::Good,
                         format!("topic '{name}': {} partitions, {replicas} replicas", partitions.len()),
                     )
                 }
@@ -218,10 +226,10 @@ impl Seen {
 /// What the topics' own settings would do to events.
 async fn settings_of(
     client: &ClientConfig,
-    lease: Option<Lease>,
+    lease: Option<TokenLease>,
     topics: &[(String, usize)],
     body_bytes_max: u64,
-) -> Vec<Finding> {
+) -> Vec<CheckFinding> {
     let client = client.clone();
     let Ok(Some(admin)) = spawn_blocking(move || admin(&client, lease.as_ref())).await else {
         return Vec::new();
@@ -238,8 +246,8 @@ async fn settings_of(
                     }
                 }
             }
-            Err(error) => findings.push(Finding::new(
-                Level::Warning,
+            Err(error) => findings.push(CheckFinding::new(
+                FindingLevel::Warning,
                 format!("the topics' settings could not be read: {error}"),
             )),
         }
@@ -248,22 +256,28 @@ async fn settings_of(
     findings
 }
 
-fn unread(topic: &str, code: Code) -> Finding {
+fn unread(topic: &str, code: Code) -> CheckFinding {
     let text = format!(
         "topic '{topic}': its settings could not be read ({code}): grant DESCRIBE_CONFIGS to have its limits checked"
     );
-    Finding::new(Level::Warning, text)
+    CheckFinding::new(FindingLevel::Warning, text)
 }
 
-fn judge(topic: &str, replicas: usize, settings: &ConfigResource, body_bytes_max: u64, findings: &mut Vec<Finding>) {
+fn judge(
+    topic: &str,
+    replicas: usize,
+    settings: &ConfigResource,
+    body_bytes_max: u64,
+    findings: &mut Vec<CheckFinding>,
+) {
     let value = |key: &str| settings.get(key).and_then(|entry| entry.value.as_deref());
     let number = |key: &str| value(key).and_then(|value| value.parse::<u64>().ok());
 
     let too_small = number("max.message.bytes").and_then(|taken| too_small(topic, taken, body_bytes_max));
-    findings.extend(too_small.map(|text| Finding::new(Level::Warning, text)));
+    findings.extend(too_small.map(|text| CheckFinding::new(FindingLevel::Warning, text)));
     if value("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
-        findings.push(Finding::new(
-            Level::Problem,
+        findings.push(CheckFinding::new(
+            FindingLevel::Problem,
             format!(
                 "topic '{topic}' is compacted, which keeps only the latest event of each stream: set its cleanup.policy to delete"
             ),
@@ -271,8 +285,8 @@ fn judge(topic: &str, replicas: usize, settings: &ConfigResource, body_bytes_max
     }
     let in_sync = number("min.insync.replicas").unwrap_or(1);
     if replicas < 2 || in_sync < 2 {
-        findings.push(Finding::new(
-            Level::Warning,
+        findings.push(CheckFinding::new(
+            FindingLevel::Warning,
             format!(
                 "topic '{topic}' confirms what one broker has ({replicas} replicas, min.insync.replicas {in_sync}): a lost disk \
                  loses events; use 3 replicas and min.insync.replicas=2"

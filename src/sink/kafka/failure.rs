@@ -2,10 +2,10 @@
 
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
-use super::{Names, lanes::Stalled};
+use super::{KafkaNames, lanes::StalledLane};
 use crate::{
-    config::Template,
-    sink::{Failure, Remedy},
+    config::TopicTemplate,
+    sink::{PublishFailure, Remedy},
 };
 
 pub const AUTHENTICATION: &str = "kafka_authentication";
@@ -46,8 +46,8 @@ pub const LABELS: &[&str] = &[
 /// Those of the failures that are a message's own fault.
 pub(super) const DEAD_LETTERS: &[&str] = &[INVALID_MESSAGE, TOO_LARGE, UNKNOWN_TOPIC];
 
-pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> Failure {
-    Failure {
+pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> PublishFailure {
+    PublishFailure {
         remedy,
         label,
         text: text.into(),
@@ -55,7 +55,7 @@ pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<Strin
 }
 
 /// A message to `topic` was not taken or not delivered.
-pub(super) fn of_message(code: Code, topic: &str) -> Failure {
+pub(super) fn of_message(code: Code, topic: &str) -> PublishFailure {
     use Code::*;
     match code {
         UnknownTopic | UnknownTopicOrPartition | UnknownTopicId => unknown_topic(topic),
@@ -119,7 +119,7 @@ pub(super) fn of_message(code: Code, topic: &str) -> Failure {
     }
 }
 
-pub(super) fn unknown_topic(topic: &str) -> Failure {
+pub(super) fn unknown_topic(topic: &str) -> PublishFailure {
     failure(
         Remedy::Hold,
         UNKNOWN_TOPIC,
@@ -128,7 +128,7 @@ pub(super) fn unknown_topic(topic: &str) -> Failure {
 }
 
 /// A topic is not there, and the brokers do not make it.
-pub(super) fn not_created(topic: &str, code: Code) -> Failure {
+pub(super) fn not_created(topic: &str, code: Code) -> PublishFailure {
     if matches!(code, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) {
         let text = format!(
             "topic '{topic}' does not exist, and not authorised to create it ({code}): grant CREATE on it, or create it"
@@ -145,7 +145,7 @@ pub(super) fn not_created(topic: &str, code: Code) -> Failure {
 }
 
 /// Topics that are made from events are not made without end.
-pub(super) fn too_many_topics(topic: &str, template: &Template, topics_max: usize) -> Failure {
+pub(super) fn too_many_topics(topic: &str, template: &TopicTemplate, topics_max: usize) -> PublishFailure {
     failure(
         Remedy::Hold,
         UNKNOWN_TOPIC,
@@ -157,8 +157,8 @@ pub(super) fn too_many_topics(topic: &str, template: &Template, topics_max: usiz
 }
 
 /// A partition takes messages and confirms none.
-pub(super) fn stalled_partition(sink: &str, stalled: &Stalled<'_>) -> Failure {
-    let Stalled {
+pub(super) fn stalled_partition(sink: &str, stalled: &StalledLane<'_>) -> PublishFailure {
+    let StalledLane {
         topic,
         partition,
         records,
@@ -176,7 +176,7 @@ pub(super) fn stalled_partition(sink: &str, stalled: &Stalled<'_>) -> Failure {
 }
 
 /// librdkafka declared the producer dead.
-pub(super) fn fatal(code: Code, reason: &str, names: &Names) -> Failure {
+pub(super) fn fatal(code: Code, reason: &str, names: &KafkaNames) -> PublishFailure {
     match code {
         Code::ClusterAuthorizationFailed
         | Code::TopicAuthorizationFailed
@@ -185,7 +185,7 @@ pub(super) fn fatal(code: Code, reason: &str, names: &Names) -> Failure {
     }
 }
 
-fn not_authorised(reason: &str, names: &Names) -> Failure {
+fn not_authorised(reason: &str, names: &KafkaNames) -> PublishFailure {
     let sink = &names.sink;
     let topics = match &names.topic {
         Some(topic) => format!("topic '{topic}'"),
@@ -202,7 +202,7 @@ fn not_authorised(reason: &str, names: &Names) -> Failure {
 }
 
 /// The files of certificates or secrets were replaced.
-pub(super) fn certificates_changed(sink: &str) -> Failure {
+pub(super) fn certificates_changed(sink: &str) -> PublishFailure {
     failure(
         Remedy::Retry,
         CERTIFICATES_CHANGED,
@@ -212,7 +212,7 @@ pub(super) fn certificates_changed(sink: &str) -> Failure {
     )
 }
 
-fn given_up(reason: &str) -> Failure {
+fn given_up(reason: &str) -> PublishFailure {
     failure(
         Remedy::Retry,
         FATAL,
@@ -221,7 +221,7 @@ fn given_up(reason: &str) -> Failure {
 }
 
 /// The producer could not be built.
-pub(super) fn of_creation(error: &KafkaError, sink: &str) -> Failure {
+pub(super) fn of_creation(error: &KafkaError, sink: &str) -> PublishFailure {
     let reason = match error {
         // The value may be a secret.
         KafkaError::ClientConfig(_, reason, key, _) => format!("property {key}: {reason}"),
@@ -236,12 +236,12 @@ pub(super) fn of_creation(error: &KafkaError, sink: &str) -> Failure {
 }
 
 /// A secret's source cannot be read just now.
-pub(super) fn unread(sink: &str, reason: &str) -> Failure {
+pub(super) fn unread(sink: &str, reason: &str) -> PublishFailure {
     failure(Remedy::Hold, CONFIGURATION, format!("sink '{sink}': {reason}"))
 }
 
 /// A trouble of the client as a whole, from its error callback. `None`: nothing that anybody could act on.
-pub(super) fn of_client(error: &KafkaError, reason: &str, names: &Names) -> Option<Failure> {
+pub(super) fn of_client(error: &KafkaError, reason: &str, names: &KafkaNames) -> Option<PublishFailure> {
     let sink = &names.sink;
     let code = error.rdkafka_error_code()?;
     let found = match code {

@@ -17,8 +17,8 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::sizes::Sizes;
-use crate::sink::{Failure, Message, number_of, partition::partition_of};
+use super::sizes::TopicSizes;
+use crate::sink::{Message, PublishFailure, number_of, partition::partition_of};
 
 /// Brokers forget a producer that was silent for a day (`producer.id.expiration.ms`): long before, it counts as unknown
 /// again.
@@ -26,34 +26,34 @@ const KNOWN_FOR: Duration = Duration::from_secs(600);
 
 /// The messages of a session on their way to its producer.
 #[derive(Default)]
-pub(super) struct Lanes {
-    topics: HashMap<Arc<str>, Topic>,
-    lanes: Vec<Lane>,
+pub(super) struct PartitionLanes {
+    topics: HashMap<Arc<str>, TopicLanes>,
+    lanes: Vec<PartitionLane>,
     /// Lanes with something held back that may be able to go.
     releasable: BTreeSet<usize>,
     /// Topics to be asked about.
     pub unasked: BTreeSet<Arc<str>>,
-    sizes: Sizes,
+    sizes: TopicSizes,
 }
 
 /// What is known of a topic.
-enum Topic {
+enum TopicLanes {
     /// Not whether it is there.
     Sought {
         held: VecDeque<Message>,
         /// Since when the brokers say that it cannot be used, and why.
-        unusable: Option<(Instant, Failure)>,
+        unusable: Option<(Instant, PublishFailure)>,
     },
     There {
         first_lane: usize,
         partitions: u32,
     },
     /// Given up, until a later look finds it.
-    Absent(Failure),
+    Absent(PublishFailure),
 }
 
 #[derive(Default)]
-struct Lane {
+struct PartitionLane {
     held: VecDeque<Message>,
     /// Given to the producer and without an answer.
     in_flight: usize,
@@ -65,7 +65,7 @@ struct Lane {
 }
 
 /// A partition that confirms nothing.
-pub(super) struct Stalled<'a> {
+pub(super) struct StalledLane<'a> {
     pub topic: &'a str,
     pub partition: usize,
     pub records: usize,
@@ -73,17 +73,17 @@ pub(super) struct Stalled<'a> {
 }
 
 /// What is to be done with a message.
-pub(super) enum Placed {
-    /// It goes now, by this lane. [`Lanes::sent`] when it went.
+pub(super) enum PlacedMessage {
+    /// It goes now, by this lane. [`PartitionLanes::sent`] when it went.
     Go(Message, usize),
     Held,
     /// Its topic was given up.
-    Absent(Message, Failure),
+    Absent(Message, PublishFailure),
 }
 
-impl Lanes {
+impl PartitionLanes {
     /// No topic is known yet. What `sizes` suspects is sent alone.
-    pub fn new(sizes: Sizes) -> Self {
+    pub fn new(sizes: TopicSizes) -> Self {
         Self {
             sizes,
             ..Self::default()
@@ -93,38 +93,38 @@ impl Lanes {
     /// The lane of a topic and a key: a partition, or all of a topic whose partitions are not known.
     pub fn number(&self, topic: &str, key: &str) -> u64 {
         match self.topics.get(topic) {
-            Some(Topic::There { first_lane, partitions }) => {
+            Some(TopicLanes::There { first_lane, partitions }) => {
                 *first_lane as u64 + u64::from(partition_of(key.as_bytes(), *partitions))
             }
             // Apart from the numbers of partitions.
-            Some(Topic::Sought { .. } | Topic::Absent(_)) | None => number_of(topic) | 1 << 63,
+            Some(TopicLanes::Sought { .. } | TopicLanes::Absent(_)) | None => number_of(topic) | 1 << 63,
         }
     }
 
     /// Finds the way for the next message.
-    pub fn place(&mut self, message: Message, now: Instant) -> Placed {
+    pub fn place(&mut self, message: Message, now: Instant) -> PlacedMessage {
         let Some(topic) = self.topics.get_mut(&message.destination) else {
             let destination = message.destination.clone();
             self.seek(destination, message);
-            return Placed::Held;
+            return PlacedMessage::Held;
         };
         match topic {
-            Topic::Sought { held, .. } => {
+            TopicLanes::Sought { held, .. } => {
                 held.push_back(message);
-                Placed::Held
+                PlacedMessage::Held
             }
-            Topic::Absent(failure) => Placed::Absent(message, failure.clone()),
-            Topic::There { first_lane, partitions } => {
+            TopicLanes::Absent(failure) => PlacedMessage::Absent(message, failure.clone()),
+            TopicLanes::There { first_lane, partitions } => {
                 let index = *first_lane + partition_of(message.key.as_bytes(), *partitions) as usize;
                 let lane = &mut self.lanes[index];
                 if lane.held.is_empty() && lane.may_send(now) {
                     if !self.sizes.suspects(&message) {
-                        return Placed::Go(message, index);
+                        return PlacedMessage::Go(message, index);
                     }
                     self.releasable.insert(index);
                 }
                 lane.held.push_back(message);
-                Placed::Held
+                PlacedMessage::Held
             }
         }
     }
@@ -132,13 +132,13 @@ impl Lanes {
     /// Holds a message back until [`Self::release`], which it can be let go by at once.
     pub fn hold(&mut self, message: Message) {
         match self.topics.get_mut(&message.destination) {
-            Some(Topic::Sought { held, .. }) => held.push_back(message),
-            Some(Topic::There { first_lane, partitions }) => {
+            Some(TopicLanes::Sought { held, .. }) => held.push_back(message),
+            Some(TopicLanes::There { first_lane, partitions }) => {
                 let index = *first_lane + partition_of(message.key.as_bytes(), *partitions) as usize;
                 self.lanes[index].held.push_back(message);
                 self.releasable.insert(index);
             }
-            Some(Topic::Absent(_)) | None => self.seek(message.destination.clone(), message),
+            Some(TopicLanes::Absent(_)) | None => self.seek(message.destination.clone(), message),
         }
     }
 
@@ -146,21 +146,21 @@ impl Lanes {
     /// there.
     pub fn earliest_sought(&self, but: &str) -> Option<u64> {
         let sought = self.topics.iter().filter_map(|(topic, state)| match state {
-            Topic::Sought { held, .. } if &**topic != but => Some(held),
+            TopicLanes::Sought { held, .. } if &**topic != but => Some(held),
             _ => None,
         });
         sought.flatten().map(|message| message.sequence).min()
     }
 
     pub fn is_sought(&self, topic: &str) -> bool {
-        matches!(self.topics.get(topic), Some(Topic::Sought { .. }))
+        matches!(self.topics.get(topic), Some(TopicLanes::Sought { .. }))
     }
 
     /// A topic that is to be asked about, with a message for it or without.
     fn seek(&mut self, topic: Arc<str>, message: impl Into<Option<Message>>) {
         self.unasked.insert(topic.clone());
         let held = message.into().into_iter().collect();
-        self.topics.insert(topic, Topic::Sought { held, unusable: None });
+        self.topics.insert(topic, TopicLanes::Sought { held, unusable: None });
     }
 
     /// Asks about a topic before there is a message for it.
@@ -234,50 +234,51 @@ impl Lanes {
         let first_lane = self.lanes.len();
         let held = match self.topics.get_mut(&topic) {
             // The count that was seen first holds for the session.
-            Some(Topic::There { .. }) => return,
-            Some(Topic::Sought { held, .. }) => std::mem::take(held),
-            Some(Topic::Absent(_)) | None => VecDeque::new(),
+            Some(TopicLanes::There { .. }) => return,
+            Some(TopicLanes::Sought { held, .. }) => std::mem::take(held),
+            Some(TopicLanes::Absent(_)) | None => VecDeque::new(),
         };
-        self.lanes.resize_with(first_lane + partitions as usize, Lane::default);
+        self.lanes
+            .resize_with(first_lane + partitions as usize, PartitionLane::default);
         for message in held {
             let index = first_lane + partition_of(message.key.as_bytes(), partitions) as usize;
             self.lanes[index].held.push_back(message);
             self.releasable.insert(index);
         }
-        self.topics.insert(topic, Topic::There { first_lane, partitions });
+        self.topics.insert(topic, TopicLanes::There { first_lane, partitions });
     }
 
     /// A topic cannot be used: since when the brokers say so. `None` when nothing waits for it.
-    pub fn unusable(&mut self, topic: &Arc<str>, failure: Failure, now: Instant) -> Option<Instant> {
+    pub fn unusable(&mut self, topic: &Arc<str>, failure: PublishFailure, now: Instant) -> Option<Instant> {
         match self.topics.get_mut(topic) {
-            Some(Topic::Sought { held, .. }) if held.is_empty() => {
+            Some(TopicLanes::Sought { held, .. }) if held.is_empty() => {
                 self.topics.remove(topic);
                 None
             }
-            Some(Topic::Sought { unusable, .. }) => {
+            Some(TopicLanes::Sought { unusable, .. }) => {
                 let since = unusable.as_ref().map_or(now, |(since, _)| *since);
                 *unusable = Some((since, failure));
                 Some(since)
             }
-            Some(Topic::There { .. } | Topic::Absent(_)) | None => None,
+            Some(TopicLanes::There { .. } | TopicLanes::Absent(_)) | None => None,
         }
     }
 
     /// Gives a topic up, and what waited for it back.
-    pub fn give_up(&mut self, topic: Arc<str>, failure: Failure) -> VecDeque<Message> {
-        match self.topics.insert(topic, Topic::Absent(failure)) {
-            Some(Topic::Sought { held, .. }) => held,
+    pub fn give_up(&mut self, topic: Arc<str>, failure: PublishFailure) -> VecDeque<Message> {
+        match self.topics.insert(topic, TopicLanes::Absent(failure)) {
+            Some(TopicLanes::Sought { held, .. }) => held,
             _ => VecDeque::new(),
         }
     }
 
     /// The partition that has confirmed nothing for longest, if that is as long as `quiet_min`.
-    pub fn stalled(&self, quiet_min: Duration) -> Option<Stalled<'_>> {
+    pub fn stalled(&self, quiet_min: Duration) -> Option<StalledLane<'_>> {
         let there = self.topics.iter().filter_map(|(topic, state)| match state {
-            Topic::There { first_lane, partitions } => {
+            TopicLanes::There { first_lane, partitions } => {
                 Some((topic, &self.lanes[*first_lane..][..*partitions as usize]))
             }
-            Topic::Sought { .. } | Topic::Absent(_) => None,
+            TopicLanes::Sought { .. } | TopicLanes::Absent(_) => None,
         });
         let lanes = there.flat_map(|(topic, lanes)| {
             lanes
@@ -286,7 +287,7 @@ impl Lanes {
                 .map(move |(partition, lane)| (topic, partition, lane))
         });
         let stalled = lanes.filter_map(|(topic, partition, lane)| {
-            Some(Stalled {
+            Some(StalledLane {
                 topic,
                 partition,
                 records: lane.in_flight + lane.held.len(),
@@ -299,16 +300,16 @@ impl Lanes {
     }
 
     /// Why messages wait for a topic that cannot be used; for the one that was found so first.
-    pub fn trouble(&self) -> Option<&Failure> {
+    pub fn trouble(&self) -> Option<&PublishFailure> {
         let unusable = self.topics.values().filter_map(|topic| match topic {
-            Topic::Sought { held, unusable } if !held.is_empty() => unusable.as_ref(),
+            TopicLanes::Sought { held, unusable } if !held.is_empty() => unusable.as_ref(),
             _ => None,
         });
         unusable.min_by_key(|(since, _)| *since).map(|(_, failure)| failure)
     }
 }
 
-impl Lane {
+impl PartitionLane {
     fn sent(&mut self, now: Instant) {
         self.in_flight += 1;
         self.quiet_since.get_or_insert(now);
@@ -320,7 +321,7 @@ impl Lane {
 }
 
 #[cfg(test)]
-impl Lanes {
+impl PartitionLanes {
     /// As if a lane had been quiet since then.
     pub fn quiet_since(&mut self, lane: usize, since: Instant) {
         self.lanes[lane].quiet_since = Some(since);
@@ -350,12 +351,12 @@ mod tests {
         }
     }
 
-    fn absent() -> Failure {
+    fn absent() -> PublishFailure {
         crate::sink::kafka::failure::unknown_topic("events")
     }
 
     /// What goes out of what is held, as far as the producer takes it.
-    fn released(lanes: &mut Lanes, room: usize) -> Vec<u64> {
+    fn released(lanes: &mut PartitionLanes, room: usize) -> Vec<u64> {
         let mut sent = Vec::new();
         let released = lanes.release(Instant::now(), |message, _, _| {
             let taken = sent.len() < room;
@@ -369,30 +370,36 @@ mod tests {
     #[test]
     fn a_lane_has_one_message_on_its_way_until_something_was_confirmed() {
         let now = Instant::now();
-        let mut lanes = Lanes::default();
+        let mut lanes = PartitionLanes::default();
         for sequence in 1..=4 {
-            assert!(matches!(lanes.place(message("events", sequence), now), Placed::Held));
+            assert!(matches!(
+                lanes.place(message("events", sequence), now),
+                PlacedMessage::Held
+            ));
         }
         assert_eq!(lanes.unasked, BTreeSet::from(["events".into()]));
         lanes.found("events".into(), 1);
         assert_eq!(released(&mut lanes, 9), [1]);
-        assert!(matches!(lanes.place(message("events", 5), now), Placed::Held));
+        assert!(matches!(lanes.place(message("events", 5), now), PlacedMessage::Held));
         assert_eq!(released(&mut lanes, 9), [0; 0]);
         assert!(lanes.is_alone(0));
 
         lanes.confirmed(0, now);
         assert_eq!(released(&mut lanes, 2), [2, 3], "as many as there is room for");
         assert!(
-            matches!(lanes.place(message("events", 6), now), Placed::Held),
+            matches!(lanes.place(message("events", 6), now), PlacedMessage::Held),
             "behind those that wait"
         );
         assert_eq!(released(&mut lanes, 9), [4, 5, 6]);
-        assert!(matches!(lanes.place(message("events", 7), now), Placed::Go(_, 0)));
+        assert!(matches!(
+            lanes.place(message("events", 7), now),
+            PlacedMessage::Go(_, 0)
+        ));
         lanes.sent(0, now);
 
         let now = now + KNOWN_FOR;
         assert!(
-            matches!(lanes.place(message("events", 8), now), Placed::Held),
+            matches!(lanes.place(message("events", 8), now), PlacedMessage::Held),
             "the producer may be forgotten"
         );
     }
@@ -400,7 +407,7 @@ mod tests {
     #[test]
     fn a_topic_that_cannot_be_used_holds_back_its_own_messages_only() {
         let now = Instant::now();
-        let mut lanes = Lanes::default();
+        let mut lanes = PartitionLanes::default();
         lanes.place(message("missing", 1), now);
         lanes.place(message("events", 2), now);
         lanes.found("events".into(), 3);
@@ -420,35 +427,38 @@ mod tests {
             .collect();
         assert_eq!(given_up, [1]);
         assert!(lanes.trouble().is_none());
-        assert!(matches!(lanes.place(message("missing", 3), now), Placed::Absent(..)));
+        assert!(matches!(
+            lanes.place(message("missing", 3), now),
+            PlacedMessage::Absent(..)
+        ));
         lanes.found("missing".into(), 1);
-        assert!(matches!(lanes.place(message("missing", 4), now), Placed::Go(..)));
+        assert!(matches!(lanes.place(message("missing", 4), now), PlacedMessage::Go(..)));
     }
 
     #[test]
     fn a_message_that_may_be_too_large_goes_alone() {
-        let mut sizes = Sizes::default();
+        let mut sizes = TopicSizes::default();
         sizes.refused("events", 5_000, true, &rdkafka::ClientConfig::new());
         let now = Instant::now();
-        let mut lanes = Lanes::new(sizes);
+        let mut lanes = PartitionLanes::new(sizes);
         lanes.expect("events");
         lanes.found("events".into(), 1);
-        assert!(matches!(lanes.place(message("events", 1), now), Placed::Go(..)));
+        assert!(matches!(lanes.place(message("events", 1), now), PlacedMessage::Go(..)));
         lanes.sent(0, now);
         lanes.confirmed(0, now);
-        assert!(matches!(lanes.place(message("events", 2), now), Placed::Go(..)));
+        assert!(matches!(lanes.place(message("events", 2), now), PlacedMessage::Go(..)));
         lanes.sent(0, now);
         let large = Message {
             body: Bytes::from(vec![b'x'; 6_000]),
             ..message("events", 3)
         };
-        assert!(matches!(lanes.place(large, now), Placed::Held));
-        assert!(matches!(lanes.place(message("events", 4), now), Placed::Held));
+        assert!(matches!(lanes.place(large, now), PlacedMessage::Held));
+        assert!(matches!(lanes.place(message("events", 4), now), PlacedMessage::Held));
         assert_eq!(released(&mut lanes, 9), [0; 0], "one is on its way");
         lanes.confirmed(0, now);
         assert_eq!(released(&mut lanes, 9), [3]);
         assert!(
-            matches!(lanes.place(message("events", 5), now), Placed::Held),
+            matches!(lanes.place(message("events", 5), now), PlacedMessage::Held),
             "nothing follows it"
         );
         lanes.answered(0, now);
@@ -458,11 +468,11 @@ mod tests {
     #[test]
     fn a_topic_that_nothing_waits_for_is_no_trouble() {
         let now = Instant::now();
-        let mut lanes = Lanes::default();
+        let mut lanes = PartitionLanes::default();
         lanes.expect("events");
         assert_eq!(lanes.unusable(&"events".into(), absent(), now), None);
         assert!(lanes.trouble().is_none());
-        assert!(matches!(lanes.place(message("events", 1), now), Placed::Held));
+        assert!(matches!(lanes.place(message("events", 1), now), PlacedMessage::Held));
         assert!(lanes.unasked.contains("events"), "it is asked about again");
     }
 }

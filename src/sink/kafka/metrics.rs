@@ -5,41 +5,41 @@ use std::collections::HashMap;
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use serde::Deserialize;
 
-use super::Names;
+use super::KafkaNames;
 
 /// The part of librdkafka's statistics that is used.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-pub(super) struct Statistics {
+pub(super) struct ClientStatistics {
     msg_cnt: i64,
     msg_size: i64,
-    brokers: HashMap<String, Broker>,
-    topics: HashMap<String, Topic>,
+    brokers: HashMap<String, BrokerStatistics>,
+    topics: HashMap<String, TopicStatistics>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Broker {
+struct BrokerStatistics {
     /// -1: an address of the configuration, not yet known by its id.
     nodeid: i32,
     state: String,
-    rtt: Window,
+    rtt: WindowStatistics,
 }
 
 /// Of the last interval, in microseconds.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Window {
+struct WindowStatistics {
     p99: i64,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Topic {
+struct TopicStatistics {
     partitions: HashMap<String, serde::de::IgnoredAny>,
 }
 
-impl Statistics {
+impl ClientStatistics {
     pub fn has_broker_up(&self) -> bool {
         self.brokers.values().any(|broker| broker.state == "UP")
     }
@@ -109,25 +109,25 @@ impl KafkaMetrics {
     }
 
     /// What is there before the first session stands at 0.
-    pub(super) fn born(&self, names: &Names) {
+    pub(super) fn born(&self, names: &KafkaNames) {
         let labels = [&*names.sink, &*names.route];
         self.queue_records.with_label_values(&labels).set(0);
         self.queue_bytes.with_label_values(&labels).set(0);
         self.sessions.with_label_values(&labels).inc_by(0);
     }
 
-    pub(super) fn opened(&self, names: &Names) {
+    pub(super) fn opened(&self, names: &KafkaNames) {
         self.sessions.with_label_values(&[&*names.sink, &*names.route]).inc();
     }
 
     /// There is a new token, valid until then, in seconds since the Unix epoch.
-    pub(super) fn token(&self, names: &Names, not_after: i64) {
+    pub(super) fn token(&self, names: &KafkaNames, not_after: i64) {
         self.token_not_after
             .with_label_values(&[&*names.sink, &*names.route])
             .set(not_after);
     }
 
-    pub(super) fn observe(&self, names: &Names, statistics: &Statistics) {
+    pub(super) fn observe(&self, names: &KafkaNames, statistics: &ClientStatistics) {
         let (sink, route) = (&*names.sink, &*names.route);
         self.queue_records
             .with_label_values(&[sink, route])

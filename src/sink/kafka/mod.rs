@@ -47,14 +47,14 @@ pub(super) use properties::certificate_files;
 pub use properties::{SECRETS, check_properties, check_sizes, message_bytes_max};
 
 use self::{
-    lanes::{Lanes, Placed},
-    oauth::{Lease, Settings, Tokens},
+    lanes::{PartitionLanes, PlacedMessage},
+    oauth::{OauthSettings, TokenKeeper, TokenLease},
     search::TopicSearch,
-    session::{SendError, Session},
-    sizes::{AskedTopics, Sizes},
+    session::{ProducerSession, SendError},
+    sizes::{AskedTopics, TopicSizes},
 };
-use super::{EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, number_of};
-use crate::config::{self, Template, UnknownTopic};
+use super::{EnqueueError, Message, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels, number_of};
+use crate::config::{self, TopicTemplate, UnknownTopic};
 
 /// How long a route's owner waits for an old producer to go, before it goes on without.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -72,14 +72,14 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whose producer it is.
 #[derive(Debug, Clone)]
-pub struct Names {
+pub struct KafkaNames {
     pub sink: Arc<str>,
     pub route: Arc<str>,
     /// The topic, where the configuration names it.
     topic: Option<Arc<str>>,
 }
 
-impl Names {
+impl KafkaNames {
     pub fn new(sink: &str, route: &str) -> Self {
         Self {
             sink: sink.into(),
@@ -91,14 +91,14 @@ impl Names {
 
 /// Where a route's messages go.
 #[derive(Debug, Clone)]
-pub struct Topics {
-    pub template: Template,
+pub struct RouteTopics {
+    pub template: TopicTemplate,
     pub unknown: UnknownTopic,
 }
 
 /// What a route asks of its producer.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub struct ProducerLimits {
     /// The largest body that is accepted.
     pub body_bytes_max: u64,
     /// The route's window.
@@ -109,46 +109,46 @@ pub struct Limits {
 pub struct KafkaSink {
     client: ClientConfig,
     /// Where tokens come from, for a sink that authenticates by them.
-    oauth: Option<Settings>,
-    tokens: Option<Tokens>,
-    names: Names,
-    topics: Topics,
+    oauth: Option<OauthSettings>,
+    tokens: Option<TokenKeeper>,
+    names: KafkaNames,
+    topics: RouteTopics,
     metrics: Arc<KafkaMetrics>,
     create_topics: Option<config::CreateTopics>,
-    session: Option<Session>,
-    lanes: Lanes,
+    session: Option<ProducerSession>,
+    lanes: PartitionLanes,
     search: TopicSearch,
     /// Settled without the broker.
-    refused: Vec<Settled>,
+    refused: Vec<SettledMessage>,
     /// On their way to the fallback, by sequence.
     diverted: BTreeMap<u64, Message>,
     /// Why the last attempt to open a session failed.
-    closed: Option<Failure>,
+    closed: Option<PublishFailure>,
     /// The failure that ended the session, once it was told.
-    over: Option<Failure>,
+    over: Option<PublishFailure>,
     /// When something was confirmed last, or the first message went out.
     progress: Instant,
     /// Why a session was given up, until another has confirmed something.
-    stalled: Option<Failure>,
+    stalled: Option<PublishFailure>,
     /// Messages of the session that are not settled.
     unsettled: usize,
-    sizes: Sizes,
+    sizes: TopicSizes,
     /// The largest body that is accepted.
     body_bytes_max: u64,
     asked: AskedTopics,
     /// What may be too large goes by a producer of its own, once something was.
-    aside: Option<Session>,
+    aside: Option<ProducerSession>,
 }
 
 impl KafkaSink {
     /// A sink without a session yet: [`Sink::reopen`] opens it. `Err`: a property breaks a promise.
     pub fn new(
-        config: &config::Kafka,
-        mut names: Names,
-        topics: Topics,
-        limits: Limits,
+        config: &config::KafkaConfig,
+        mut names: KafkaNames,
+        topics: RouteTopics,
+        limits: ProducerLimits,
         metrics: Arc<KafkaMetrics>,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, PublishFailure> {
         if let Some((key, reason)) = check_properties(&config.properties).into_iter().next() {
             return Err(failure::failure(
                 Remedy::Hold,
@@ -165,14 +165,14 @@ impl KafkaSink {
         metrics.born(&names);
         Ok(Self {
             client,
-            oauth: Settings::of(&format!("sink '{}'", names.sink), config),
+            oauth: OauthSettings::of(&format!("sink '{}'", names.sink), config),
             tokens: None,
             create_topics: config.create_topics,
             names,
             topics,
             metrics,
             session: None,
-            lanes: Lanes::default(),
+            lanes: PartitionLanes::default(),
             search: TopicSearch::default(),
             refused: Vec::new(),
             diverted: BTreeMap::new(),
@@ -181,7 +181,7 @@ impl KafkaSink {
             progress: Instant::now(),
             stalled: None,
             unsettled: 0,
-            sizes: Sizes::default(),
+            sizes: TopicSizes::default(),
             body_bytes_max: limits.body_bytes_max,
             asked: AskedTopics::default(),
             aside: None,
@@ -189,14 +189,14 @@ impl KafkaSink {
     }
 
     /// The session is over: says so from now on.
-    fn end(&mut self, failure: Failure) -> Failure {
+    fn end(&mut self, failure: PublishFailure) -> PublishFailure {
         self.over = Some(failure.clone());
         failure
     }
 }
 
 /// Gives a message to the producer.
-fn send(session: &Session, message: &Message, lane: usize, progress: &mut Instant) -> Result<(), SendError> {
+fn send(session: &ProducerSession, message: &Message, lane: usize, progress: &mut Instant) -> Result<(), SendError> {
     let idle = session.shared.in_flight.load(Ordering::Acquire) <= 0;
     session.send(message, lane)?;
     if idle {
@@ -205,12 +205,12 @@ fn send(session: &Session, message: &Message, lane: usize, progress: &mut Instan
     Ok(())
 }
 
-fn no_session() -> Failure {
+fn no_session() -> PublishFailure {
     failure::failure(Remedy::Retry, failure::OTHER, "no session with Kafka yet")
 }
 
 impl Sink for KafkaSink {
-    async fn reopen(&mut self) -> Result<(), Failure> {
+    async fn reopen(&mut self) -> Result<(), PublishFailure> {
         self.search = TopicSearch::default();
         self.refused.clear();
         self.diverted.clear();
@@ -218,7 +218,7 @@ impl Sink for KafkaSink {
             close(old).await;
         }
         let opened = self.open().await;
-        self.lanes = Lanes::new(self.sizes.clone());
+        self.lanes = PartitionLanes::new(self.sizes.clone());
         self.over = None;
         self.unsettled = 0;
         self.progress = Instant::now();
@@ -239,8 +239,8 @@ impl Sink for KafkaSink {
         }
     }
 
-    fn place(&self, destination: &str, key: &str) -> Place {
-        Place {
+    fn place(&self, destination: &str, key: &str) -> MessagePlace {
+        MessagePlace {
             lane: self.lanes.number(destination, key),
             stream: number_of((destination, key)),
         }
@@ -263,12 +263,12 @@ impl Sink for KafkaSink {
             self.progress = now;
         }
         match self.lanes.place(message, now) {
-            Placed::Held => {}
-            Placed::Absent(message, failure) => {
+            PlacedMessage::Held => {}
+            PlacedMessage::Absent(message, failure) => {
                 self.search.again(message.destination.clone());
                 self.place_elsewhere(message, failure);
             }
-            Placed::Go(message, lane) => match send(session, &message, lane, &mut self.progress) {
+            PlacedMessage::Go(message, lane) => match send(session, &message, lane, &mut self.progress) {
                 Ok(()) => self.lanes.sent(lane, now),
                 Err(SendError::Full) => return Err(EnqueueError::Full(Box::new(message))),
                 Err(SendError::Failed(failure)) => return Err(EnqueueError::Failed(failure)),
@@ -278,7 +278,7 @@ impl Sink for KafkaSink {
         Ok(())
     }
 
-    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+    async fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
         loop {
             if let Some(over) = &self.over {
                 return Err(over.clone());
@@ -320,7 +320,7 @@ impl Sink for KafkaSink {
         }
     }
 
-    fn trouble(&self) -> Option<Failure> {
+    fn trouble(&self) -> Option<PublishFailure> {
         let Some(session) = &self.session else {
             return self.closed.clone();
         };
@@ -329,12 +329,12 @@ impl Sink for KafkaSink {
             return stalled.or_else(|| self.lanes.trouble().cloned());
         };
         // A broker that refuses an expired token is not the one to talk to.
-        let token = self.tokens.as_ref().and_then(Tokens::trouble);
+        let token = self.tokens.as_ref().and_then(TokenKeeper::trouble);
         Some(token.unwrap_or(told))
     }
 
-    fn labels(&self) -> Labels {
-        Labels {
+    fn labels(&self) -> SinkLabels {
+        SinkLabels {
             failures: LABELS,
             dead_letters: failure::DEAD_LETTERS,
         }
@@ -342,13 +342,13 @@ impl Sink for KafkaSink {
 }
 
 impl KafkaSink {
-    async fn open(&mut self) -> Result<Session, Failure> {
+    async fn open(&mut self) -> Result<ProducerSession, PublishFailure> {
         let lease = match &self.oauth {
             None => None,
             Some(settings) => {
                 let tokens = self.tokens.get_or_insert_with(|| {
                     let (metrics, names) = (self.metrics.clone(), self.names.clone());
-                    Tokens::fetch_telling(settings.clone(), move |not_after| metrics.token(&names, not_after))
+                    TokenKeeper::fetch_telling(settings.clone(), move |not_after| metrics.token(&names, not_after))
                 });
                 Some(tokens.lease().await?)
             }
@@ -364,15 +364,19 @@ impl KafkaSink {
         self.open_producer(client, lease).await
     }
 
-    async fn open_producer(&self, client: ClientConfig, lease: Option<Lease>) -> Result<Session, Failure> {
+    async fn open_producer(
+        &self,
+        client: ClientConfig,
+        lease: Option<TokenLease>,
+    ) -> Result<ProducerSession, PublishFailure> {
         let (names, metrics) = (self.names.clone(), self.metrics.clone());
-        tokio::task::spawn_blocking(move || Session::open(&client, lease, names, metrics))
+        tokio::task::spawn_blocking(move || ProducerSession::open(&client, lease, names, metrics))
             .await
             .expect("opening a session does not panic")
     }
 
     /// Sends what was held back and may go now.
-    fn release(&mut self, settled: &mut Vec<Settled>) {
+    fn release(&mut self, settled: &mut Vec<SettledMessage>) {
         self.divert();
         let Some(session) = &self.session else { return };
         let (aside, progress) = (self.aside.as_ref(), &mut self.progress);
@@ -391,7 +395,7 @@ impl KafkaSink {
             } else {
                 self.over = Some(failure.clone());
             }
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence,
                 result: Err(failure),
             });
@@ -402,7 +406,7 @@ impl KafkaSink {
     }
 
     /// One of the partitions confirms nothing.
-    fn stalled_partition(&self) -> Option<Failure> {
+    fn stalled_partition(&self) -> Option<PublishFailure> {
         let stalled = self.lanes.stalled(STALL_MIN)?;
         Some(failure::stalled_partition(&self.names.sink, &stalled))
     }
@@ -413,18 +417,18 @@ impl KafkaSink {
     }
 
     /// Something waits, and for a minute no broker is connected: a client can hold on to what made it fail.
-    fn disconnected(&self) -> Option<Failure> {
+    fn disconnected(&self) -> Option<PublishFailure> {
         let shared = &self.session.as_ref()?.shared;
         let for_long = self.waiting().is_some_and(|waiting| waiting >= DISCONNECTED_MAX);
         let trouble = shared
             .trouble(self.waiting())
             .filter(|_| for_long && !shared.broker_up.load(Ordering::Relaxed))?;
         let text = format!("{}; the client is built anew", trouble.text);
-        Some(Failure { text, ..trouble })
+        Some(PublishFailure { text, ..trouble })
     }
 
     /// A broker is there and confirms nothing.
-    fn silence(&self) -> Option<Failure> {
+    fn silence(&self) -> Option<PublishFailure> {
         let shared = &self.session.as_ref()?.shared;
         let waiting = shared.in_flight.load(Ordering::Acquire);
         let quiet = self.progress.elapsed();
@@ -455,7 +459,7 @@ impl Drop for KafkaSink {
     }
 }
 
-async fn close(session: Session) {
+async fn close(session: ProducerSession) {
     let closing = tokio::task::spawn_blocking(move || session.close());
     if timeout(CLOSE_DEADLINE, closing).await.is_err() {
         tracing::warn!("an old Kafka producer is slow to go; going on without waiting for it");

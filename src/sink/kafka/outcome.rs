@@ -6,18 +6,18 @@ use tokio::time::Instant;
 
 use super::{
     KafkaSink, failure, no_session,
-    session::{Failed, Outcome},
+    session::{DeliveryOutcome, FailedMessage},
 };
 use crate::{
     config::UnknownTopic,
-    sink::{Failure, Remedy, Settled},
+    sink::{PublishFailure, Remedy, SettledMessage},
 };
 
 impl KafkaSink {
     /// Takes in what the broker has answered.
-    pub(super) fn take_outcome(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+    pub(super) fn take_outcome(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
         let session = self.session.as_ref().ok_or_else(no_session)?;
-        let Outcome { confirmed, failed } = mem::take(&mut *session.shared.outcome.lock());
+        let DeliveryOutcome { confirmed, failed } = mem::take(&mut *session.shared.outcome.lock());
         let now = Instant::now();
         if !confirmed.is_empty() {
             self.progress = now;
@@ -25,12 +25,12 @@ impl KafkaSink {
         }
         for sent in confirmed {
             self.lanes.confirmed(sent.lane, now);
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence: sent.sequence,
                 result: Ok(()),
             });
         }
-        let Some(Failed {
+        let Some(FailedMessage {
             sent,
             topic,
             bytes,
@@ -56,7 +56,7 @@ impl KafkaSink {
             failure.remedy = Remedy::SetAside;
             over.remedy = Remedy::Retry;
         }
-        settled.push(Settled {
+        settled.push(SettledMessage {
             sequence: sent.sequence,
             result: Err(failure),
         });
@@ -65,26 +65,26 @@ impl KafkaSink {
     }
 
     /// The same of what went alone.
-    pub(super) fn take_outcome_aside(&mut self, settled: &mut Vec<Settled>) {
+    pub(super) fn take_outcome_aside(&mut self, settled: &mut Vec<SettledMessage>) {
         let Some(aside) = &self.aside else { return };
-        let Outcome { confirmed, failed } = mem::take(&mut *aside.shared.outcome.lock());
+        let DeliveryOutcome { confirmed, failed } = mem::take(&mut *aside.shared.outcome.lock());
         let now = Instant::now();
         for sent in confirmed {
             self.progress = now;
             self.lanes.answered(sent.lane, now);
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence: sent.sequence,
                 result: Ok(()),
             });
         }
-        for Failed { sent, mut failure, .. } in failed {
+        for FailedMessage { sent, mut failure, .. } in failed {
             self.lanes.answered(sent.lane, now);
             if failure.remedy == Remedy::DeadLetter {
                 failure.remedy = Remedy::SetAside;
             } else {
                 self.over = Some(failure.clone());
             }
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence: sent.sequence,
                 result: Err(failure),
             });

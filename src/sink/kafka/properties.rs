@@ -9,7 +9,7 @@ use crate::{
     config::{self, TextSource},
     sink::{
         self,
-        certificates::{CertificateFile, Holds},
+        certificates::{CertificateFile, CertificateUse},
     },
 };
 
@@ -42,7 +42,7 @@ const FIXED: &[(&str, &str)] = &[
 ];
 
 /// A property that users may not set freely.
-struct Rule {
+struct PropertyRule {
     /// Its name and its aliases.
     names: &'static [&'static str],
     allowed: fn(&str) -> bool,
@@ -53,93 +53,93 @@ const NEVER: fn(&str) -> bool = |_| false;
 
 const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
-const RULES: &[Rule] = &[
-    Rule {
+const RULES: &[PropertyRule] = &[
+    PropertyRule {
         names: &["bootstrap.servers", "metadata.broker.list"],
         allowed: NEVER,
         reason: "is the sink's own key `brokers`",
     },
-    Rule {
+    PropertyRule {
         names: &["enable.idempotence"],
         allowed: |v| is_true(v),
         reason: "without idempotence a retry can write twice and out of order; it is always true",
     },
-    Rule {
+    PropertyRule {
         names: &["acks", "request.required.acks"],
         allowed: |v| v == "all" || v == "-1",
         reason: "a confirmation by fewer than all in-sync replicas can be lost with one broker; it is always all",
     },
-    Rule {
+    PropertyRule {
         names: &["max.in.flight.requests.per.connection", "max.in.flight"],
         allowed: |v| v.parse().is_ok_and(|n: u32| (1..=5).contains(&n)),
         reason: "a broker keeps the order of at most 5 requests in flight; set 1 to 5",
     },
-    Rule {
+    PropertyRule {
         names: &["retries", "message.send.max.retries"],
         allowed: |v| v.parse().is_ok_and(|n: u32| n > 0),
         reason: "without retries every hiccup of a broker ends the session; set 1 or more",
     },
-    Rule {
+    PropertyRule {
         names: &["message.timeout.ms", "delivery.timeout.ms"],
         allowed: |v| v == "0",
         reason: "a message that times out may have been written and leaves a gap in the order; it is always 0, for ever",
     },
-    Rule {
+    PropertyRule {
         names: &["delivery.report.only.error"],
         allowed: |v| is_false(v),
         reason: "success would never be reported, and nothing would leave the spool",
     },
-    Rule {
+    PropertyRule {
         names: &["transactional.id"],
         allowed: NEVER,
         reason: "a transaction left open hides messages that were confirmed",
     },
-    Rule {
+    PropertyRule {
         names: &["enable.gapless.guarantee"],
         allowed: |v| is_true(v),
         reason: "without it librdkafka sends what comes after a message that failed; it is always true",
     },
-    Rule {
+    PropertyRule {
         names: &["queuing.strategy"],
         allowed: |v| v == "fifo",
         reason: "any other strategy sends out of order; it is always fifo",
     },
-    Rule {
+    PropertyRule {
         names: &["partitioner"],
         allowed: |v| v == "murmur2_random" || v == "murmur2",
         reason: "a key's partition is murmur2, as the Java clients and the other sinks choose it",
     },
-    Rule {
+    PropertyRule {
         names: &["allow.auto.create.topics"],
         allowed: |v| is_false(v),
         reason: "a mistyped topic would come to life with the broker's defaults; set create_topics on the sink",
     },
-    Rule {
+    PropertyRule {
         names: &["message.max.bytes"],
         allowed: NEVER,
         reason: "follows from server.body_bytes_max, so that whatever was accepted fits",
     },
-    Rule {
+    PropertyRule {
         names: &["statistics.interval.ms"],
         allowed: |v| v.parse().is_ok_and(|n: u32| n > 0),
         reason: "the metrics, and the end of an outage, are read from the statistics; set 1 or more",
     },
-    Rule {
+    PropertyRule {
         names: &["test.mock.num.brokers", "test.mock.broker.rtt"],
         allowed: NEVER,
         reason: "would replace the brokers by a mock that keeps nothing",
     },
-    Rule {
+    PropertyRule {
         names: &["sasl.mechanisms", "sasl.mechanism"],
         allowed: |v| MECHANISMS.contains(&v.to_ascii_uppercase().as_str()),
         reason: "only PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER are built in",
     },
-    Rule {
+    PropertyRule {
         names: &["enable.sasl.oauthbearer.unsecure.jwt", "sasl.oauthbearer.config"],
         allowed: NEVER,
         reason: "makes tokens that nobody signed; set sasl.oauthbearer.token.endpoint.url",
     },
-    Rule {
+    PropertyRule {
         names: &["log.queue", "enabled_events"],
         allowed: NEVER,
         reason: "is how Forebay hears of librdkafka's events",
@@ -219,7 +219,11 @@ fn without_value(reason: &str) -> String {
 }
 
 /// What a producer of `config`, whose properties [`check_properties`] lets pass, is created with.
-pub(super) fn client_config(config: &config::Kafka, message_bytes_max: u64, queue_records: usize) -> ClientConfig {
+pub(super) fn client_config(
+    config: &config::KafkaConfig,
+    message_bytes_max: u64,
+    queue_records: usize,
+) -> ClientConfig {
     let mut client = ClientConfig::new();
     // `debug` asks librdkafka for lines that another level would drop.
     client.set_log_level(match config.properties.contains_key("debug") {
@@ -286,14 +290,14 @@ pub(super) fn alone(client: &ClientConfig) -> ClientConfig {
 }
 
 /// The files of certificates that the properties name: not a directory, nor what librdkafka looks for itself.
-pub(in crate::sink) fn certificate_files(config: &config::Kafka) -> Vec<CertificateFile> {
+pub(in crate::sink) fn certificate_files(config: &config::KafkaConfig) -> Vec<CertificateFile> {
     let property = |name: &str| config.properties.get(name).cloned();
     let password = property("ssl.keystore.password").unwrap_or_default();
     let named = [
-        ("ssl.certificate.location", Holds::Own),
-        ("ssl.keystore.location", Holds::OwnWithKey { password }),
-        ("ssl.ca.location", Holds::Authorities),
-        (oauth::CA, Holds::Authorities),
+        ("ssl.certificate.location", CertificateUse::Own),
+        ("ssl.keystore.location", CertificateUse::OwnWithKey { password }),
+        ("ssl.ca.location", CertificateUse::Authorities),
+        (oauth::CA, CertificateUse::Authorities),
     ];
     let files = named
         .into_iter()
@@ -410,7 +414,7 @@ mod tests {
 
     #[test]
     fn librdkafka_never_sees_where_tokens_come_from() {
-        let config = config::Kafka {
+        let config = config::KafkaConfig {
             brokers: vec!["a:1".into()],
             properties: [
                 ("security.protocol", "sasl_ssl"),
@@ -452,7 +456,7 @@ mod tests {
 
     #[test]
     fn what_the_promises_rest_on_is_what_librdkafka_gets() {
-        let config = config::Kafka {
+        let config = config::KafkaConfig {
             brokers: vec!["a:1".into(), "b:2".into()],
             properties: BTreeMap::from([("request.required.acks".to_string(), "-1".to_string())]),
             create_topics: None,
@@ -477,7 +481,7 @@ mod tests {
     #[test]
     fn the_files_that_hold_certificates_are_found() {
         let files = |properties: &[(&str, &str)]| {
-            certificate_files(&config::Kafka {
+            certificate_files(&config::KafkaConfig {
                 brokers: Vec::new(),
                 properties: properties
                     .iter()
@@ -497,10 +501,10 @@ mod tests {
                 ("ssl.keystore.password", "s3cret"),
             ]),
             [
-                CertificateFile::new("/client.pem", Holds::Own),
-                CertificateFile::new("/client.p12", Holds::OwnWithKey { password }),
-                CertificateFile::new("/ca.pem", Holds::Authorities),
-                CertificateFile::new("/id-ca.pem", Holds::Authorities),
+                CertificateFile::new("/client.pem", CertificateUse::Own),
+                CertificateFile::new("/client.p12", CertificateUse::OwnWithKey { password }),
+                CertificateFile::new("/ca.pem", CertificateUse::Authorities),
+                CertificateFile::new("/id-ca.pem", CertificateUse::Authorities),
             ]
         );
         assert_eq!(files(&[("ssl.ca.location", "probe"), ("https.ca.location", "/")]), []);

@@ -11,10 +11,10 @@ use rdkafka::{Message as _, Offset, TopicPartitionList, consumer::Consumer as _,
 use tokio::sync::mpsc;
 
 use super::{
-    oauth::{Lease, Settings, Tokens},
+    oauth::{OauthSettings, TokenKeeper, TokenLease},
     tail::{
-        AHEAD_MESSAGES_MAX, POLL, TailConsumer, TailError, TailOptions, Tailed, ask, config, consumer, passes, renew,
-        tailed, topics,
+        AHEAD_MESSAGES_MAX, KafkaTailError, KafkaTailOptions, KafkaTailed, POLL, TailConsumer, ask, config, consumer,
+        passes, renew, tailed, topics,
     },
 };
 
@@ -23,7 +23,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 /// What is in one partition, as the reading found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extent {
+pub struct TopicExtent {
     pub topic: String,
     pub partition: i32,
     /// The first offset that is read.
@@ -35,19 +35,24 @@ pub struct Extent {
 }
 
 /// Reads topics to their end. Dropping it ends the reading.
-pub struct Reading {
-    extents: Vec<Extent>,
-    messages: mpsc::Receiver<Result<Tailed, TailError>>,
+pub struct TopicReading {
+    extents: Vec<TopicExtent>,
+    messages: mpsc::Receiver<Result<KafkaTailed, KafkaTailError>>,
 }
 
-impl Reading {
+impl TopicReading {
     /// Connects and finds beginning and end of every partition. `from_ms`: from the first message that a broker took in
     /// at this time or later, in milliseconds since the Unix epoch.
-    pub async fn open(options: TailOptions, from_ms: Option<i64>) -> Result<Self, TailError> {
-        let mut tokens = Settings::of("read", &options.kafka).map(Tokens::fetch);
+    pub async fn open(options: KafkaTailOptions, from_ms: Option<i64>) -> Result<Self, KafkaTailError> {
+        let mut tokens = OauthSettings::of("read", &options.kafka).map(TokenKeeper::fetch);
         let lease = match &mut tokens {
             None => None,
-            Some(tokens) => Some(tokens.lease().await.map_err(|failure| TailError::Kafka(failure.text))?),
+            Some(tokens) => Some(
+                tokens
+                    .lease()
+                    .await
+                    .map_err(|failure| KafkaTailError::Kafka(failure.text))?,
+            ),
         };
         let token = lease.clone();
         let (consumer, extents) = tokio::task::spawn_blocking(move || surveyed(&options, from_ms, token.as_ref()))
@@ -64,26 +69,26 @@ impl Reading {
                 }
                 drop(tokens);
             })
-            .map_err(|error| TailError::Kafka(format!("failed to start a thread: {error}")))?;
+            .map_err(|error| KafkaTailError::Kafka(format!("failed to start a thread: {error}")))?;
         Ok(Self { extents, messages })
     }
 
     /// What there is to read.
-    pub fn extents(&self) -> &[Extent] {
+    pub fn extents(&self) -> &[TopicExtent] {
         &self.extents
     }
 
     /// The next message of any partition; `None` when all are read to their end.
-    pub async fn next(&mut self) -> Result<Option<Tailed>, TailError> {
+    pub async fn next(&mut self) -> Result<Option<KafkaTailed>, KafkaTailError> {
         self.messages.recv().await.transpose()
     }
 }
 
 fn surveyed(
-    options: &TailOptions,
+    options: &KafkaTailOptions,
     from_ms: Option<i64>,
-    lease: Option<&Lease>,
-) -> Result<(TailConsumer, Vec<Extent>), TailError> {
+    lease: Option<&TokenLease>,
+) -> Result<(TailConsumer, Vec<TopicExtent>), KafkaTailError> {
     let mut config = config(&options.kafka);
     // Offsets can end in some that no message has: those of transactions, or of what was compacted.
     config.set("enable.partition.eof", "true");
@@ -99,7 +104,7 @@ fn surveyed(
                 None => low,
                 Some(ms) => first_since(&consumer, options, until, (&topic, partition), ms)?.unwrap_or(end),
             };
-            extents.push(Extent {
+            extents.push(TopicExtent {
                 topic: topic.clone(),
                 partition,
                 begin: begin.clamp(low, end),
@@ -114,11 +119,11 @@ fn surveyed(
 /// The offset of the first message of this time or later, if there is one.
 fn first_since(
     consumer: &TailConsumer,
-    options: &TailOptions,
+    options: &KafkaTailOptions,
     until: Instant,
     (topic, partition): (&str, i32),
     ms: i64,
-) -> Result<Option<i64>, TailError> {
+) -> Result<Option<i64>, KafkaTailError> {
     let found = ask(consumer, options, until, |wait| {
         let mut times = TopicPartitionList::new();
         times.add_partition_offset(topic, partition, Offset::Offset(ms))?;
@@ -133,11 +138,11 @@ fn first_since(
 /// Topic after topic, because the end of a partition is told without its topic.
 fn read(
     consumer: &TailConsumer,
-    mut lease: Option<Lease>,
-    extents: &[Extent],
-    sender: &mpsc::Sender<Result<Tailed, TailError>>,
-) -> Result<(), TailError> {
-    let kafka = |error: KafkaError| TailError::Kafka(error.to_string());
+    mut lease: Option<TokenLease>,
+    extents: &[TopicExtent],
+    sender: &mpsc::Sender<Result<KafkaTailed, KafkaTailError>>,
+) -> Result<(), KafkaTailError> {
+    let kafka = |error: KafkaError| KafkaTailError::Kafka(error.to_string());
     for of_topic in extents.chunk_by(|a, b| a.topic == b.topic) {
         let mut partitions = TopicPartitionList::new();
         let mut open: BTreeMap<i32, i64> = BTreeMap::new();
@@ -155,7 +160,7 @@ fn read(
                 None if sender.is_closed() => return Ok(()),
                 None if heard.elapsed() > SILENCE_MAX => {
                     let left = open.len();
-                    return Err(TailError::Kafka(format!(
+                    return Err(KafkaTailError::Kafka(format!(
                         "nothing came for {} s, with {left} partitions of {} not read to their end",
                         SILENCE_MAX.as_secs(),
                         of_topic[0].topic

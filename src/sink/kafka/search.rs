@@ -6,12 +6,12 @@ use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 
 use super::{
     KafkaSink, LOOK_INTERVAL,
-    oauth::Lease,
-    topics::{Answer, Answers, Creation, Look},
+    oauth::TokenLease,
+    topics::{TopicAnswer, TopicAnswers, TopicCreation, TopicLook},
 };
 use crate::{
     config::UnknownTopic,
-    sink::{Failure, Message, Remedy, Settled},
+    sink::{Message, PublishFailure, Remedy, SettledMessage},
 };
 
 /// A topic of which the brokers say for so long that it is not there is unknown: one that was made just now needs a
@@ -21,9 +21,9 @@ const ABSENT_MIN: Duration = Duration::from_secs(5);
 /// The looks for topics of one session.
 #[derive(Default)]
 pub(super) struct TopicSearch {
-    pub lease: Option<Lease>,
+    pub lease: Option<TokenLease>,
     /// One that is under way.
-    look: Option<(oneshot::Receiver<Answers>, AbortHandle)>,
+    look: Option<(oneshot::Receiver<TopicAnswers>, AbortHandle)>,
     /// Topics to look for again, and when.
     again: BTreeSet<Arc<str>>,
     again_at: Option<Instant>,
@@ -31,7 +31,7 @@ pub(super) struct TopicSearch {
 
 impl TopicSearch {
     /// What the brokers have said, once they have.
-    fn answers(&mut self) -> Option<Answers> {
+    fn answers(&mut self) -> Option<TopicAnswers> {
         let (coming, _) = self.look.as_mut()?;
         let answers = match coming.try_recv() {
             Ok(answers) => answers,
@@ -62,7 +62,7 @@ impl KafkaSink {
         let mut found = Vec::new();
         for (topic, answer) in answers {
             let again = match answer {
-                Answer::There { partitions } => {
+                TopicAnswer::There { partitions } => {
                     for session in self.session.iter().chain(&self.aside) {
                         session.pin(&topic, partitions);
                     }
@@ -70,9 +70,9 @@ impl KafkaSink {
                     found.push(topic);
                     continue;
                 }
-                Answer::Unknown => self.lanes.is_sought(&topic),
-                Answer::Unusable(failure) => self.lanes.unusable(&topic, failure, now).is_some(),
-                Answer::Absent(failure) => {
+                TopicAnswer::Unknown => self.lanes.is_sought(&topic),
+                TopicAnswer::Unusable(failure) => self.lanes.unusable(&topic, failure, now).is_some(),
+                TopicAnswer::Absent(failure) => {
                     let since = self.lanes.unusable(&topic, failure.clone(), now);
                     let for_long = since.is_some_and(|since| now.duration_since(since) >= ABSENT_MIN);
                     if for_long && self.may_give_up(&topic) {
@@ -114,15 +114,15 @@ impl KafkaSink {
     }
 
     /// A message whose topic was given up.
-    pub(super) fn place_elsewhere(&mut self, mut message: Message, failure: Failure) {
+    pub(super) fn place_elsewhere(&mut self, mut message: Message, failure: PublishFailure) {
         if let UnknownTopic::Fallback(fallback) = &self.topics.unknown {
             message.destination = fallback.as_str().into();
             self.diverted.insert(message.sequence, message);
             return;
         }
-        self.refused.push(Settled {
+        self.refused.push(SettledMessage {
             sequence: message.sequence,
-            result: Err(Failure {
+            result: Err(PublishFailure {
                 remedy: Remedy::SetAside,
                 ..failure
             }),
@@ -143,11 +143,11 @@ impl KafkaSink {
             return;
         }
         let topics = mem::take(&mut self.lanes.unasked).into_iter().collect();
-        let look = Look {
+        let look = TopicLook {
             producer: session.producer.clone(),
             client: self.client.clone(),
             lease: search.lease.clone(),
-            creation: self.create_topics.map(|how| Creation {
+            creation: self.create_topics.map(|how| TopicCreation {
                 how,
                 template: self.topics.template.clone(),
             }),

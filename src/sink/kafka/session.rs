@@ -26,14 +26,14 @@ use tokio::{
 };
 
 use super::{
-    Names,
-    certificates::{self, Certificates},
+    KafkaNames,
+    certificates::{self, SessionCertificates},
     failure,
-    metrics::{KafkaMetrics, Statistics},
-    oauth::Lease,
+    metrics::{ClientStatistics, KafkaMetrics},
+    oauth::TokenLease,
     properties,
 };
-use crate::sink::{Failure, Message, Remedy, partition::partition_of};
+use crate::sink::{Message, PublishFailure, Remedy, partition::partition_of};
 
 /// A connection that an idle broker closed is made anew within this time.
 const RECONNECTED_WITHIN: Duration = Duration::from_secs(5);
@@ -42,32 +42,32 @@ const OUTDATED_MAX: Duration = Duration::from_secs(10);
 
 /// What became of the messages of a session, as its callbacks tell it.
 #[derive(Default)]
-pub(super) struct Outcome {
+pub(super) struct DeliveryOutcome {
     /// In the order in which the broker confirmed them.
-    pub confirmed: Vec<Sent>,
+    pub confirmed: Vec<SentMessage>,
     /// In the order in which they failed. Where one ends the session, nothing after it counts as failed: it is unknown.
-    pub failed: Vec<Failed>,
+    pub failed: Vec<FailedMessage>,
 }
 
-pub(super) struct Failed {
-    pub sent: Sent,
+pub(super) struct FailedMessage {
+    pub sent: SentMessage,
     pub topic: String,
     /// Of key and value.
     pub bytes: usize,
-    pub failure: Failure,
+    pub failure: PublishFailure,
 }
 
 /// A message that the producer has, by its record and its lane.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Sent {
+pub(super) struct SentMessage {
     pub sequence: u64,
     pub lane: usize,
 }
 
 /// What a session's callbacks share with its owner. An older session's callbacks have their own.
-pub(super) struct Shared {
-    pub outcome: Mutex<Outcome>,
-    trouble: Mutex<Option<Failure>>,
+pub(super) struct ProducerShared {
+    pub outcome: Mutex<DeliveryOutcome>,
+    trouble: Mutex<Option<PublishFailure>>,
     pub changed: Notify,
     /// Messages whose report has not come.
     pub in_flight: AtomicI64,
@@ -78,7 +78,7 @@ pub(super) struct Shared {
     last_reason: Mutex<String>,
     /// Since when the session goes by certificates that were replaced.
     outdated: Mutex<Option<Instant>>,
-    pub names: Names,
+    pub names: KafkaNames,
     metrics: Arc<KafkaMetrics>,
 }
 
@@ -87,31 +87,31 @@ pub(super) struct Shared {
 /// librdkafka itself would use a new partition with the next message, while older messages of the same key are still on
 /// their way to the old one.
 #[derive(Default)]
-pub(super) struct Pinned {
+pub(super) struct PinnedPartitioner {
     partitions: Mutex<HashMap<String, i32>>,
     /// The topic whose count is another now.
     changed: Mutex<Option<(String, i32, i32)>>,
     is_changed: AtomicBool,
 }
 
-pub(super) struct Context {
-    shared: Arc<Shared>,
-    pinned: Pinned,
+pub(super) struct ProducerCallbacks {
+    shared: Arc<ProducerShared>,
+    pinned: PinnedPartitioner,
 }
 
-pub(super) type SessionProducer = ThreadedProducer<Context, Pinned>;
+pub(super) type SessionProducer = ThreadedProducer<ProducerCallbacks, PinnedPartitioner>;
 
-pub(super) struct Session {
+pub(super) struct ProducerSession {
     pub producer: Arc<SessionProducer>,
-    pub shared: Arc<Shared>,
+    pub shared: Arc<ProducerShared>,
     /// The task that hands every new token over.
     renewing: Option<AbortHandle>,
     /// The task that looks at the files of certificates.
     watching: Option<AbortHandle>,
 }
 
-impl Shared {
-    fn new(names: Names, metrics: Arc<KafkaMetrics>) -> Self {
+impl ProducerShared {
+    fn new(names: KafkaNames, metrics: Arc<KafkaMetrics>) -> Self {
         Self {
             outcome: Mutex::default(),
             trouble: Mutex::default(),
@@ -127,7 +127,7 @@ impl Shared {
     }
 
     /// What keeps the broker from confirming anything. `waiting`: for how long something waits for it.
-    pub fn trouble(&self, waiting: Option<Duration>) -> Option<Failure> {
+    pub fn trouble(&self, waiting: Option<Duration>) -> Option<PublishFailure> {
         let told = self.trouble.lock().clone()?;
         // Brokers close idle connections, also the last one: no trouble while nothing waits, nor while the connection
         // is made anew.
@@ -142,7 +142,7 @@ impl Shared {
         self.changed.notify_one();
     }
 
-    fn tell(&self, trouble: Failure) {
+    fn tell(&self, trouble: PublishFailure) {
         let mut now = self.trouble.lock();
         let known = now.as_ref().map_or(0, |known| failure::rank(known.label));
         if failure::rank(trouble.label) >= known {
@@ -159,9 +159,9 @@ impl Shared {
     }
 }
 
-impl Pinned {
+impl PinnedPartitioner {
     /// The change of a topic's partitions that ends the session, once nothing is in flight.
-    pub fn change(&self) -> Option<Failure> {
+    pub fn change(&self) -> Option<PublishFailure> {
         if !self.is_changed.load(Ordering::Acquire) {
             return None;
         }
@@ -175,7 +175,7 @@ impl Pinned {
     }
 }
 
-impl Partitioner for Pinned {
+impl Partitioner for PinnedPartitioner {
     fn partition(&self, topic: &str, key: Option<&[u8]>, count: i32, _: impl Fn(i32) -> bool) -> i32 {
         let mut partitions = self.partitions.lock();
         let pinned = match partitions.get(topic) {
@@ -194,7 +194,7 @@ impl Partitioner for Pinned {
     }
 }
 
-impl ClientContext for Context {
+impl ClientContext for ProducerCallbacks {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         let route = &*self.shared.names.route;
         match level {
@@ -216,7 +216,7 @@ impl ClientContext for Context {
     }
 
     fn stats_raw(&self, statistics: &[u8]) {
-        match serde_json::from_slice::<Statistics>(statistics) {
+        match serde_json::from_slice::<ClientStatistics>(statistics) {
             Ok(statistics) => {
                 let up = statistics.has_broker_up();
                 self.shared.broker_up.store(up, Ordering::Relaxed);
@@ -258,10 +258,10 @@ impl ClientContext for Context {
     }
 }
 
-impl ProducerContext<Pinned> for Context {
-    type DeliveryOpaque = Box<Sent>;
+impl ProducerContext<PinnedPartitioner> for ProducerCallbacks {
+    type DeliveryOpaque = Box<SentMessage>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<Sent>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, sent: Box<SentMessage>) {
         let shared = &self.shared;
         let mut outcome = shared.outcome.lock();
         shared.in_flight.fetch_sub(1, Ordering::AcqRel);
@@ -278,7 +278,7 @@ impl ProducerContext<Pinned> for Context {
                 Some(Code::Fatal) => return,
                 code => {
                     let code = code.unwrap_or(Code::Unknown);
-                    outcome.failed.push(Failed {
+                    outcome.failed.push(FailedMessage {
                         sent: *sent,
                         topic: message.topic().to_owned(),
                         bytes: message.key_len() + message.payload_len(),
@@ -290,7 +290,7 @@ impl ProducerContext<Pinned> for Context {
         shared.changed.notify_one();
     }
 
-    fn get_custom_partitioner(&self) -> Option<&Pinned> {
+    fn get_custom_partitioner(&self) -> Option<&PinnedPartitioner> {
         Some(&self.pinned)
     }
 }
@@ -298,24 +298,24 @@ impl ProducerContext<Pinned> for Context {
 /// Why the producer did not take a message.
 pub(super) enum SendError {
     Full,
-    Failed(Failure),
+    Failed(PublishFailure),
 }
 
-impl Session {
+impl ProducerSession {
     /// Creates the producer. Reads certificates from disk, so not for an async task; within a runtime, if there is a
     /// lease.
     pub fn open(
         config: &ClientConfig,
-        lease: Option<Lease>,
-        names: Names,
+        lease: Option<TokenLease>,
+        names: KafkaNames,
         metrics: Arc<KafkaMetrics>,
-    ) -> Result<Self, Failure> {
-        let shared = Arc::new(Shared::new(names, metrics));
-        let context = Context {
+    ) -> Result<Self, PublishFailure> {
+        let shared = Arc::new(ProducerShared::new(names, metrics));
+        let context = ProducerCallbacks {
             shared: shared.clone(),
-            pinned: Pinned::default(),
+            pinned: PinnedPartitioner::default(),
         };
-        let certificates = Certificates::read(config);
+        let certificates = SessionCertificates::read(config);
         let producer: SessionProducer = properties::with_secrets(config)
             .map_err(|reason| failure::unread(&shared.names.sink, &reason))?
             .create_with_context(context)
@@ -352,7 +352,7 @@ impl Session {
         if self.producer.context().pinned.change().is_some() || self.shared.outdated.lock().is_some() {
             return Err(SendError::Full);
         }
-        let sent = Box::new(Sent {
+        let sent = Box::new(SentMessage {
             sequence: message.sequence,
             lane,
         });
@@ -380,7 +380,7 @@ impl Session {
 
     /// The fatal error that ended the session, unless it only says that a message failed: that message's report says
     /// why.
-    pub fn fatal(&self) -> Option<Failure> {
+    pub fn fatal(&self) -> Option<PublishFailure> {
         match self.producer.client().fatal_error()? {
             (Code::GaplessGuarantee, _) => None,
             (code, reason) => Some(failure::fatal(code, &reason, &self.shared.names)),
@@ -388,7 +388,7 @@ impl Session {
     }
 
     /// The session's end by a change of partitions or certificates: when it was seen and nothing is in flight.
-    pub fn change(&self) -> Option<Failure> {
+    pub fn change(&self) -> Option<PublishFailure> {
         let outdated = *self.shared.outdated.lock();
         let partitions = || self.producer.context().pinned.change();
         let change = outdated
@@ -416,7 +416,7 @@ impl Session {
 }
 
 /// Hands every token that follows over to the producer, until one of them is gone.
-async fn renew(producer: Weak<SessionProducer>, mut lease: Lease) {
+async fn renew(producer: Weak<SessionProducer>, mut lease: TokenLease) {
     while let Some(token) = lease.next().await {
         let Some(producer) = producer.upgrade() else { return };
         // Here a producer may come to its end, which takes a while.

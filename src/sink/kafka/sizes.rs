@@ -17,8 +17,8 @@ use rdkafka::{ClientConfig, admin::ResourceSpecifier};
 use tokio::task::spawn_blocking;
 
 use super::{
-    BATCH_BYTES, Names, message_bytes_max,
-    oauth::Lease,
+    BATCH_BYTES, KafkaNames, message_bytes_max,
+    oauth::TokenLease,
     topics::{admin, admin_options},
 };
 use crate::sink::Message;
@@ -34,26 +34,26 @@ const TOPICS_ASKED_MAX: usize = 100;
 
 /// The limits of topics that have refused something.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sizes {
-    topics: HashMap<Arc<str>, Limit>,
+pub(super) struct TopicSizes {
+    topics: HashMap<Arc<str>, SizeLimit>,
     /// Topics to be asked for their limit.
     unasked: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Limit {
+struct SizeLimit {
     /// A message that is larger, uncompressed, may be refused.
     message_bytes: usize,
     /// A batch of several that is larger may be.
     batch_bytes: usize,
 }
 
-impl Sizes {
+impl TopicSizes {
     /// A topic refused a message of `bytes`, alone or among others in its batch.
     pub fn refused(&mut self, topic: &str, bytes: usize, alone: bool, client: &ClientConfig) {
         let topic: Arc<str> = topic.into();
         let batch_bytes = self.batch_bytes(client);
-        let given = Limit {
+        let given = SizeLimit {
             message_bytes: usize::MAX,
             batch_bytes,
         };
@@ -90,13 +90,13 @@ impl Sizes {
 
     /// Asks the topics that have refused something what they take. Of one that does not say, what was learned by the
     /// refusal stays.
-    pub async fn ask(&mut self, client: &ClientConfig, lease: Option<&Lease>) {
+    pub async fn ask(&mut self, client: &ClientConfig, lease: Option<&TokenLease>) {
         let topics = mem::take(&mut self.unasked);
         if topics.is_empty() {
             return;
         }
         for (topic, taken) in asked(&topics, client, lease).await.unwrap_or_default() {
-            let limit = Limit {
+            let limit = SizeLimit {
                 message_bytes: taken,
                 batch_bytes: taken,
             };
@@ -106,7 +106,11 @@ impl Sizes {
 }
 
 /// What topics take as a batch (`max.message.bytes`), for those that the brokers say it of. `None`: no answer.
-async fn asked(topics: &[Arc<str>], client: &ClientConfig, lease: Option<&Lease>) -> Option<Vec<(Arc<str>, usize)>> {
+async fn asked(
+    topics: &[Arc<str>],
+    client: &ClientConfig,
+    lease: Option<&TokenLease>,
+) -> Option<Vec<(Arc<str>, usize)>> {
     let (client, lease) = (client.clone(), lease.cloned());
     let admin = spawn_blocking(move || admin(&client, lease.as_ref())).await.ok()??;
     let wanted: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
@@ -130,9 +134,9 @@ impl AskedTopics {
     pub fn ask(
         &self,
         topics: Vec<Arc<str>>,
-        names: Names,
+        names: KafkaNames,
         client: ClientConfig,
-        lease: Option<Lease>,
+        lease: Option<TokenLease>,
         body_bytes_max: u64,
     ) {
         let mut known = self.0.lock();
@@ -204,7 +208,7 @@ mod tests {
     #[test]
     fn what_was_refused_alone_and_what_is_larger_may_be_refused_again() {
         let client = ClientConfig::new();
-        let mut sizes = Sizes::default();
+        let mut sizes = TopicSizes::default();
         assert!(!sizes.suspects(&message(1 << 20)));
         sizes.refused("events", 50_000, true, &client);
         assert!(sizes.suspects(&message(50_000)) && !sizes.suspects(&message(40_000)));
@@ -217,7 +221,7 @@ mod tests {
     fn batches_become_smaller_until_one_is_taken_and_what_does_not_fit_into_one_goes_alone() {
         let mut client = ClientConfig::new();
         client.set("batch.size", "80000");
-        let mut sizes = Sizes::default();
+        let mut sizes = TopicSizes::default();
         sizes.refused("events", 900, false, &client);
         assert_eq!(sizes.batch_bytes(&client), 20_000);
         assert!(sizes.suspects(&message(20_000)) && !sizes.suspects(&message(10_000)));

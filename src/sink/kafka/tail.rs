@@ -19,23 +19,23 @@ use rdkafka::{
 use tokio::sync::mpsc;
 
 use super::{
-    oauth::{Lease, Settings, Tokens},
+    oauth::{OauthSettings, TokenKeeper, TokenLease},
     properties::{client_config, message_bytes_max, with_secrets},
 };
-use crate::config::{self, Template};
+use crate::config::{self, TopicTemplate};
 
-/// Messages that were read and wait for [`Tail::next`].
+/// Messages that were read and wait for [`KafkaTail::next`].
 pub(super) const AHEAD_MESSAGES_MAX: usize = 1024;
 /// How soon the reading thread sees that it is not wanted any more.
 pub(super) const POLL: Duration = Duration::from_millis(100);
 
 /// What to follow.
 #[derive(Debug, Clone)]
-pub struct TailOptions {
+pub struct KafkaTailOptions {
     /// Brokers and properties, as a sink has them. What only a producer understands does no harm.
-    pub kafka: config::Kafka,
+    pub kafka: config::KafkaConfig,
     /// With placeholders: every topic that fits when the tail is opened.
-    pub topics: Vec<Template>,
+    pub topics: Vec<TopicTemplate>,
     /// From the oldest message that is there; else from the first that comes after the opening.
     pub from_start: bool,
     /// How long the opening may take.
@@ -44,7 +44,7 @@ pub struct TailOptions {
 
 /// A message as it stands in a topic.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tailed {
+pub struct KafkaTailed {
     pub topic: String,
     pub partition: i32,
     pub offset: i64,
@@ -57,7 +57,7 @@ pub struct Tailed {
 
 /// Why a topic cannot be followed.
 #[derive(Debug, thiserror::Error)]
-pub enum TailError {
+pub enum KafkaTailError {
     #[error("no broker is reachable at {brokers}: {reason}")]
     Unreachable { brokers: String, reason: String },
     #[error("there is no topic {0}")]
@@ -68,19 +68,24 @@ pub enum TailError {
 
 /// Follows topics. Dropping it ends the reading.
 #[derive(Debug)]
-pub struct Tail {
-    messages: mpsc::Receiver<Result<Tailed, TailError>>,
+pub struct KafkaTail {
+    messages: mpsc::Receiver<Result<KafkaTailed, KafkaTailError>>,
 }
 
-impl Tail {
+impl KafkaTail {
     /// Connects and finds its place in every partition; takes at most the options' deadline. Messages that arrive after
     /// it returned are not missed. Partitions and topics that are made later are not seen.
-    pub async fn open(options: TailOptions) -> Result<Self, TailError> {
+    pub async fn open(options: KafkaTailOptions) -> Result<Self, KafkaTailError> {
         let (sender, messages) = mpsc::channel(AHEAD_MESSAGES_MAX);
-        let mut tokens = Settings::of("tail", &options.kafka).map(Tokens::fetch);
+        let mut tokens = OauthSettings::of("tail", &options.kafka).map(TokenKeeper::fetch);
         let lease = match &mut tokens {
             None => None,
-            Some(tokens) => Some(tokens.lease().await.map_err(|failure| TailError::Kafka(failure.text))?),
+            Some(tokens) => Some(
+                tokens
+                    .lease()
+                    .await
+                    .map_err(|failure| KafkaTailError::Kafka(failure.text))?,
+            ),
         };
         let token = lease.clone();
         let consumer = tokio::task::spawn_blocking(move || assigned(&options, token.as_ref()))
@@ -92,26 +97,26 @@ impl Tail {
                 read(&consumer, lease, &sender);
                 drop(tokens);
             })
-            .map_err(|error| TailError::Kafka(format!("failed to start a thread: {error}")))?;
+            .map_err(|error| KafkaTailError::Kafka(format!("failed to start a thread: {error}")))?;
         Ok(Self { messages })
     }
 
     /// The next message of any partition; waits for it as long as it takes. Cancel-safe. After an `Err` the tail is
     /// over.
-    pub async fn next(&mut self) -> Result<Tailed, TailError> {
-        let ended = || Err(TailError::Kafka("the tail is over".to_owned()));
+    pub async fn next(&mut self) -> Result<KafkaTailed, KafkaTailError> {
+        let ended = || Err(KafkaTailError::Kafka("the tail is over".to_owned()));
         self.messages.recv().await.unwrap_or_else(ended)
     }
 }
 
 /// Remembers what librdkafka says about the brokers, which its errors do not.
 #[derive(Default)]
-pub(super) struct Context {
+pub(super) struct TailCallbacks {
     reason: Mutex<Option<String>>,
     is_refused: AtomicBool,
 }
 
-impl ClientContext for Context {
+impl ClientContext for TailCallbacks {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
         tracing::debug!(facility, "librdkafka: {message}");
     }
@@ -131,12 +136,12 @@ impl ClientContext for Context {
     }
 }
 
-impl ConsumerContext for Context {}
+impl ConsumerContext for TailCallbacks {}
 
-pub(super) type TailConsumer = BaseConsumer<Context>;
+pub(super) type TailConsumer = BaseConsumer<TailCallbacks>;
 
 /// A consumer that stands at its place in every partition of the topics.
-fn assigned(options: &TailOptions, lease: Option<&Lease>) -> Result<TailConsumer, TailError> {
+fn assigned(options: &KafkaTailOptions, lease: Option<&TokenLease>) -> Result<TailConsumer, KafkaTailError> {
     let consumer = consumer(&config(&options.kafka), lease)?;
     let until = Instant::now() + options.deadline;
     let mut partitions = TopicPartitionList::new();
@@ -149,28 +154,28 @@ fn assigned(options: &TailOptions, lease: Option<&Lease>) -> Result<TailConsumer
             };
             partitions
                 .add_partition_offset(&topic, partition, offset)
-                .map_err(|error| TailError::Kafka(error.to_string()))?;
+                .map_err(|error| KafkaTailError::Kafka(error.to_string()))?;
         }
     }
     consumer
         .assign(&partitions)
-        .map_err(|error| TailError::Kafka(error.to_string()))?;
+        .map_err(|error| KafkaTailError::Kafka(error.to_string()))?;
     Ok(consumer)
 }
 
-pub(super) fn consumer(config: &ClientConfig, lease: Option<&Lease>) -> Result<TailConsumer, TailError> {
+pub(super) fn consumer(config: &ClientConfig, lease: Option<&TokenLease>) -> Result<TailConsumer, KafkaTailError> {
     let consumer: TailConsumer = with_secrets(config)
-        .map_err(TailError::Kafka)?
-        .create_with_context(Context::default())
-        .map_err(|error| TailError::Kafka(error.to_string()))?;
+        .map_err(KafkaTailError::Kafka)?
+        .create_with_context(TailCallbacks::default())
+        .map_err(|error| KafkaTailError::Kafka(error.to_string()))?;
     if let Some(lease) = lease {
         let given = lease.hand_over(consumer.client());
-        given.map_err(|failure| TailError::Kafka(failure.text))?;
+        given.map_err(|failure| KafkaTailError::Kafka(failure.text))?;
     }
     Ok(consumer)
 }
 
-pub(super) fn config(kafka: &config::Kafka) -> ClientConfig {
+pub(super) fn config(kafka: &config::KafkaConfig) -> ClientConfig {
     let mut client = client_config(kafka, message_bytes_max(0), 0);
     // What the broker has is read, whatever this process would send.
     client.remove("message.max.bytes");
@@ -186,9 +191,9 @@ pub(super) fn config(kafka: &config::Kafka) -> ClientConfig {
 /// The topics to read, with the number of their partitions.
 pub(super) fn topics(
     consumer: &TailConsumer,
-    options: &TailOptions,
+    options: &KafkaTailOptions,
     until: Instant,
-) -> Result<BTreeMap<String, i32>, TailError> {
+) -> Result<BTreeMap<String, i32>, KafkaTailError> {
     let mut found = BTreeMap::new();
     for template in &options.topics {
         let name = template.to_string();
@@ -200,7 +205,7 @@ pub(super) fn topics(
         let before = found.len();
         found.extend(there.map(|topic| (topic.name().to_owned(), topic.partitions().len() as i32)));
         if found.len() == before && !found.contains_key(&name) {
-            return Err(TailError::NoTopic(name));
+            return Err(KafkaTailError::NoTopic(name));
         }
     }
     Ok(found)
@@ -208,11 +213,11 @@ pub(super) fn topics(
 
 fn end(
     consumer: &TailConsumer,
-    options: &TailOptions,
+    options: &KafkaTailOptions,
     until: Instant,
     topic: &str,
     partition: i32,
-) -> Result<i64, TailError> {
+) -> Result<i64, KafkaTailError> {
     let (_, end) = ask(consumer, options, until, |wait| {
         consumer.fetch_watermarks(topic, partition, wait)
     })?;
@@ -222,10 +227,10 @@ fn end(
 /// Asks the brokers until they answer, or the deadline is over, or it is clear that waiting does not help.
 pub(super) fn ask<T>(
     consumer: &TailConsumer,
-    options: &TailOptions,
+    options: &KafkaTailOptions,
     until: Instant,
     question: impl Fn(Duration) -> KafkaResult<T>,
-) -> Result<T, TailError> {
+) -> Result<T, KafkaTailError> {
     loop {
         let error = match question(Duration::from_secs(1)) {
             Ok(answer) => return Ok(answer),
@@ -239,7 +244,7 @@ pub(super) fn ask<T>(
         let context = consumer.context();
         if Instant::now() >= until || context.is_refused.load(Ordering::Relaxed) {
             let told = context.reason.lock().clone();
-            return Err(TailError::Unreachable {
+            return Err(KafkaTailError::Unreachable {
                 brokers: options.kafka.brokers.join(","),
                 reason: told.unwrap_or_else(|| error.to_string()),
             });
@@ -248,7 +253,11 @@ pub(super) fn ask<T>(
 }
 
 /// Reads until nobody listens any more, or an error says that there will be nothing more.
-fn read(consumer: &TailConsumer, mut lease: Option<Lease>, sender: &mpsc::Sender<Result<Tailed, TailError>>) {
+fn read(
+    consumer: &TailConsumer,
+    mut lease: Option<TokenLease>,
+    sender: &mpsc::Sender<Result<KafkaTailed, KafkaTailError>>,
+) {
     while !sender.is_closed() {
         renew(consumer, lease.as_mut());
         let tailed = match consumer.poll(POLL) {
@@ -258,7 +267,7 @@ fn read(consumer: &TailConsumer, mut lease: Option<Lease>, sender: &mpsc::Sender
                 tracing::debug!(%error, "kafka");
                 continue;
             }
-            Some(Err(error)) => Err(TailError::Kafka(error.to_string())),
+            Some(Err(error)) => Err(KafkaTailError::Kafka(error.to_string())),
         };
         let is_over = tailed.is_err();
         if sender.blocking_send(tailed).is_err() || is_over {
@@ -268,8 +277,8 @@ fn read(consumer: &TailConsumer, mut lease: Option<Lease>, sender: &mpsc::Sender
 }
 
 /// Hands over a token that was fetched since the last time.
-pub(super) fn renew(consumer: &TailConsumer, lease: Option<&mut Lease>) {
-    if let Some(token) = lease.and_then(Lease::renewed)
+pub(super) fn renew(consumer: &TailConsumer, lease: Option<&mut TokenLease>) {
+    if let Some(token) = lease.and_then(TokenLease::renewed)
         && let Err(reason) = token.hand_over(consumer.client())
     {
         tracing::warn!("a new token cannot be used, the old one stays: {reason}");
@@ -294,9 +303,9 @@ pub(super) fn passes(error: &KafkaError) -> bool {
     )
 }
 
-pub(super) fn tailed(message: &BorrowedMessage<'_>) -> Tailed {
+pub(super) fn tailed(message: &BorrowedMessage<'_>) -> KafkaTailed {
     let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-    Tailed {
+    KafkaTailed {
         topic: message.topic().to_owned(),
         partition: message.partition(),
         offset: message.offset(),
@@ -324,14 +333,14 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(20);
 
-    fn options(brokers: &str, topic: &str, from_start: bool) -> TailOptions {
-        TailOptions {
-            kafka: config::Kafka {
+    fn options(brokers: &str, topic: &str, from_start: bool) -> KafkaTailOptions {
+        KafkaTailOptions {
+            kafka: config::KafkaConfig {
                 brokers: brokers.split(',').map(str::to_owned).collect(),
                 properties: BTreeMap::new(),
                 create_topics: None,
             },
-            topics: vec![Template::parse(topic).unwrap()],
+            topics: vec![TopicTemplate::parse(topic).unwrap()],
             from_start,
             deadline: SOON,
         }
@@ -364,7 +373,7 @@ mod tests {
         producer.flush(SOON).unwrap();
     }
 
-    async fn next(tail: &mut Tail) -> Tailed {
+    async fn next(tail: &mut KafkaTail) -> KafkaTailed {
         timeout(SOON, tail.next()).await.expect("a message in time").unwrap()
     }
 
@@ -372,7 +381,7 @@ mod tests {
     async fn a_tail_from_the_start_has_what_was_there_and_what_comes() {
         let cluster = cluster();
         produce(&cluster, "events.a", "k1");
-        let mut tail = Tail::open(options(&cluster.bootstrap_servers(), "events.a", true))
+        let mut tail = KafkaTail::open(options(&cluster.bootstrap_servers(), "events.a", true))
             .await
             .unwrap();
         let first = next(&mut tail).await;
@@ -393,7 +402,7 @@ mod tests {
     async fn a_tail_from_the_end_begins_with_what_comes_after_the_opening() {
         let cluster = cluster();
         produce(&cluster, "events.a", "before");
-        let mut tail = Tail::open(options(&cluster.bootstrap_servers(), "events.a", false))
+        let mut tail = KafkaTail::open(options(&cluster.bootstrap_servers(), "events.a", false))
             .await
             .unwrap();
         produce(&cluster, "events.a", "after");
@@ -403,7 +412,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_template_follows_every_topic_that_fits() {
         let cluster = cluster();
-        let mut tail = Tail::open(options(&cluster.bootstrap_servers(), "events.{account}", true))
+        let mut tail = KafkaTail::open(options(&cluster.bootstrap_servers(), "events.{account}", true))
             .await
             .unwrap();
         produce(&cluster, "other", "no");
@@ -423,7 +432,7 @@ mod tests {
             .port();
         let mut nobody = options(&format!("127.0.0.1:{port}"), "events.a", true);
         nobody.deadline = Duration::from_secs(2);
-        let error = Tail::open(nobody).await.unwrap_err().to_string();
+        let error = KafkaTail::open(nobody).await.unwrap_err().to_string();
         assert!(
             error.starts_with(&format!("no broker is reachable at 127.0.0.1:{port}: ")),
             "{error}"
@@ -431,7 +440,7 @@ mod tests {
         assert!(error.contains("refused"), "{error}");
 
         let cluster = cluster();
-        let error = Tail::open(options(&cluster.bootstrap_servers(), "no.{account}", true))
+        let error = KafkaTail::open(options(&cluster.bootstrap_servers(), "no.{account}", true))
             .await
             .unwrap_err();
         assert_eq!(error.to_string(), "there is no topic no.{account}");

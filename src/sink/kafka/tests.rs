@@ -26,13 +26,13 @@ fn mock(partitions: i32) -> Mock {
 }
 
 fn sink(cluster: &Mock, properties: &[(&str, &str)]) -> (KafkaSink, Registry) {
-    let config = config::Kafka {
+    let config = config::KafkaConfig {
         brokers: vec![cluster.bootstrap_servers()],
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
     };
-    let names = Names::new("main", "events");
-    let limits = Limits {
+    let names = KafkaNames::new("main", "events");
+    let limits = ProducerLimits {
         body_bytes_max: 1 << 20,
         in_flight_records_max: 1000,
     };
@@ -44,9 +44,9 @@ fn sink(cluster: &Mock, properties: &[(&str, &str)]) -> (KafkaSink, Registry) {
     )
 }
 
-fn topics() -> Topics {
-    Topics {
-        template: Template::parse("events").unwrap(),
+fn topics() -> RouteTopics {
+    RouteTopics {
+        template: TopicTemplate::parse("events").unwrap(),
         unknown: UnknownTopic::Hold,
     }
 }
@@ -67,14 +67,14 @@ fn message(sequence: u64) -> Message {
 }
 
 /// Settles until so many are confirmed, or something fails.
-async fn confirmed(sink: &mut KafkaSink, count: usize) -> Result<Vec<u64>, (Vec<u64>, Failure)> {
+async fn confirmed(sink: &mut KafkaSink, count: usize) -> Result<Vec<u64>, (Vec<u64>, PublishFailure)> {
     let mut sequences = Vec::new();
     let mut settled = Vec::new();
     while sequences.len() < count {
         let result = timeout(DEADLINE, sink.settle(&mut settled))
             .await
             .expect("within the deadline");
-        for Settled { sequence, result } in settled.drain(..) {
+        for SettledMessage { sequence, result } in settled.drain(..) {
             match result {
                 Ok(()) => sequences.push(sequence),
                 Err(failure) => return Err((sequences, failure)),
@@ -302,13 +302,13 @@ fn metric(registry: &Registry, name: &str) -> Option<f64> {
 
 #[test]
 fn a_sink_whose_properties_break_a_promise_is_not_built() {
-    let config = config::Kafka {
+    let config = config::KafkaConfig {
         brokers: vec!["localhost:9092".into()],
         properties: BTreeMap::from([("acks".to_string(), "1".to_string())]),
         create_topics: None,
     };
-    let names = Names::new("main", "events");
-    let limits = Limits {
+    let names = KafkaNames::new("main", "events");
+    let limits = ProducerLimits {
         body_bytes_max: 1,
         in_flight_records_max: 1,
     };

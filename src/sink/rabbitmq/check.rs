@@ -8,20 +8,20 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
-    Link, connect,
-    management::{Management, Unknown},
+    BrokerLink, connect,
+    management::{ManagementApi, UnknownQueues},
     topology,
 };
 use crate::{
     config,
-    sink::{Finding, Level, message_bytes_max},
+    sink::{CheckFinding, FindingLevel, message_bytes_max},
 };
 
 const MIB: u64 = 1024 * 1024;
 
 /// Connects to each node of the sink called `sink`, looks at its exchange, and asks the management API for what AMQP
 /// does not tell. Takes up to a quarter of a minute for each node that does not answer.
-pub async fn connect_check(sink: &str, config: &config::RabbitMq, body_bytes_max: u64) -> Vec<Finding> {
+pub async fn connect_check(sink: &str, config: &config::RabbitMqConfig, body_bytes_max: u64) -> Vec<CheckFinding> {
     let (link, mut findings) = nodes(sink, config).await;
     let Some(link) = link else { return findings };
     findings.push(exchange(&link, sink, config).await);
@@ -34,7 +34,7 @@ pub async fn connect_check(sink: &str, config: &config::RabbitMq, body_bytes_max
 }
 
 /// A connection to the first node that takes one, and what each of them said.
-async fn nodes(sink: &str, config: &config::RabbitMq) -> (Option<Link>, Vec<Finding>) {
+async fn nodes(sink: &str, config: &config::RabbitMqConfig) -> (Option<BrokerLink>, Vec<CheckFinding>) {
     let mut first = None;
     let mut good = Vec::new();
     let mut failed = Vec::new();
@@ -47,7 +47,7 @@ async fn nodes(sink: &str, config: &config::RabbitMq) -> (Option<Link>, Vec<Find
                     "sink '{sink}': connected to {}, virtual host '{}'",
                     link.node, link.node.vhost
                 );
-                good.push(Finding::new(Level::Good, text));
+                good.push(CheckFinding::new(FindingLevel::Good, text));
                 match &first {
                     None => first = Some(link),
                     Some(_) => link.close().await,
@@ -58,37 +58,37 @@ async fn nodes(sink: &str, config: &config::RabbitMq) -> (Option<Link>, Vec<Find
     }
     // With another node the sink works.
     let level = if first.is_some() {
-        Level::Warning
+        FindingLevel::Warning
     } else {
-        Level::Problem
+        FindingLevel::Problem
     };
-    good.extend(failed.into_iter().map(|text| Finding::new(level, text)));
+    good.extend(failed.into_iter().map(|text| CheckFinding::new(level, text)));
     (first, good)
 }
 
-async fn exchange(link: &Link, sink: &str, config: &config::RabbitMq) -> Finding {
-    let passive = config::RabbitMq {
+async fn exchange(link: &BrokerLink, sink: &str, config: &config::RabbitMqConfig) -> CheckFinding {
+    let passive = config::RabbitMqConfig {
         declare: false,
         ..config.clone()
     };
     let name = &config.exchange;
     match topology::ensure(link, &passive).await {
-        Ok(()) => Finding::new(Level::Good, format!("sink '{sink}': exchange '{name}' is there")),
-        Err(failure) if config.declare && failure.label == super::failure::UNKNOWN_EXCHANGE => Finding::new(
-            Level::Good,
+        Ok(()) => CheckFinding::new(FindingLevel::Good, format!("sink '{sink}': exchange '{name}' is there")),
+        Err(failure) if config.declare && failure.label == super::failure::UNKNOWN_EXCHANGE => CheckFinding::new(
+            FindingLevel::Good,
             format!(
                 "sink '{sink}': exchange '{name}' is not there yet and will be declared, with {} queues and '{}'",
                 config.partitions,
                 topology::dead_letters(name)
             ),
         ),
-        Err(failure) => Finding::new(Level::Problem, format!("sink '{sink}': {}", failure.text)),
+        Err(failure) => CheckFinding::new(FindingLevel::Problem, format!("sink '{sink}': {}", failure.text)),
     }
 }
 
 /// Whether the user may publish: the right to write is the first thing that is looked at when a binding to the exchange
 /// is taken off, and one that is not there can be taken off.
-async fn writable(link: &Link, config: &config::RabbitMq) -> Option<Finding> {
+async fn writable(link: &BrokerLink, config: &config::RabbitMqConfig) -> Option<CheckFinding> {
     let asked = async {
         let channel = link.create_channel().await?;
         channel
@@ -103,7 +103,7 @@ async fn writable(link: &Link, config: &config::RabbitMq) -> Option<Finding> {
         channel.close(200, "OK".into()).await
     };
     let name = &config.exchange;
-    let good = || Finding::new(Level::Good, format!("exchange '{name}' may be written to"));
+    let good = || CheckFinding::new(FindingLevel::Good, format!("exchange '{name}' may be written to"));
     let error = match timeout(topology::STEP_DEADLINE, asked).await {
         Ok(Ok(())) => return Some(good()),
         Ok(Err(error)) => error,
@@ -117,22 +117,22 @@ async fn writable(link: &Link, config: &config::RabbitMq) -> Option<Finding> {
                 return Some(good());
             }
             let text = format!("exchange '{name}' may not be written to ({told}): grant the user write on it");
-            Some(Finding::new(Level::Problem, text))
+            Some(CheckFinding::new(FindingLevel::Problem, text))
         }
         _ => None,
     }
 }
 
 /// What the management API says, or that it says nothing, and what was therefore not looked at.
-async fn managed(sink: &str, config: &config::RabbitMq, body_bytes_max: u64) -> Vec<Finding> {
+async fn managed(sink: &str, config: &config::RabbitMqConfig, body_bytes_max: u64) -> Vec<CheckFinding> {
     let unknown = |cause: String| {
         let text = format!(
             "sink '{sink}': {cause}; not checked: the exchange's type, bindings, kinds and arguments of queues, consumers, RabbitMQ's \
              version and its limit of a message (set management on the sink)"
         );
-        vec![Finding::new(Level::Warning, text)]
+        vec![CheckFinding::new(FindingLevel::Warning, text)]
     };
-    let management = match Management::of(config) {
+    let management = match ManagementApi::of(config) {
         Ok(management) => management,
         Err(cause) => return unknown(cause),
     };
@@ -146,17 +146,17 @@ async fn managed(sink: &str, config: &config::RabbitMq, body_bytes_max: u64) -> 
     match of_exchange(&management, config).await {
         Ok(found) => findings.extend(found),
         // It is declared, or was reported already.
-        Err(Unknown::NotThere) => {}
-        Err(Unknown::NoAnswer(cause)) => findings.push(Finding::new(Level::Warning, cause)),
+        Err(UnknownQueues::NotThere) => {}
+        Err(UnknownQueues::NoAnswer(cause)) => findings.push(CheckFinding::new(FindingLevel::Warning, cause)),
     }
     findings
 }
 
 /// The version, and whether the largest message is within its default limit, which no API tells.
-fn size(sink: &str, version: &str, body_bytes_max: u64) -> Finding {
+fn size(sink: &str, version: &str, body_bytes_max: u64) -> CheckFinding {
     match too_small(sink, version, body_bytes_max) {
-        Some(text) => Finding::new(Level::Warning, text),
-        None => Finding::new(Level::Good, format!("sink '{sink}': RabbitMQ {version}")),
+        Some(text) => CheckFinding::new(FindingLevel::Warning, text),
+        None => CheckFinding::new(FindingLevel::Good, format!("sink '{sink}': RabbitMQ {version}")),
     }
 }
 
@@ -178,19 +178,22 @@ fn too_small(sink: &str, version: &str, body_bytes_max: u64) -> Option<String> {
 }
 
 /// Why RabbitMQ may not take everything that is accepted. `None` also where the management API does not answer.
-pub(super) async fn takes_less(sink: &str, config: &config::RabbitMq, body_bytes_max: u64) -> Option<String> {
-    let overview = Management::of(config).ok()?.ask(&["api", "overview"]).await.ok()?;
+pub(super) async fn takes_less(sink: &str, config: &config::RabbitMqConfig, body_bytes_max: u64) -> Option<String> {
+    let overview = ManagementApi::of(config).ok()?.ask(&["api", "overview"]).await.ok()?;
     too_small(sink, overview["management_version"].as_str()?, body_bytes_max)
 }
 
-async fn of_exchange(management: &Management, config: &config::RabbitMq) -> Result<Vec<Finding>, Unknown> {
+async fn of_exchange(
+    management: &ManagementApi,
+    config: &config::RabbitMqConfig,
+) -> Result<Vec<CheckFinding>, UnknownQueues> {
     let name = config.exchange.as_str();
     let exchange = management.of_vhost("exchanges", &[name]).await?;
     let mut findings = Vec::new();
     match exchange["type"].as_str() {
         Some("topic") => {}
-        other => findings.push(Finding::new(
-            Level::Problem,
+        other => findings.push(CheckFinding::new(
+            FindingLevel::Problem,
             format!(
                 "exchange '{name}' is of type {}: bindings by routing key need topic; delete it and make it anew",
                 other.unwrap_or("?")
@@ -199,7 +202,7 @@ async fn of_exchange(management: &Management, config: &config::RabbitMq) -> Resu
     }
     if exchange["durable"] == Value::Bool(false) {
         let text = format!("exchange '{name}' is not durable: it is gone when RabbitMQ restarts, and the route waits");
-        findings.push(Finding::new(Level::Warning, text));
+        findings.push(CheckFinding::new(FindingLevel::Warning, text));
     }
     let policy = match exchange["policy"].as_str() {
         Some(policy) => management.of_vhost("policies", &[policy]).await.unwrap_or_default(),
@@ -213,7 +216,7 @@ async fn of_exchange(management: &Management, config: &config::RabbitMq) -> Resu
         let text = format!(
             "exchange '{name}' has the alternate exchange '{alternate}': what no queue takes goes there and counts as delivered"
         );
-        findings.push(Finding::new(Level::Warning, text));
+        findings.push(CheckFinding::new(FindingLevel::Warning, text));
     }
     let bindings = management.of_vhost("exchanges", &[name, "bindings", "source"]).await?;
     let all = management.of_vhost("queues", &[]).await?;

@@ -22,14 +22,14 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, time::timeout};
 
 use super::{
-    failure::{self, Stage},
-    uri::{self, Node},
+    failure::{self, FailureStage},
+    uri::{self, AmqpNode},
 };
 use crate::{
     config,
     sink::{
-        Failure,
-        certificates::{CertificateFile, Holds},
+        PublishFailure,
+        certificates::{CertificateFile, CertificateUse},
     },
 };
 
@@ -41,13 +41,13 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(1);
 const HEARTBEAT_SECONDS: u16 = 10;
 
 /// A connection. Dropping it closes it, without waiting.
-pub struct Link {
+pub struct BrokerLink {
     connection: Option<Connection>,
-    socket: Socket,
-    pub node: Node,
+    socket: BrokerSocket,
+    pub node: AmqpNode,
 }
 
-impl Deref for Link {
+impl Deref for BrokerLink {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
@@ -57,7 +57,7 @@ impl Deref for Link {
     }
 }
 
-impl Link {
+impl BrokerLink {
     /// Closes the connection: in order, if that goes quickly.
     pub async fn close(mut self) {
         if let Some(connection) = self.connection.take() {
@@ -66,7 +66,7 @@ impl Link {
     }
 }
 
-impl Drop for Link {
+impl Drop for BrokerLink {
     fn drop(&mut self) {
         let Some(connection) = self.connection.take() else {
             return;
@@ -79,7 +79,7 @@ impl Drop for Link {
     }
 }
 
-async fn close(connection: Connection, socket: Socket) {
+async fn close(connection: Connection, socket: BrokerSocket) {
     if !connection.status().blocked() {
         // An error says that it is closed already.
         let _ = timeout(CLOSE_DEADLINE, connection.close(200, "OK".into())).await;
@@ -89,17 +89,17 @@ async fn close(connection: Connection, socket: Socket) {
 
 /// A handle to the socket under a connection, once there is one.
 #[derive(Clone)]
-struct Socket(Arc<Mutex<Under>>);
+struct BrokerSocket(Arc<Mutex<StreamUnder>>);
 
-struct Under {
-    stage: Stage,
+struct StreamUnder {
+    stage: FailureStage,
     stream: Option<TcpStream>,
 }
 
-impl Socket {
+impl BrokerSocket {
     fn new() -> Self {
-        Self(Arc::new(Mutex::new(Under {
-            stage: Stage::Tcp,
+        Self(Arc::new(Mutex::new(StreamUnder {
+            stage: FailureStage::Tcp,
             stream: None,
         })))
     }
@@ -113,14 +113,14 @@ impl Socket {
 }
 
 /// How a connection shows who it is.
-struct Login {
+struct BrokerLogin {
     name: String,
     password: String,
     external: bool,
 }
 
-impl Login {
-    fn read(config: &config::RabbitMq, node: &Node) -> Result<Self, config::SecretSourceError> {
+impl BrokerLogin {
+    fn read(config: &config::RabbitMqConfig, node: &AmqpNode) -> Result<Self, config::SecretSourceError> {
         let read = |source: &Option<config::TextSource>| source.as_ref().map(config::TextSource::read).transpose();
         let name = read(&config.username)?.or_else(|| node.username.clone());
         let password = read(&config.password)?.or_else(|| node.password.clone());
@@ -146,8 +146,13 @@ impl Login {
 /// files and in the environment is read anew. `purpose` is shown in RabbitMQ's list of connections.
 ///
 /// `Err`: of the nodes' failures the one that tells most.
-pub async fn connect(config: &config::RabbitMq, sink: &str, purpose: &str, first: usize) -> Result<Link, Failure> {
-    let mut worst: Option<Failure> = None;
+pub async fn connect(
+    config: &config::RabbitMqConfig,
+    sink: &str,
+    purpose: &str,
+    first: usize,
+) -> Result<BrokerLink, PublishFailure> {
+    let mut worst: Option<PublishFailure> = None;
     let count = config.uris.len();
     for source in config.uris.iter().cycle().skip(first % count.max(1)).take(count) {
         match connect_node(config, source, sink, purpose).await {
@@ -169,15 +174,15 @@ pub async fn connect(config: &config::RabbitMq, sink: &str, purpose: &str, first
 }
 
 async fn connect_node(
-    config: &config::RabbitMq,
+    config: &config::RabbitMqConfig,
     source: &config::TextSource,
     sink: &str,
     purpose: &str,
-) -> Result<Link, Failure> {
+) -> Result<BrokerLink, PublishFailure> {
     let wrong = |text: String| failure::configuration(sink, &text);
     let text = source.read().map_err(|error| wrong(format!("uri: {error}")))?;
     let node = uri::parse(&text).map_err(|error| wrong(format!("uri {source:?}: {error}")))?;
-    let login = Login::read(config, &node).map_err(|error| wrong(error.to_string()))?;
+    let login = BrokerLogin::read(config, &node).map_err(|error| wrong(error.to_string()))?;
     let tls = if node.tls {
         let files = config.tls.clone();
         let read = tokio::task::spawn_blocking(move || read_tls(&files));
@@ -185,10 +190,10 @@ async fn connect_node(
     } else {
         OwnedTLSConfig::default()
     };
-    let socket = Socket::new();
+    let socket = BrokerSocket::new();
     let connecting = open(&node, &login, tls, purpose, &socket);
     match timeout(CONNECT_DEADLINE, connecting).await {
-        Ok(Ok(connection)) => Ok(Link {
+        Ok(Ok(connection)) => Ok(BrokerLink {
             connection: Some(connection),
             socket,
             node,
@@ -201,9 +206,9 @@ async fn connect_node(
         Err(_) => {
             socket.shut_down();
             let cause = match socket.0.lock().stage {
-                Stage::Tcp => "no answer",
-                Stage::Tls => "it accepts connections and does not speak TLS",
-                Stage::Handshake => "it accepts connections and does not speak AMQP",
+                FailureStage::Tcp => "no answer",
+                FailureStage::Tls => "it accepts connections and does not speak TLS",
+                FailureStage::Handshake => "it accepts connections and does not speak AMQP",
             };
             let cause = format!("{cause} within {} s", CONNECT_DEADLINE.as_secs());
             Err(failure::unreachable(sink, &node, &cause))
@@ -212,11 +217,11 @@ async fn connect_node(
 }
 
 async fn open(
-    node: &Node,
-    login: &Login,
+    node: &AmqpNode,
+    login: &BrokerLogin,
     tls: OwnedTLSConfig,
     purpose: &str,
-    socket: &Socket,
+    socket: &BrokerSocket,
 ) -> lapin::Result<Connection> {
     let uri = AMQPUri {
         scheme: if node.tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP },
@@ -264,14 +269,18 @@ async fn open(
                 let stream = plain.get_ref().as_fd().try_clone_to_owned()?;
                 let mut under = socket.0.lock();
                 under.stream = Some(stream.into());
-                under.stage = if node.tls { Stage::Tls } else { Stage::Handshake };
+                under.stage = if node.tls {
+                    FailureStage::Tls
+                } else {
+                    FailureStage::Handshake
+                };
             }
             if !node.tls {
                 return Ok(stream);
             }
             let secured = timeout(CONNECT_DEADLINE, stream.into_tls(&node.host, tls.as_ref())).await;
             let secured = secured.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
-            socket.0.lock().stage = Stage::Handshake;
+            socket.0.lock().stage = FailureStage::Handshake;
             Ok(secured)
         },
         properties,
@@ -280,11 +289,11 @@ async fn open(
 }
 
 /// The files of certificates that the configuration names.
-pub(in crate::sink) fn certificate_files(config: &config::RabbitMq) -> Vec<CertificateFile> {
+pub(in crate::sink) fn certificate_files(config: &config::RabbitMqConfig) -> Vec<CertificateFile> {
     let own = config.tls.certificate_file.iter();
-    let own = own.map(|path| CertificateFile::new(path, Holds::Own));
+    let own = own.map(|path| CertificateFile::new(path, CertificateUse::Own));
     let authorities = config.tls.ca_file.iter();
-    own.chain(authorities.map(|path| CertificateFile::new(path, Holds::Authorities)))
+    own.chain(authorities.map(|path| CertificateFile::new(path, CertificateUse::Authorities)))
         .collect()
 }
 

@@ -2,8 +2,8 @@
 
 use lapin::{ErrorKind, protocol::AMQPError};
 
-use super::uri::Node;
-use crate::sink::{Failure, Remedy};
+use super::uri::AmqpNode;
+use crate::sink::{PublishFailure, Remedy};
 
 pub const ACCESS_REFUSED: &str = "rabbitmq_access_refused";
 pub const AUTHENTICATION: &str = "rabbitmq_authentication";
@@ -57,8 +57,8 @@ mod code {
     pub const NOT_ALLOWED: u16 = 530;
 }
 
-pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> Failure {
-    Failure {
+pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> PublishFailure {
+    PublishFailure {
         remedy,
         label,
         text: text.into(),
@@ -67,7 +67,7 @@ pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<Strin
 
 /// Where a connection had got to when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum FailureStage {
     Tcp,
     Tls,
     /// AMQP's own handshake: credentials, limits, virtual host.
@@ -75,11 +75,17 @@ pub(super) enum Stage {
 }
 
 /// No connection with a node.
-pub(super) fn of_connecting(error: &lapin::Error, stage: Stage, sink: &str, node: &Node, user: &str) -> Failure {
+pub(super) fn of_connecting(
+    error: &lapin::Error,
+    stage: FailureStage,
+    sink: &str,
+    node: &AmqpNode,
+    user: &str,
+) -> PublishFailure {
     match (stage, error.kind()) {
         (_, ErrorKind::ProtocolError(error)) => of_handshake(error, sink, node, user),
-        (Stage::Tcp, _) => unreachable(sink, node, &cause(error)),
-        (Stage::Tls, _) => failure(
+        (FailureStage::Tcp, _) => unreachable(sink, node, &cause(error)),
+        (FailureStage::Tls, _) => failure(
             Remedy::Hold,
             TLS,
             format!(
@@ -87,7 +93,7 @@ pub(super) fn of_connecting(error: &lapin::Error, stage: Stage, sink: &str, node
                 cause(error)
             ),
         ),
-        (Stage::Handshake, _) => unreachable(
+        (FailureStage::Handshake, _) => unreachable(
             sink,
             node,
             &format!(
@@ -99,7 +105,7 @@ pub(super) fn of_connecting(error: &lapin::Error, stage: Stage, sink: &str, node
     }
 }
 
-fn of_handshake(error: &AMQPError, sink: &str, node: &Node, user: &str) -> Failure {
+fn of_handshake(error: &AMQPError, sink: &str, node: &AmqpNode, user: &str) -> PublishFailure {
     let told = error.get_message();
     match error.get_id() {
         code::ACCESS_REFUSED => failure(
@@ -122,7 +128,7 @@ fn of_handshake(error: &AMQPError, sink: &str, node: &Node, user: &str) -> Failu
     }
 }
 
-pub(super) fn unreachable(sink: &str, node: &Node, cause: &str) -> Failure {
+pub(super) fn unreachable(sink: &str, node: &AmqpNode, cause: &str) -> PublishFailure {
     failure(
         Remedy::Hold,
         UNREACHABLE,
@@ -131,12 +137,12 @@ pub(super) fn unreachable(sink: &str, node: &Node, cause: &str) -> Failure {
 }
 
 /// A file or variable of the configuration cannot be used just now.
-pub(super) fn configuration(sink: &str, text: &str) -> Failure {
+pub(super) fn configuration(sink: &str, text: &str) -> PublishFailure {
     failure(Remedy::Hold, CONFIGURATION, format!("sink '{sink}': {text}"))
 }
 
 /// RabbitMQ gives no channel more: a limit of the node, the virtual host or the user, who may be others' too.
-pub(super) fn no_channel(sink: &str, told: &str) -> Failure {
+pub(super) fn no_channel(sink: &str, told: &str) -> PublishFailure {
     failure(
         Remedy::Hold,
         CHANNELS,
@@ -148,7 +154,7 @@ pub(super) fn no_channel(sink: &str, told: &str) -> Failure {
 }
 
 /// An open session failed.
-pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> Failure {
+pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> PublishFailure {
     let error = match error.kind() {
         ErrorKind::ProtocolError(error) => error,
         ErrorKind::ChannelsLimitReached => return no_channel(sink, "the connection's limit"),
@@ -195,7 +201,7 @@ pub(super) fn is_about_channels(told: &str) -> bool {
     told.contains("number of channels opened")
 }
 
-pub(super) fn closed(sink: &str, cause: &str) -> Failure {
+pub(super) fn closed(sink: &str, cause: &str) -> PublishFailure {
     failure(
         Remedy::Retry,
         CLOSED,
@@ -210,7 +216,7 @@ pub(super) fn refused_bytes(told: &str) -> Option<usize> {
     rest.contains("larger").then(|| bytes.parse().ok())?
 }
 
-pub(super) fn too_large(remedy: Remedy, sink: &str, told: &str) -> Failure {
+pub(super) fn too_large(remedy: Remedy, sink: &str, told: &str) -> PublishFailure {
     failure(
         remedy,
         TOO_LARGE,
@@ -219,7 +225,7 @@ pub(super) fn too_large(remedy: Remedy, sink: &str, told: &str) -> Failure {
 }
 
 /// What stands beside the body does not fit into one frame.
-pub(super) fn headers_too_large(sink: &str, bytes: usize, bytes_max: usize) -> Failure {
+pub(super) fn headers_too_large(sink: &str, bytes: usize, bytes_max: usize) -> PublishFailure {
     failure(
         Remedy::DeadLetter,
         TOO_LARGE,
@@ -228,7 +234,7 @@ pub(super) fn headers_too_large(sink: &str, bytes: usize, bytes_max: usize) -> F
 }
 
 /// A queue refuses what it was sent (`reject-publish`), or could not keep it.
-pub(super) fn nacked(sink: &str, exchange: &str, partition: u32) -> Failure {
+pub(super) fn nacked(sink: &str, exchange: &str, partition: u32) -> PublishFailure {
     failure(
         Remedy::Hold,
         NACKED,
@@ -240,7 +246,7 @@ pub(super) fn nacked(sink: &str, exchange: &str, partition: u32) -> Failure {
 }
 
 /// No queue is bound for a message.
-pub(super) fn unroutable(remedy: Remedy, sink: &str, exchange: &str, routing_key: &str) -> Failure {
+pub(super) fn unroutable(remedy: Remedy, sink: &str, exchange: &str, routing_key: &str) -> PublishFailure {
     failure(
         remedy,
         UNROUTABLE,
@@ -249,7 +255,7 @@ pub(super) fn unroutable(remedy: Remedy, sink: &str, exchange: &str, routing_key
 }
 
 /// A queue that was declared is gone.
-pub(super) fn undeclared(sink: &str, routing_key: &str) -> Failure {
+pub(super) fn undeclared(sink: &str, routing_key: &str) -> PublishFailure {
     failure(
         Remedy::Retry,
         UNROUTABLE,
@@ -261,7 +267,7 @@ pub(super) fn undeclared(sink: &str, routing_key: &str) -> Failure {
 }
 
 /// The broker says nothing at all: a quorum queue without a majority does that.
-pub(super) fn unconfirmed(sink: &str, partition: u32, records: usize, seconds: u64) -> Failure {
+pub(super) fn unconfirmed(sink: &str, partition: u32, records: usize, seconds: u64) -> PublishFailure {
     failure(
         Remedy::Hold,
         UNCONFIRMED,
@@ -273,7 +279,7 @@ pub(super) fn unconfirmed(sink: &str, partition: u32, records: usize, seconds: u
 }
 
 /// The node has stopped reading from publishers.
-pub(super) fn blocked(sink: &str, reason: &str) -> Failure {
+pub(super) fn blocked(sink: &str, reason: &str) -> PublishFailure {
     failure(
         Remedy::Hold,
         BLOCKED,
@@ -346,18 +352,18 @@ mod tests {
         for (error, stage, label) in [
             (
                 protocol(403, "ACCESS_REFUSED - Login was refused"),
-                Stage::Handshake,
+                FailureStage::Handshake,
                 AUTHENTICATION,
             ),
             (
                 protocol(530, "NOT_ALLOWED - vhost v not found"),
-                Stage::Handshake,
+                FailureStage::Handshake,
                 VHOST,
             ),
-            (protocol(320, "CONNECTION_FORCED"), Stage::Handshake, CLOSED),
-            (io.clone(), Stage::Tcp, UNREACHABLE),
-            (io.clone(), Stage::Tls, TLS),
-            (io, Stage::Handshake, UNREACHABLE),
+            (protocol(320, "CONNECTION_FORCED"), FailureStage::Handshake, CLOSED),
+            (io.clone(), FailureStage::Tcp, UNREACHABLE),
+            (io.clone(), FailureStage::Tls, TLS),
+            (io, FailureStage::Handshake, UNREACHABLE),
         ] {
             let failure = of_connecting(&error, stage, "rabbit", &node, "user 'ada'");
             assert_eq!(failure.label, label);

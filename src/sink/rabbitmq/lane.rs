@@ -30,10 +30,10 @@ use tokio::{
 
 use super::{
     encode, failure,
-    session::Shared,
-    settlement::{Answer, Fate, fates},
+    session::SessionShared,
+    settlement::{BatchAnswer, MessageFate, fates},
 };
-use crate::sink::{Failure, Message, Remedy, Settled};
+use crate::sink::{Message, PublishFailure, Remedy, SettledMessage};
 
 /// A batch: published without waiting, and settled as a whole.
 const BATCH_RECORDS_MAX: usize = 1024;
@@ -53,20 +53,20 @@ const REFUSED_DELAY_MIN: Duration = Duration::from_millis(20);
 const REFUSED_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// A lane, owned by its task: nothing else can publish on its channel.
-pub(super) struct Lane {
+pub(super) struct ChannelLane {
     number: usize,
-    shared: Arc<Shared>,
+    shared: Arc<SessionShared>,
     channel: Channel,
     feed: mpsc::UnboundedReceiver<Message>,
-    waiting: Waiting,
-    refused: Option<Refused>,
+    waiting: UnconfirmedMessage,
+    refused: Option<RefusedMessage>,
     /// There was no answer to anything, in this session or the one before.
     silent: bool,
 }
 
 /// Taken from the feed, by stream: at most one message of a key is on its way, so none can overtake another.
 #[derive(Default)]
-struct Waiting {
+struct UnconfirmedMessage {
     /// Each stream that has something waiting or on its way.
     streams: HashMap<String, VecDeque<Message>>,
     /// The keys of those with nothing on its way, in the order of their turn.
@@ -79,13 +79,13 @@ struct Waiting {
 }
 
 /// A message on its way to the socket.
-enum Sending<F> {
+enum LaneSending<F> {
     Queued(Pin<Box<F>>),
     Sent(PublisherConfirm),
 }
 
 /// Something was not taken, and waits to be tried again.
-struct Refused {
+struct RefusedMessage {
     since: Instant,
     delay: Duration,
     /// When it is tried again, and how many of what was nacked.
@@ -93,19 +93,19 @@ struct Refused {
     nacked_max: usize,
     /// When the channel is to be replaced.
     renewal: Instant,
-    reason: Failure,
+    reason: PublishFailure,
 }
 
 /// What became of those messages of a batch that had been refused before.
 #[derive(Default)]
-struct Tries {
+struct RefusedTries {
     taken: usize,
     refused: usize,
 }
 
-impl Lane {
+impl ChannelLane {
     /// Publishes what comes through `feed`, until it is closed or the session fails, which it then tells.
-    pub async fn run(number: usize, shared: Arc<Shared>, feed: mpsc::UnboundedReceiver<Message>) {
+    pub async fn run(number: usize, shared: Arc<SessionShared>, feed: mpsc::UnboundedReceiver<Message>) {
         let ended = async {
             let channel = open_channel(&shared).await?;
             shared.channel_opened();
@@ -115,7 +115,7 @@ impl Lane {
                 shared: shared.clone(),
                 channel,
                 feed,
-                waiting: Waiting::default(),
+                waiting: UnconfirmedMessage::default(),
                 refused: None,
                 silent,
             };
@@ -130,7 +130,7 @@ impl Lane {
     }
 
     /// Takes what waits; waits for something if there is nothing that can go. `Ok(false)`: nothing will come any more.
-    async fn fill(&mut self) -> Result<bool, Failure> {
+    async fn fill(&mut self) -> Result<bool, PublishFailure> {
         loop {
             while let Ok(message) = self.feed.try_recv() {
                 self.waiting.push(message);
@@ -157,7 +157,7 @@ impl Lane {
     }
 
     /// Publishes one batch and settles it.
-    async fn publish(&mut self) -> Result<(), Failure> {
+    async fn publish(&mut self) -> Result<(), PublishFailure> {
         let batch = self.waiting.batch(if self.silent { 1 } else { BATCH_RECORDS_MAX });
         let (answers, returned) = self.exchange(&batch).await?;
         if mem::take(&mut self.silent) {
@@ -170,14 +170,14 @@ impl Lane {
             failure::failure(Remedy::Retry, failure::OTHER, text)
         })?;
         let mut settled = Vec::with_capacity(batch.len());
-        let mut tries = Tries::default();
+        let mut tries = RefusedTries::default();
         let mut reason = None;
         let mut missing = None;
         for (message, fate) in batch.into_iter().zip(fates) {
             let tried = self.waiting.tried.remove(&message.key);
             let result = match fate {
-                Fate::Delivered => Ok(()),
-                Fate::Returned => {
+                MessageFate::Delivered => Ok(()),
+                MessageFate::Returned => {
                     let key = encode::routing_key(self.shared.partition(&message), &message);
                     if self.shared.is_to_be_declared_for(message.sequence) {
                         missing = Some(failure::undeclared(&self.shared.names.sink, &key));
@@ -191,7 +191,7 @@ impl Lane {
                     }
                     Err(self.shared.unroutable(Remedy::SetAside, &key))
                 }
-                Fate::Nacked => {
+                MessageFate::Nacked => {
                     self.shared.count_nack();
                     let (sink, exchange) = (&self.shared.names.sink, self.shared.exchange.as_str());
                     reason.get_or_insert_with(|| failure::nacked(sink, exchange, self.shared.partition(&message)));
@@ -201,7 +201,7 @@ impl Lane {
                 }
             };
             tries.taken += usize::from(tried);
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence: message.sequence,
                 result,
             });
@@ -219,7 +219,7 @@ impl Lane {
     }
 
     /// Publishes a batch and waits until the broker has answered for every message of it.
-    async fn exchange(&mut self, batch: &[Message]) -> Result<(Vec<Answer>, BTreeSet<u64>), Failure> {
+    async fn exchange(&mut self, batch: &[Message]) -> Result<(Vec<BatchAnswer>, BTreeSet<u64>), PublishFailure> {
         let bytes: usize = batch.iter().map(|message| message.body.len()).sum();
         let deadline = CONFIRM_DEADLINE + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64);
         let began = Instant::now();
@@ -250,7 +250,7 @@ impl Lane {
         answered.map_err(|error| self.of_error(&error, batch))
     }
 
-    async fn answers(&self, batch: &[Message]) -> lapin::Result<(Vec<Answer>, BTreeSet<u64>)> {
+    async fn answers(&self, batch: &[Message]) -> lapin::Result<(Vec<BatchAnswer>, BTreeSet<u64>)> {
         let records = batch.len();
         let mut sendings = Vec::with_capacity(records);
         for message in batch {
@@ -267,25 +267,25 @@ impl Lane {
             // The first poll numbers the message and queues its frames; the rest of it is waiting, which is done for
             // all at once.
             sendings.push(match publish.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-                Poll::Ready(sent) => Sending::Sent(sent?),
-                Poll::Pending => Sending::Queued(publish),
+                Poll::Ready(sent) => LaneSending::Sent(sent?),
+                Poll::Pending => LaneSending::Queued(publish),
             });
         }
         // The last one first: one wake-up for what comes in order.
         let mut confirms: Vec<PublisherConfirm> = Vec::with_capacity(records);
         for sending in sendings.into_iter().rev() {
             confirms.push(match sending {
-                Sending::Sent(confirm) => confirm,
-                Sending::Queued(publish) => publish.await?,
+                LaneSending::Sent(confirm) => confirm,
+                LaneSending::Queued(publish) => publish.await?,
             });
         }
         let mut answers = Vec::with_capacity(records);
         let mut returned = BTreeSet::new();
         for confirm in confirms {
             let (answer, message) = match confirm.await? {
-                Confirmation::Ack(message) => (Answer::Ack, message),
-                Confirmation::Nack(message) => (Answer::Nack, message),
-                Confirmation::NotRequested => (Answer::None, None),
+                Confirmation::Ack(message) => (BatchAnswer::Ack, message),
+                Confirmation::Nack(message) => (BatchAnswer::Nack, message),
+                Confirmation::NotRequested => (BatchAnswer::None, None),
             };
             answers.push(answer);
             // A message without a sequence is not one of ours, and 0 is nobody's.
@@ -296,7 +296,7 @@ impl Lane {
     }
 
     /// The batch failed as a whole. If the broker said which of it was too large, that one is set aside.
-    fn of_error(&self, error: &lapin::Error, batch: &[Message]) -> Failure {
+    fn of_error(&self, error: &lapin::Error, batch: &[Message]) -> PublishFailure {
         let found = failure::of_session(error, &self.shared.names.sink, self.shared.exchange.as_str());
         if found.label != failure::TOO_LARGE {
             return found;
@@ -306,14 +306,14 @@ impl Lane {
         let Some(culprit) = batch.iter().find(refused) else {
             return found;
         };
-        self.shared.settle(std::iter::once(Settled {
+        self.shared.settle(std::iter::once(SettledMessage {
             sequence: culprit.sequence,
-            result: Err(Failure {
+            result: Err(PublishFailure {
                 remedy: Remedy::SetAside,
                 ..found.clone()
             }),
         }));
-        Failure {
+        PublishFailure {
             remedy: Remedy::Retry,
             ..found
         }
@@ -321,7 +321,7 @@ impl Lane {
 
     /// What was refused in a batch, and became of what had been refused before, decides when that is tried again, and
     /// how much of it.
-    fn note(&mut self, reason: Option<Failure>, tries: &Tries) {
+    fn note(&mut self, reason: Option<PublishFailure>, tries: &RefusedTries) {
         let now = Instant::now();
         if !self.waiting.has_refused() {
             if self.refused.take().is_some() {
@@ -334,10 +334,10 @@ impl Lane {
                 let reason = reason.unwrap_or(before.reason);
                 match tries {
                     // What was refused for the first time waits for the others.
-                    Tries { taken: 0, refused: 0 } => Refused { reason, ..before },
-                    Tries { taken: 0, .. } => {
+                    RefusedTries { taken: 0, refused: 0 } => RefusedMessage { reason, ..before },
+                    RefusedTries { taken: 0, .. } => {
                         let delay = (before.delay * 2).min(REFUSED_DELAY_MAX);
-                        Refused {
+                        RefusedMessage {
                             reason,
                             delay,
                             again: now + delay,
@@ -345,7 +345,7 @@ impl Lane {
                             ..before
                         }
                     }
-                    Tries { refused, .. } => Refused {
+                    RefusedTries { refused, .. } => RefusedMessage {
                         // A full queue that takes some is slow. What has no binding waits for somebody, whatever else
                         // is taken.
                         since: if reason.label == failure::UNROUTABLE {
@@ -361,7 +361,7 @@ impl Lane {
                     },
                 }
             }
-            (None, Some(reason)) => Refused {
+            (None, Some(reason)) => RefusedMessage {
                 since: now,
                 delay: REFUSED_DELAY_MIN,
                 again: now + REFUSED_DELAY_MIN,
@@ -376,7 +376,7 @@ impl Lane {
     }
 
     /// Makes ready what is to be tried again.
-    async fn try_again(&mut self) -> Result<(), Failure> {
+    async fn try_again(&mut self) -> Result<(), PublishFailure> {
         let Some(refused) = &mut self.refused else {
             return Ok(());
         };
@@ -394,7 +394,7 @@ impl Lane {
     }
 }
 
-impl Waiting {
+impl UnconfirmedMessage {
     fn push(&mut self, message: Message) {
         match self.streams.get_mut(&message.key) {
             Some(stream) => stream.push_back(message),
@@ -467,7 +467,7 @@ impl Waiting {
     }
 }
 
-async fn open_channel(shared: &Shared) -> Result<Channel, Failure> {
+async fn open_channel(shared: &SessionShared) -> Result<Channel, PublishFailure> {
     let opening = async {
         let channel = shared.link.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;
@@ -518,7 +518,7 @@ mod tests {
             arrivals in 1_usize..9,
             nacked_max in 1_usize..4,
         ) {
-            let mut waiting = Waiting::default();
+            let mut waiting = UnconfirmedMessage::default();
             let mut coming = keys.iter().zip(1..).map(|(key, sequence)| message(sequence, *key, 10));
             let mut refusals = refusals.into_iter();
             let mut taken: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -554,7 +554,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_limited_by_bytes_and_takes_one_large_message_alone() {
-        let mut waiting = Waiting::default();
+        let mut waiting = UnconfirmedMessage::default();
         for (sequence, bytes) in [(1, BATCH_BYTES_MAX + 1), (2, BATCH_BYTES_MAX), (3, 1)] {
             waiting.push(message(sequence, sequence as u8, bytes));
         }

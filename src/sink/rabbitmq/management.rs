@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
-use super::uri::{self, Node};
+use super::uri::{self, AmqpNode};
 use crate::{config, http_client};
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -13,7 +13,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The API of one node, asked as the sink's own user about its virtual host.
-pub(super) struct Management {
+pub(super) struct ManagementApi {
     client: Client,
     base: Url,
     user: String,
@@ -23,7 +23,7 @@ pub(super) struct Management {
 
 /// Why the API did not say what it was asked.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Unknown {
+pub(super) enum UnknownQueues {
     /// There is no such thing.
     #[error("it is not there")]
     NotThere,
@@ -32,9 +32,9 @@ pub(super) enum Unknown {
     NoAnswer(String),
 }
 
-impl Management {
+impl ManagementApi {
     /// For the sink's first node, unless the configuration says where.
-    pub fn of(config: &config::RabbitMq) -> Result<Self, String> {
+    pub fn of(config: &config::RabbitMqConfig) -> Result<Self, String> {
         let text = |source: &config::TextSource| source.read().map_err(|error| error.to_string());
         let first = config.uris.first().ok_or("no uri")?;
         let node = uri::parse(&text(first)?)?;
@@ -65,19 +65,19 @@ impl Management {
     }
 
     /// What is at `/api/<kind>/<virtual host>/<rest>…`.
-    pub async fn of_vhost(&self, kind: &str, rest: &[&str]) -> Result<Value, Unknown> {
+    pub async fn of_vhost(&self, kind: &str, rest: &[&str]) -> Result<Value, UnknownQueues> {
         let vhost = self.vhost.clone();
         self.ask(&[&["api", kind, vhost.as_str()], rest].concat()).await
     }
 
     /// What is at this path, whose segments are escaped here.
-    pub async fn ask(&self, segments: &[&str]) -> Result<Value, Unknown> {
+    pub async fn ask(&self, segments: &[&str]) -> Result<Value, UnknownQueues> {
         let mut url = self.base.clone();
         url.path_segments_mut()
-            .map_err(|()| Unknown::NoAnswer(format!("{}: not a URL to ask", self.base)))?
+            .map_err(|()| UnknownQueues::NoAnswer(format!("{}: not a URL to ask", self.base)))?
             .pop_if_empty()
             .extend(segments);
-        let told = |cause: String| Unknown::NoAnswer(format!("the management API at {}: {cause}", self.base));
+        let told = |cause: String| UnknownQueues::NoAnswer(format!("the management API at {}: {cause}", self.base));
         let asked = async {
             let request = self.client.get(url).basic_auth(&self.user, Some(&self.password));
             let mut answer = request.send().await?;
@@ -87,7 +87,7 @@ impl Management {
         let (status, body) = asked.await.map_err(|error: reqwest::Error| told(cause(error)))?;
         match status {
             StatusCode::OK => serde_json::from_slice(&body).map_err(|_| told("it does not answer in JSON".to_owned())),
-            StatusCode::NOT_FOUND => Err(Unknown::NotThere),
+            StatusCode::NOT_FOUND => Err(UnknownQueues::NotThere),
             StatusCode::UNAUTHORIZED => Err(told(format!(
                 "it refuses user '{}': give the user the tag management, or correct the password",
                 self.user
@@ -98,7 +98,7 @@ impl Management {
 }
 
 /// Where the API of a node usually is.
-fn usual(node: &Node) -> String {
+fn usual(node: &AmqpNode) -> String {
     let (scheme, port) = if node.tls { ("https", 15671) } else { ("http", 15672) };
     match node.host.contains(':') {
         true => format!("{scheme}://[{}]:{port}", node.host),
@@ -106,7 +106,7 @@ fn usual(node: &Node) -> String {
     }
 }
 
-fn client(config: &config::RabbitMq) -> Result<Client, String> {
+fn client(config: &config::RabbitMqConfig) -> Result<Client, String> {
     let mut builder = Client::builder()
         .timeout(DEADLINE)
         .redirect(reqwest::redirect::Policy::none());

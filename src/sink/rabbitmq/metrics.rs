@@ -2,7 +2,7 @@
 
 use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use super::Names;
+use super::RabbitMqNames;
 
 /// What the sessions of all RabbitMQ sinks tell.
 pub struct RabbitMqMetrics {
@@ -48,7 +48,7 @@ impl RabbitMqMetrics {
     }
 
     /// Everything stands at 0 before the first session.
-    pub(super) fn born(&self, names: &Names) {
+    pub(super) fn born(&self, names: &RabbitMqNames) {
         self.session(names, false);
         let labels = [&*names.sink, &*names.route];
         for counter in [&self.sessions, &self.returned, &self.nacks] {
@@ -57,7 +57,7 @@ impl RabbitMqMetrics {
     }
 
     /// A session begins or ends: what of it is told as it is now.
-    pub(super) fn session(&self, names: &Names, connected: bool) {
+    pub(super) fn session(&self, names: &RabbitMqNames, connected: bool) {
         let labels = [&*names.sink, &*names.route];
         self.connected.with_label_values(&labels).set(connected.into());
         self.blocked.with_label_values(&labels).set(0);

@@ -53,30 +53,33 @@ use tokio::time::timeout;
 
 pub use check::connect_check;
 pub(super) use connect::certificate_files;
-pub use connect::{Link, connect};
+pub use connect::{BrokerLink, connect};
 pub use failure::LABELS;
 pub use metrics::RabbitMqMetrics;
 pub use topology::prepare;
 
-use self::session::{Session, SessionBefore};
-use super::{EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink, number_of, partition::partition_of};
+use self::session::{RabbitMqSession, SessionBefore};
+use super::{
+    EnqueueError, Message, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels, number_of,
+    partition::partition_of,
+};
 use crate::config;
 
 /// Whose session it is.
 #[derive(Debug, Clone)]
-pub struct Names {
+pub struct RabbitMqNames {
     pub sink: Arc<str>,
     pub route: Arc<str>,
 }
 
 /// One route's publishing session with RabbitMQ.
 pub struct RabbitMqSink {
-    config: config::RabbitMq,
-    names: Names,
+    config: config::RabbitMqConfig,
+    names: RabbitMqNames,
     metrics: Arc<RabbitMqMetrics>,
     /// The largest body that is accepted, until it was compared with what RabbitMQ takes.
     uncompared_bytes: Option<u64>,
-    session: Option<Session>,
+    session: Option<RabbitMqSession>,
     /// What the session that ended leaves to the next one.
     before: SessionBefore,
     /// How many channels the session before was given, when it was ended by one that was too many.
@@ -89,7 +92,12 @@ pub struct RabbitMqSink {
 
 impl RabbitMqSink {
     /// A sink without a session yet: [`Sink::reopen`] opens it. `body_bytes_max`: the largest body that is accepted.
-    pub fn new(config: &config::RabbitMq, names: Names, body_bytes_max: u64, metrics: Arc<RabbitMqMetrics>) -> Self {
+    pub fn new(
+        config: &config::RabbitMqConfig,
+        names: RabbitMqNames,
+        body_bytes_max: u64,
+        metrics: Arc<RabbitMqMetrics>,
+    ) -> Self {
         metrics.born(&names);
         Self {
             config: config.clone(),
@@ -105,7 +113,7 @@ impl RabbitMqSink {
     }
 
     /// How many channels the partitions get.
-    fn lanes(&self, link: &Link) -> Result<usize, Failure> {
+    fn lanes(&self, link: &BrokerLink) -> Result<usize, PublishFailure> {
         let partitions = self.config.partitions as usize;
         let of_connection = usize::from(link.configuration().channel_max()).saturating_sub(OWN_CHANNELS);
         let channels = of_connection.min(self.channels_max.unwrap_or(usize::MAX));
@@ -140,7 +148,7 @@ impl RabbitMqSink {
         });
     }
 
-    async fn open(&mut self) -> Result<Session, Failure> {
+    async fn open(&mut self) -> Result<RabbitMqSession, PublishFailure> {
         let purpose = format!("forebay sink {} route {}", self.names.sink, self.names.route);
         let link = connect(&self.config, &self.names.sink, &purpose, self.node).await?;
         let lanes = self.lanes(&link)?;
@@ -151,7 +159,7 @@ impl RabbitMqSink {
         };
         tracing::info!(route = %self.names.route, node = %link.node, "connected to RabbitMQ");
         self.compare_sizes();
-        Ok(Session::new(
+        Ok(RabbitMqSession::new(
             link,
             &self.config,
             self.names.clone(),
@@ -167,12 +175,12 @@ const OWN_CHANNELS: usize = 1;
 /// Type, channel, size and end of a frame.
 const FRAME_OVERHEAD_BYTES: usize = 8;
 
-fn no_session() -> Failure {
+fn no_session() -> PublishFailure {
     failure::failure(Remedy::Retry, failure::OTHER, "no session with RabbitMQ yet")
 }
 
 impl Sink for RabbitMqSink {
-    async fn reopen(&mut self) -> Result<(), Failure> {
+    async fn reopen(&mut self) -> Result<(), PublishFailure> {
         if let Some(old) = self.session.take() {
             self.before = old.shared.leave();
             self.channels_max = old.shared.channels_granted().map(|granted| granted.max(1));
@@ -191,10 +199,10 @@ impl Sink for RabbitMqSink {
         }
     }
 
-    fn place(&self, _: &str, key: &str) -> Place {
+    fn place(&self, _: &str, key: &str) -> MessagePlace {
         let partition = partition_of(key.as_bytes(), self.config.partitions) as usize;
-        let lanes = self.session.as_ref().map_or(usize::MAX, Session::lanes);
-        Place {
+        let lanes = self.session.as_ref().map_or(usize::MAX, RabbitMqSession::lanes);
+        MessagePlace {
             lane: (partition % lanes) as u64,
             // A partition's queue gets every routing key.
             stream: number_of(key),
@@ -218,7 +226,7 @@ impl Sink for RabbitMqSink {
         session.send(message).map_err(EnqueueError::Full)
     }
 
-    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+    async fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
         let session = self.session.as_mut().ok_or_else(no_session)?;
         loop {
             let before = settled.len();
@@ -240,12 +248,12 @@ impl Sink for RabbitMqSink {
         }
     }
 
-    fn trouble(&self) -> Option<Failure> {
+    fn trouble(&self) -> Option<PublishFailure> {
         self.session.as_ref()?.shared.trouble()
     }
 
-    fn labels(&self) -> Labels {
-        Labels {
+    fn labels(&self) -> SinkLabels {
+        SinkLabels {
             failures: LABELS,
             dead_letters: failure::DEAD_LETTERS,
         }

@@ -27,9 +27,9 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
-    Link, connect,
-    management::{Management, Unknown},
-    tail::{Tailed, tailed},
+    BrokerLink, connect,
+    management::{ManagementApi, UnknownQueues},
+    tail::{RabbitMqTailed, tailed},
     topology::word,
 };
 use crate::config;
@@ -47,7 +47,7 @@ const STEP_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct ReadOptions {
     /// Nodes and credentials, as a sink has them.
-    pub rabbitmq: config::RabbitMq,
+    pub rabbitmq: config::RabbitMqConfig,
     /// None: those that are bound to the exchange for one of its partitions, or for all.
     pub queues: Vec<String>,
     /// Also where each reading is one of a limited number of deliveries.
@@ -56,7 +56,7 @@ pub struct ReadOptions {
 
 /// What is in one queue, as the reading found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extent {
+pub struct QueueExtent {
     pub queue: String,
     pub messages: u64,
     /// There may have been older messages: what is consumed leaves a queue, and what is old a stream.
@@ -66,41 +66,41 @@ pub struct Extent {
 /// Why queues are not read. Names the queue, the cause and the cure.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct ReadError(String);
+pub struct QueueReadError(String);
 
 /// Reads queues to their end, one after the other. Dropping it puts everything back.
-pub struct Reading {
-    link: Link,
-    extents: Vec<Extent>,
-    waiting: VecDeque<Queue>,
-    current: Option<Open>,
+pub struct QueueReading {
+    link: BrokerLink,
+    extents: Vec<QueueExtent>,
+    waiting: VecDeque<ReadQueue>,
+    current: Option<OpenReading>,
 }
 
-struct Queue {
+struct ReadQueue {
     name: String,
     messages: u64,
     is_stream: bool,
 }
 
-struct Open {
-    queue: Queue,
+struct OpenReading {
+    queue: ReadQueue,
     consumer: Consumer,
     left: u64,
     _channel: Channel,
 }
 
-impl Reading {
+impl QueueReading {
     /// Connects, and sees that every queue is there and can be read without harm.
-    pub async fn open(options: &ReadOptions) -> Result<Self, ReadError> {
+    pub async fn open(options: &ReadOptions) -> Result<Self, QueueReadError> {
         let link = connect(&options.rabbitmq, "read", "forebay verify", 0)
             .await
-            .map_err(|failure| ReadError(failure.text))?;
+            .map_err(|failure| QueueReadError(failure.text))?;
         let unknown = |cause: String| {
-            ReadError(format!(
+            QueueReadError(format!(
                 "whether the queues can be read without harm is not known: {cause} (--management says where the API is)"
             ))
         };
-        let management = Management::of(&options.rabbitmq).map_err(unknown)?;
+        let management = ManagementApi::of(&options.rabbitmq).map_err(unknown)?;
         let ask = async |path: &[&str]| management.ask(path).await;
         let overview = ask(&["api", "overview"])
             .await
@@ -115,11 +115,11 @@ impl Reading {
         for name in names {
             let state = match management.of_vhost("queues", &[&name]).await {
                 Ok(state) => state,
-                Err(Unknown::NotThere) => return Err(ReadError(format!("there is no queue {name}"))),
+                Err(UnknownQueues::NotThere) => return Err(QueueReadError(format!("there is no queue {name}"))),
                 Err(error) => return Err(unknown(error.to_string())),
             };
             let queue = queue(&link, name, &state, limits_by_default, options.spend_delivery).await?;
-            extents.push(Extent {
+            extents.push(QueueExtent {
                 queue: queue.name.clone(),
                 messages: queue.messages,
                 is_cut: true,
@@ -135,12 +135,12 @@ impl Reading {
     }
 
     /// What there is to read. Of a stream the number is known when it was read.
-    pub fn extents(&self) -> &[Extent] {
+    pub fn extents(&self) -> &[QueueExtent] {
         &self.extents
     }
 
     /// The next message, with its queue; `None` when all are read to their end.
-    pub async fn next(&mut self) -> Result<Option<(String, Tailed)>, ReadError> {
+    pub async fn next(&mut self) -> Result<Option<(String, RabbitMqTailed)>, QueueReadError> {
         loop {
             let open = match &mut self.current {
                 Some(open) => open,
@@ -159,11 +159,11 @@ impl Reading {
             let name = &open.queue.name;
             let delivery = match timeout(SILENCE_MAX, open.consumer.next()).await {
                 Ok(Some(Ok(delivery))) => delivery,
-                Ok(Some(Err(error))) => return Err(ReadError(format!("queue {name}: {error}"))),
-                Ok(None) => return Err(ReadError(format!("queue {name}: RabbitMQ ended the reading"))),
+                Ok(Some(Err(error))) => return Err(QueueReadError(format!("queue {name}: {error}"))),
+                Ok(None) => return Err(QueueReadError(format!("queue {name}: RabbitMQ ended the reading"))),
                 Err(_) => {
                     let (left, seconds) = (open.left, SILENCE_MAX.as_secs());
-                    return Err(ReadError(format!(
+                    return Err(QueueReadError(format!(
                         "queue {name}: {left} of its {} messages did not come within {seconds} s: somebody else has them",
                         open.queue.messages
                     )));
@@ -172,7 +172,7 @@ impl Reading {
             if open.queue.is_stream {
                 // Takes nothing from a stream: it asks for more.
                 let asked = delivery.ack(BasicAckOptions::default()).await;
-                asked.map_err(|error| ReadError(format!("queue {name}: {error}")))?;
+                asked.map_err(|error| QueueReadError(format!("queue {name}: {error}")))?;
                 open.left = open.queue.messages.saturating_sub(offset(&delivery).unwrap_or(0) + 1);
             } else {
                 open.left -= 1;
@@ -196,12 +196,12 @@ fn is_4_or_later(overview: &Value) -> bool {
 }
 
 /// The queues that the exchange's events of one partition, or all, go to.
-async fn bound(management: &Management, config: &config::RabbitMq) -> Result<Vec<String>, ReadError> {
+async fn bound(management: &ManagementApi, config: &config::RabbitMqConfig) -> Result<Vec<String>, QueueReadError> {
     let exchange = config.exchange.as_str();
     let bindings = management
         .of_vhost("exchanges", &[exchange, "bindings", "source"])
         .await
-        .map_err(|error| ReadError(format!("the bindings of exchange {exchange} cannot be read: {error}")))?;
+        .map_err(|error| QueueReadError(format!("the bindings of exchange {exchange} cannot be read: {error}")))?;
     let with = |key: &str| -> Vec<String> {
         let bindings = bindings.as_array().into_iter().flatten();
         let found = bindings.filter(|one| one["routing_key"] == key && one["destination_type"] == "queue");
@@ -217,7 +217,7 @@ async fn bound(management: &Management, config: &config::RabbitMq) -> Result<Vec
             Some(_) => {}
             None => {
                 return with("#").into_iter().min().map(|queue| vec![queue]).ok_or_else(|| {
-                    ReadError(format!(
+                    QueueReadError(format!(
                         "no queue is bound to exchange {exchange} for partition {}: name the queues (--amqp URI --queue NAME…)",
                         word(partition)
                     ))
@@ -230,12 +230,12 @@ async fn bound(management: &Management, config: &config::RabbitMq) -> Result<Vec
 
 /// Whether a queue can be read, and how much it holds.
 async fn queue(
-    link: &Link,
+    link: &BrokerLink,
     name: String,
     state: &Value,
     limits_by_default: bool,
     spend_delivery: bool,
-) -> Result<Queue, ReadError> {
+) -> Result<ReadQueue, QueueReadError> {
     let is_stream = state["type"] == "stream";
     let harm = if is_stream {
         None
@@ -243,12 +243,12 @@ async fn queue(
         harm(state, limits_by_default, spend_delivery)
     };
     if let Some(harm) = harm {
-        return Err(ReadError(format!("queue {name} is not read: {harm}")));
+        return Err(QueueReadError(format!("queue {name} is not read: {harm}")));
     }
-    let lost = |error: lapin::Error| ReadError(format!("queue {name} cannot be read: {error}"));
+    let lost = |error: lapin::Error| QueueReadError(format!("queue {name} cannot be read: {error}"));
     if is_stream {
         let messages = stream_end(link, &name).await.map_err(lost)?;
-        return Ok(Queue {
+        return Ok(ReadQueue {
             name,
             messages,
             is_stream,
@@ -262,19 +262,19 @@ async fn queue(
     let asked = channel.queue_declare(name.as_str().into(), passive, FieldTable::default());
     let declared = timeout(STEP_DEADLINE, asked)
         .await
-        .map_err(|_| ReadError(format!("queue {name}: no answer")))?
+        .map_err(|_| QueueReadError(format!("queue {name}: no answer")))?
         .map_err(lost)?;
     let (messages, consumers) = (u64::from(declared.message_count()), declared.consumer_count());
     if consumers > 0 {
-        return Err(ReadError(format!("queue {name} is not read: {}", CONSUMERS)));
+        return Err(QueueReadError(format!("queue {name} is not read: {}", CONSUMERS)));
     }
     if messages > UNACKNOWLEDGED_MAX {
-        return Err(ReadError(format!(
+        return Err(QueueReadError(format!(
             "queue {name} is not read: it holds {messages} messages, and more than {UNACKNOWLEDGED_MAX} cannot be read without \
              taking some away"
         )));
     }
-    Ok(Queue {
+    Ok(ReadQueue {
         name,
         messages,
         is_stream,
@@ -321,7 +321,7 @@ async fn consume(channel: &Channel, queue: &str, prefetch: u16, from: Option<&st
 }
 
 /// Behind the last offset of a stream, by reading its last chunk.
-async fn stream_end(link: &Link, queue: &str) -> lapin::Result<u64> {
+async fn stream_end(link: &BrokerLink, queue: &str) -> lapin::Result<u64> {
     let channel = link.create_channel().await?;
     let mut consumer = consume(&channel, queue, STREAM_PREFETCH, Some("last")).await?;
     let mut end = 0;
@@ -334,15 +334,15 @@ async fn stream_end(link: &Link, queue: &str) -> lapin::Result<u64> {
     Ok(end)
 }
 
-async fn open(link: &Link, queue: Queue) -> Result<Open, ReadError> {
-    let lost = |error: lapin::Error| ReadError(format!("queue {} cannot be read: {error}", queue.name));
+async fn open(link: &BrokerLink, queue: ReadQueue) -> Result<OpenReading, QueueReadError> {
+    let lost = |error: lapin::Error| QueueReadError(format!("queue {} cannot be read: {error}", queue.name));
     let channel = link.create_channel().await.map_err(lost)?;
     let (prefetch, from) = match queue.is_stream {
         true => (STREAM_PREFETCH, Some("first")),
         false => (u16::MAX, None),
     };
     let consumer = consume(&channel, &queue.name, prefetch, from).await.map_err(lost)?;
-    Ok(Open {
+    Ok(OpenReading {
         left: queue.messages,
         queue,
         consumer,

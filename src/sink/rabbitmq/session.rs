@@ -20,18 +20,18 @@ use tokio::{
     time::Instant,
 };
 
-use super::{Names, connect::Link, failure, lane::Lane, metrics::RabbitMqMetrics};
+use super::{RabbitMqNames, connect::BrokerLink, failure, lane::ChannelLane, metrics::RabbitMqMetrics};
 use crate::{
     config,
-    sink::{Failure, Message, Remedy, Settled, partition::partition_of},
+    sink::{Message, PublishFailure, Remedy, SettledMessage, partition::partition_of},
 };
 
 /// A lane that was refused so long, with nothing taken in between, is told of.
 const REFUSED_MAX: Duration = Duration::from_secs(1);
 
 /// What the tasks of a session share with its owner.
-pub(super) struct Shared {
-    pub names: Names,
+pub(super) struct SessionShared {
+    pub names: RabbitMqNames,
     pub exchange: ShortString,
     pub hold_unroutable: bool,
     /// What is missing is made by the next session.
@@ -39,14 +39,14 @@ pub(super) struct Shared {
     /// What came back in the session before, which ended for it, and in this one.
     returned_before: BTreeSet<u64>,
     returned: Mutex<BTreeSet<u64>>,
-    pub link: Link,
+    pub link: BrokerLink,
     pub changed: Notify,
-    outcome: Mutex<Outcome>,
-    blocked: Mutex<Blocked>,
+    outcome: Mutex<LaneOutcome>,
+    blocked: Mutex<BlockedConnection>,
     /// Lanes whose queues take nothing, since when, and why.
-    refused: Mutex<BTreeMap<usize, (Instant, Failure)>>,
+    refused: Mutex<BTreeMap<usize, (Instant, PublishFailure)>>,
     /// Those that had no answer at all in the session before, and have not begun in this one.
-    silent_before: Mutex<BTreeMap<usize, (Instant, Failure)>>,
+    silent_before: Mutex<BTreeMap<usize, (Instant, PublishFailure)>>,
     /// When something was confirmed last.
     confirmed: Mutex<Option<Instant>>,
     partitions: u32,
@@ -57,9 +57,9 @@ pub(super) struct Shared {
 
 /// What became of messages, and of the session.
 #[derive(Default)]
-pub(super) struct Outcome {
-    pub settled: Vec<Settled>,
-    pub over: Option<Failure>,
+pub(super) struct LaneOutcome {
+    pub settled: Vec<SettledMessage>,
+    pub over: Option<PublishFailure>,
 }
 
 /// What a session leaves to the next one.
@@ -68,34 +68,34 @@ pub(super) struct SessionBefore {
     /// The messages that came back, for which it was ended by a missing queue.
     returned: BTreeSet<u64>,
     /// Lanes without any answer, since when, and why.
-    silent: BTreeMap<usize, (Instant, Failure)>,
+    silent: BTreeMap<usize, (Instant, PublishFailure)>,
 }
 
 #[derive(Default)]
-struct Blocked {
+struct BlockedConnection {
     reason: Option<String>,
     ended: Option<Instant>,
 }
 
-pub(super) struct Session {
-    pub shared: Arc<Shared>,
+pub(super) struct RabbitMqSession {
+    pub shared: Arc<SessionShared>,
     lanes: Vec<Option<mpsc::UnboundedSender<Message>>>,
     tasks: JoinSet<()>,
 }
 
-impl Session {
+impl RabbitMqSession {
     /// `before`: what is to be known of the session before. `lanes`: how many channels there may be.
     pub fn new(
-        link: Link,
-        config: &config::RabbitMq,
-        names: Names,
+        link: BrokerLink,
+        config: &config::RabbitMqConfig,
+        names: RabbitMqNames,
         metrics: Arc<RabbitMqMetrics>,
         before: SessionBefore,
         lanes: usize,
     ) -> Self {
         metrics.session(&names, true);
         let events = link.events_listener();
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(SessionShared {
             names,
             exchange: config.exchange.as_str().into(),
             hold_unroutable: config.unroutable == config::Unroutable::Hold,
@@ -139,14 +139,14 @@ impl Session {
         let feed = self.lanes[number].get_or_insert_with(|| {
             // How much may be on its way is the route's to say.
             let (feed, lane) = mpsc::unbounded_channel();
-            self.tasks.spawn(Lane::run(number, self.shared.clone(), lane));
+            self.tasks.spawn(ChannelLane::run(number, self.shared.clone(), lane));
             feed
         });
         feed.send(message).map_err(|refused| Box::new(refused.0))
     }
 
     /// A failure that no task told.
-    pub fn failed(&mut self) -> Option<Failure> {
+    pub fn failed(&mut self) -> Option<PublishFailure> {
         let sink = &self.shared.names.sink;
         if let Some(ended) = self.tasks.try_join_next() {
             let text = match ended {
@@ -174,9 +174,9 @@ impl Session {
     }
 }
 
-impl Shared {
+impl SessionShared {
     /// The session is over. The first reason counts.
-    pub fn end(&self, mut failure: Failure) {
+    pub fn end(&self, mut failure: PublishFailure) {
         if failure.label == failure::CHANNELS && self.channels.load(Ordering::Relaxed) > 0 {
             // The next session makes do with those that there were.
             failure.remedy = Remedy::Retry;
@@ -185,13 +185,13 @@ impl Shared {
         self.changed.notify_one();
     }
 
-    pub fn settle(&self, settled: impl Iterator<Item = Settled>) {
+    pub fn settle(&self, settled: impl Iterator<Item = SettledMessage>) {
         self.outcome.lock().settled.extend(settled);
         self.changed.notify_one();
     }
 
     /// What was settled since the last time; the reason of the end stays.
-    pub fn take(&self, settled: &mut Vec<Settled>) -> Option<Failure> {
+    pub fn take(&self, settled: &mut Vec<SettledMessage>) -> Option<PublishFailure> {
         let mut outcome = self.outcome.lock();
         settled.append(&mut outcome.settled);
         outcome.over.clone()
@@ -223,7 +223,7 @@ impl Shared {
         }
     }
 
-    pub fn unroutable(&self, remedy: Remedy, routing_key: &str) -> Failure {
+    pub fn unroutable(&self, remedy: Remedy, routing_key: &str) -> PublishFailure {
         failure::unroutable(remedy, &self.names.sink, self.exchange.as_str(), routing_key)
     }
 
@@ -236,7 +236,7 @@ impl Shared {
         partition_of(message.key.as_bytes(), self.partitions)
     }
 
-    pub fn lane_is_refused(&self, lane: usize, since: Instant, failure: Failure) {
+    pub fn lane_is_refused(&self, lane: usize, since: Instant, failure: PublishFailure) {
         self.refused.lock().insert(lane, (since, failure));
     }
 
@@ -261,7 +261,7 @@ impl Shared {
     }
 
     /// What keeps messages from being confirmed.
-    pub fn trouble(&self) -> Option<Failure> {
+    pub fn trouble(&self) -> Option<PublishFailure> {
         if let Some(reason) = &self.blocked.lock().reason {
             return Some(failure::blocked(&self.names.sink, reason));
         }
@@ -307,7 +307,7 @@ impl Shared {
             }
             Event::ConnectionUnblocked => {
                 self.metrics.blocked.with_label_values(&self.labels()).set(0);
-                *self.blocked.lock() = Blocked {
+                *self.blocked.lock() = BlockedConnection {
                     reason: None,
                     ended: Some(Instant::now()),
                 };

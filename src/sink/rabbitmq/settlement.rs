@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 /// The broker's own word on one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum BatchAnswer {
     Ack,
     Nack,
     /// The channel has no confirms: nothing is known.
@@ -18,7 +18,7 @@ pub(super) enum Answer {
 
 /// What became of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum MessageFate {
     Delivered,
     /// No queue has it.
     Returned,
@@ -39,9 +39,9 @@ pub(super) enum Contradiction {
 /// order.
 pub(super) fn fates(
     sequences: &[u64],
-    answers: &[Answer],
+    answers: &[BatchAnswer],
     returned: &BTreeSet<u64>,
-) -> Result<Vec<Fate>, Contradiction> {
+) -> Result<Vec<MessageFate>, Contradiction> {
     debug_assert_eq!(sequences.len(), answers.len());
     let mut back = 0;
     let fates = sequences
@@ -51,10 +51,10 @@ pub(super) fn fates(
             let came_back = returned.contains(sequence);
             back += usize::from(came_back);
             match answer {
-                Answer::None => Err(Contradiction::Unconfirmed),
-                Answer::Nack => Ok(Fate::Nacked),
-                Answer::Ack if came_back => Ok(Fate::Returned),
-                Answer::Ack => Ok(Fate::Delivered),
+                BatchAnswer::None => Err(Contradiction::Unconfirmed),
+                BatchAnswer::Nack => Ok(MessageFate::Nacked),
+                BatchAnswer::Ack if came_back => Ok(MessageFate::Returned),
+                BatchAnswer::Ack => Ok(MessageFate::Delivered),
             }
         })
         .collect::<Result<_, _>>()?;
@@ -74,19 +74,29 @@ mod tests {
 
     #[test]
     fn an_answer_counts_for_its_message_and_a_return_for_its_sequence() {
-        use Answer::{Ack, Nack};
+        use BatchAnswer::{Ack, Nack};
         let sequences = [12, 10, 13, 11];
         let rows = [
-            ([Ack; 4], vec![], [Fate::Delivered; 4]),
+            ([Ack; 4], vec![], [MessageFate::Delivered; 4]),
             (
                 [Ack; 4],
                 vec![11, 13],
-                [Fate::Delivered, Fate::Delivered, Fate::Returned, Fate::Returned],
+                [
+                    MessageFate::Delivered,
+                    MessageFate::Delivered,
+                    MessageFate::Returned,
+                    MessageFate::Returned,
+                ],
             ),
             (
                 [Ack, Nack, Ack, Nack],
                 vec![11],
-                [Fate::Delivered, Fate::Nacked, Fate::Delivered, Fate::Nacked],
+                [
+                    MessageFate::Delivered,
+                    MessageFate::Nacked,
+                    MessageFate::Delivered,
+                    MessageFate::Nacked,
+                ],
             ),
         ];
         for (answers, returned, expected) in rows {
@@ -97,9 +107,9 @@ mod tests {
 
     #[test]
     fn without_confirms_or_with_a_strangers_return_nothing_is_settled() {
-        let unconfirmed = fates(&[1, 2], &[Answer::Ack, Answer::None], &BTreeSet::new());
+        let unconfirmed = fates(&[1, 2], &[BatchAnswer::Ack, BatchAnswer::None], &BTreeSet::new());
         assert_eq!(unconfirmed, Err(Contradiction::Unconfirmed));
-        let stranger = fates(&[1, 2], &[Answer::Ack; 2], &BTreeSet::from([3]));
+        let stranger = fates(&[1, 2], &[BatchAnswer::Ack; 2], &BTreeSet::from([3]));
         assert_eq!(stranger, Err(Contradiction::Stranger));
     }
 
@@ -114,17 +124,17 @@ mod tests {
             let mut order: Vec<usize> = (0..sent.len()).collect();
             order.sort_by_key(|index| sent[*index].1);
             let mut waiting = VecDeque::new();
-            let mut answers = vec![Answer::None; sent.len()];
+            let mut answers = vec![BatchAnswer::None; sent.len()];
             let mut returned = BTreeSet::new();
             // Returns come as early as they may.
             waiting.extend((0..sent.len()).filter(|index| sent[*index].0 == 1).map(|index| sequences[index]));
             for index in order {
-                answers[index] = if sent[index].0 == 2 { Answer::Nack } else { Answer::Ack };
+                answers[index] = if sent[index].0 == 2 { BatchAnswer::Nack } else { BatchAnswer::Ack };
                 returned.extend(waiting.pop_front());
             }
-            let expected: Vec<Fate> = sent
+            let expected: Vec<MessageFate> = sent
                 .iter()
-                .map(|(fate, _)| [Fate::Delivered, Fate::Returned, Fate::Nacked][usize::from(*fate)])
+                .map(|(fate, _)| [MessageFate::Delivered, MessageFate::Returned, MessageFate::Nacked][usize::from(*fate)])
                 .collect();
             prop_assert_eq!(fates(&sequences, &answers, &returned).unwrap(), expected);
         }

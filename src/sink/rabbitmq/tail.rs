@@ -17,8 +17,8 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::{
-    Link, connect,
-    management::{Management, Unknown},
+    BrokerLink, connect,
+    management::{ManagementApi, UnknownQueues},
 };
 use crate::config;
 
@@ -27,16 +27,16 @@ const WAITING_MESSAGES_MAX: u32 = 10_000;
 
 /// What to follow.
 #[derive(Debug, Clone)]
-pub struct TailOptions {
+pub struct RabbitMqTailOptions {
     /// Nodes and credentials, as a sink has them.
-    pub rabbitmq: config::RabbitMq,
-    pub source: Source,
+    pub rabbitmq: config::RabbitMqConfig,
+    pub source: RabbitMqSource,
     /// How long the opening may take, the connection not counted.
     pub deadline: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum RabbitMqSource {
     /// What this queue gets: its bindings are copied, which the management API tells.
     Queue(String),
     /// What this exchange gets and one of these bindings takes.
@@ -45,7 +45,7 @@ pub enum Source {
 
 /// A message as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Tailed {
+pub struct RabbitMqTailed {
     pub exchange: String,
     pub routing_key: String,
     pub content_type: Option<String>,
@@ -58,24 +58,24 @@ pub struct Tailed {
 /// Why an exchange cannot be followed. Names it, the cause and the cure.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct TailError(String);
+pub struct RabbitMqTailError(String);
 
 /// Follows an exchange. Dropping it ends the reading, and the temporary queue is gone.
-pub struct Tail {
+pub struct RabbitMqTail {
     consumer: Consumer,
     _channel: Channel,
-    _link: Link,
+    _link: BrokerLink,
 }
 
-impl Tail {
+impl RabbitMqTail {
     /// Connects and binds the temporary queue. Messages that arrive after it returned are not missed.
-    pub async fn open(options: TailOptions) -> Result<Self, TailError> {
+    pub async fn open(options: RabbitMqTailOptions) -> Result<Self, RabbitMqTailError> {
         let link = connect(&options.rabbitmq, "tail", "forebay tail", 0)
             .await
-            .map_err(|failure| TailError(failure.text))?;
+            .map_err(|failure| RabbitMqTailError(failure.text))?;
         let bindings = match &options.source {
-            Source::Queue(queue) => bindings_of(&options.rabbitmq, queue).await?,
-            Source::Exchange { name, bindings } => {
+            RabbitMqSource::Queue(queue) => bindings_of(&options.rabbitmq, queue).await?,
+            RabbitMqSource::Exchange { name, bindings } => {
                 bindings.iter().map(|binding| (name.clone(), binding.clone())).collect()
             }
         };
@@ -87,37 +87,37 @@ impl Tail {
             }),
             Ok(Err(error)) => {
                 let exchanges: Vec<&str> = bindings.iter().map(|(exchange, _)| exchange.as_str()).collect();
-                Err(TailError(format!(
+                Err(RabbitMqTailError(format!(
                     "exchange {} cannot be followed: {error}",
                     exchanges.join(", ")
                 )))
             }
-            Err(_) => Err(TailError(format!("{} does not answer", link.node))),
+            Err(_) => Err(RabbitMqTailError(format!("{} does not answer", link.node))),
         }
     }
 
     /// The next message; waits for it as long as it takes. Cancel-safe. After an `Err` the tail is over.
-    pub async fn next(&mut self) -> Result<Tailed, TailError> {
+    pub async fn next(&mut self) -> Result<RabbitMqTailed, RabbitMqTailError> {
         match self.consumer.next().await {
             Some(Ok(delivery)) => Ok(tailed(delivery)),
-            Some(Err(error)) => Err(TailError(format!("the connection was lost: {error}"))),
-            None => Err(TailError("RabbitMQ ended the tail".to_owned())),
+            Some(Err(error)) => Err(RabbitMqTailError(format!("the connection was lost: {error}"))),
+            None => Err(RabbitMqTailError("RabbitMQ ended the tail".to_owned())),
         }
     }
 }
 
 /// The exchange and the key of each binding of a queue.
-async fn bindings_of(config: &config::RabbitMq, queue: &str) -> Result<Vec<(String, String)>, TailError> {
+async fn bindings_of(config: &config::RabbitMqConfig, queue: &str) -> Result<Vec<(String, String)>, RabbitMqTailError> {
     let unknown = |cause: String| {
-        TailError(format!(
+        RabbitMqTailError(format!(
             "what queue {queue} is bound to cannot be read: {cause}; name it: --exchange NAME [--binding KEY]"
         ))
     };
-    let management = Management::of(config).map_err(unknown)?;
+    let management = ManagementApi::of(config).map_err(unknown)?;
     let bindings = match management.of_vhost("queues", &[queue, "bindings"]).await {
         Ok(bindings) => bindings,
-        Err(Unknown::NotThere) => return Err(TailError(format!("there is no queue {queue}"))),
-        Err(Unknown::NoAnswer(cause)) => return Err(unknown(cause)),
+        Err(UnknownQueues::NotThere) => return Err(RabbitMqTailError(format!("there is no queue {queue}"))),
+        Err(UnknownQueues::NoAnswer(cause)) => return Err(unknown(cause)),
     };
     let text = |binding: &Value, key: &str| binding[key].as_str().map(str::to_owned);
     let bindings: Vec<(String, String)> = bindings
@@ -129,14 +129,14 @@ async fn bindings_of(config: &config::RabbitMq, queue: &str) -> Result<Vec<(Stri
         .filter(|(exchange, _)| !exchange.is_empty())
         .collect();
     match bindings.as_slice() {
-        [] => Err(TailError(format!(
+        [] => Err(RabbitMqTailError(format!(
             "queue {queue} is not there, or bound to no exchange"
         ))),
         _ => Ok(bindings),
     }
 }
 
-async fn follow(link: &Link, bindings: &[(String, String)]) -> lapin::Result<(Channel, Consumer)> {
+async fn follow(link: &BrokerLink, bindings: &[(String, String)]) -> lapin::Result<(Channel, Consumer)> {
     let channel = link.create_channel().await?;
     let temporary = QueueDeclareOptions {
         exclusive: true,
@@ -164,10 +164,10 @@ async fn follow(link: &Link, bindings: &[(String, String)]) -> lapin::Result<(Ch
     Ok((channel, consumer))
 }
 
-pub(super) fn tailed(delivery: Delivery) -> Tailed {
+pub(super) fn tailed(delivery: Delivery) -> RabbitMqTailed {
     let properties = &delivery.properties;
     let headers = properties.headers().iter().flat_map(|headers| headers.inner());
-    Tailed {
+    RabbitMqTailed {
         exchange: delivery.exchange.to_string(),
         routing_key: delivery.routing_key.to_string(),
         content_type: properties.content_type().as_ref().map(ToString::to_string),

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config,
-    sink::{Failure, Remedy},
+    sink::{PublishFailure, Remedy},
 };
 
 /// For one step. There are three for each partition, most of which find what they ask for.
@@ -39,7 +39,7 @@ pub(super) fn dead_letters(exchange: &str) -> String {
 }
 
 /// Connects once and does what a session does first: makes what is not there, or sees that the exchange is.
-pub async fn prepare(config: &config::RabbitMq, sink: &str) -> Result<(), Failure> {
+pub async fn prepare(config: &config::RabbitMqConfig, sink: &str) -> Result<(), PublishFailure> {
     let link = connect(config, sink, "forebay", 0).await?;
     ensure(&link, config).await?;
     link.close().await;
@@ -48,7 +48,7 @@ pub async fn prepare(config: &config::RabbitMq, sink: &str) -> Result<(), Failur
 
 /// Makes what is not there, when the configuration says `declare`; else sees that the exchange is there, of whose type
 /// AMQP tells nothing.
-pub(super) async fn ensure(connection: &Connection, config: &config::RabbitMq) -> Result<(), Failure> {
+pub(super) async fn ensure(connection: &Connection, config: &config::RabbitMqConfig) -> Result<(), PublishFailure> {
     let exchange = config.exchange.as_str();
     let channel = step(exchange, connection.create_channel()).await?;
     match config.declare {
@@ -64,11 +64,11 @@ pub(super) async fn ensure(connection: &Connection, config: &config::RabbitMq) -
 
 /// Whether a look at the exchange was refused and so says nothing of it: RabbitMQ 4.2.6 and 4.3.0 ask the right to
 /// configure of whoever looks. What may be published, the publish finds out.
-fn told_nothing(failure: &Failure) -> bool {
+fn told_nothing(failure: &PublishFailure) -> bool {
     failure.label == ACCESS_REFUSED
 }
 
-async fn exists(channel: &Channel, exchange: &str) -> Result<(), Failure> {
+async fn exists(channel: &Channel, exchange: &str) -> Result<(), PublishFailure> {
     let options = ExchangeDeclareOptions {
         passive: true,
         ..ExchangeDeclareOptions::default()
@@ -77,7 +77,7 @@ async fn exists(channel: &Channel, exchange: &str) -> Result<(), Failure> {
     step(exchange, asked).await
 }
 
-async fn declare(channel: &Channel, exchange: &str, partitions: u32) -> Result<(), Failure> {
+async fn declare(channel: &Channel, exchange: &str, partitions: u32) -> Result<(), PublishFailure> {
     let dead_letters = dead_letters(exchange);
     for name in [exchange, &dead_letters] {
         let options = ExchangeDeclareOptions {
@@ -131,7 +131,7 @@ fn arguments(dead_letters: Option<&str>) -> FieldTable {
     arguments
 }
 
-async fn step<T>(exchange: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T, Failure> {
+async fn step<T>(exchange: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T, PublishFailure> {
     match tokio::time::timeout(STEP_DEADLINE, asked).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(refused(exchange, &error)),
@@ -146,7 +146,7 @@ async fn step<T>(exchange: &str, asked: impl Future<Output = lapin::Result<T>>) 
     }
 }
 
-fn refused(exchange: &str, error: &lapin::Error) -> Failure {
+fn refused(exchange: &str, error: &lapin::Error) -> PublishFailure {
     let ErrorKind::ProtocolError(error) = error.kind() else {
         let text = format!("the connection was lost while exchange '{exchange}' was looked at: {error}");
         return failure(Remedy::Retry, CLOSED, text);

@@ -7,7 +7,7 @@ use std::fmt;
 
 /// A node of a cluster and the virtual host on it.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Node {
+pub struct AmqpNode {
     /// `amqps`.
     pub tls: bool,
     /// A name, or an address without brackets.
@@ -19,7 +19,7 @@ pub struct Node {
 }
 
 /// Host and port, which is all that may be shown.
-impl fmt::Display for Node {
+impl fmt::Display for AmqpNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.host.contains(':') {
             write!(f, "[{}]:{}", self.host, self.port)
@@ -29,7 +29,7 @@ impl fmt::Display for Node {
     }
 }
 
-impl fmt::Debug for Node {
+impl fmt::Debug for AmqpNode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}, virtual host {:?}", self.vhost)
     }
@@ -41,7 +41,7 @@ pub fn check(uri: &str) -> Result<(), String> {
 }
 
 /// Takes an AMQP URI apart. `Err`: what is wrong with it and the cure; never the password.
-pub fn parse(uri: &str) -> Result<Node, String> {
+pub fn parse(uri: &str) -> Result<AmqpNode, String> {
     const FORM: &str = "expected amqp://user:password@host:port/vhost, or amqps://…";
     let (scheme, rest) = uri
         .trim()
@@ -69,7 +69,7 @@ pub fn parse(uri: &str) -> Result<Node, String> {
     };
     let (username, password) = user_of(user)?;
     let (host, port) = address_of(address)?;
-    Ok(Node {
+    Ok(AmqpNode {
         tls,
         host,
         port: port.unwrap_or(if tls { 5671 } else { 5672 }),

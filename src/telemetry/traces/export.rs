@@ -25,7 +25,7 @@ use tokio::{
 };
 
 use super::{Metrics, SetupError};
-use crate::{http_client, telemetry::Seldom};
+use crate::{http_client, telemetry::LogThrottle};
 
 /// Spans that ended and were not sent; one more is dropped.
 pub(super) const QUEUE_SPANS_MAX: usize = 8192;
@@ -41,30 +41,34 @@ const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Takes spans that ended.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct ExportQueue {
     spans: mpsc::Sender<SpanData>,
     dropped: IntCounter,
 }
 
 /// Sends what is in the queue, once it runs.
-pub struct Exporter {
+pub struct SpanExporter {
     spans: mpsc::Receiver<SpanData>,
     exporter: opentelemetry_otlp::SpanExporter,
     /// What went wrong with the latest request.
     cause: Arc<Mutex<String>>,
     exported: IntCounter,
     failed: IntCounter,
-    complaints: Seldom,
+    complaints: LogThrottle,
     is_failing: bool,
 }
 
 /// An exporter at work.
-pub struct Exporting {
+pub struct RunningExporter {
     task: JoinHandle<()>,
     close: oneshot::Sender<()>,
 }
 
-pub(super) fn queue(endpoint: &str, resource: &Resource, metrics: &Metrics) -> Result<(Queue, Exporter), SetupError> {
+pub(super) fn queue(
+    endpoint: &str,
+    resource: &Resource,
+    metrics: &Metrics,
+) -> Result<(ExportQueue, SpanExporter), SetupError> {
     let client = reqwest::Client::builder()
         .timeout(EXPORT_DEADLINE)
         .redirect(reqwest::redirect::Policy::none())
@@ -73,7 +77,7 @@ pub(super) fn queue(endpoint: &str, resource: &Resource, metrics: &Metrics) -> R
     let cause = Arc::<Mutex<String>>::default();
     let mut exporter = opentelemetry_otlp::SpanExporter::builder()
         .with_http()
-        .with_http_client(Client {
+        .with_http_client(ExportClient {
             client,
             cause: cause.clone(),
         })
@@ -84,23 +88,23 @@ pub(super) fn queue(endpoint: &str, resource: &Resource, metrics: &Metrics) -> R
     exporter.set_resource(resource);
     let (sender, receiver) = mpsc::channel(QUEUE_SPANS_MAX);
     let outcome = |outcome| metrics.spans.with_label_values(&[outcome]);
-    let queue = Queue {
+    let queue = ExportQueue {
         spans: sender,
         dropped: outcome("dropped"),
     };
-    let exporter = Exporter {
+    let exporter = SpanExporter {
         spans: receiver,
         exporter,
         cause,
         exported: outcome("exported"),
         failed: outcome("failed"),
-        complaints: Seldom::new(COMPLAINT_INTERVAL),
+        complaints: LogThrottle::new(COMPLAINT_INTERVAL),
         is_failing: false,
     };
     Ok((queue, exporter))
 }
 
-impl SpanProcessor for Queue {
+impl SpanProcessor for ExportQueue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
@@ -118,11 +122,11 @@ impl SpanProcessor for Queue {
     }
 }
 
-impl Exporter {
+impl SpanExporter {
     /// Begins to send. Must be called within a tokio runtime.
-    pub fn start(self) -> Exporting {
+    pub fn start(self) -> RunningExporter {
         let (close, closed) = oneshot::channel();
-        Exporting {
+        RunningExporter {
             task: tokio::spawn(self.run(closed)),
             close,
         }
@@ -161,7 +165,7 @@ impl Exporter {
     }
 }
 
-impl Exporting {
+impl RunningExporter {
     /// Sends what is left, for so long as there is time.
     pub async fn finish(mut self, deadline: tokio::time::Instant) {
         // It may have ended by a panic, which was told.
@@ -193,12 +197,12 @@ async fn gather(spans: &mut mpsc::Receiver<SpanData>, batch: &mut Vec<SpanData>)
 
 /// The client that the process has anyway: no second TLS.
 #[derive(Debug)]
-struct Client {
+struct ExportClient {
     client: reqwest::Client,
     cause: Arc<Mutex<String>>,
 }
 
-impl HttpClient for Client {
+impl HttpClient for ExportClient {
     fn send_bytes<'a, 'future>(
         &'a self,
         request: Request<Bytes>,
@@ -219,7 +223,7 @@ impl HttpClient for Client {
     }
 }
 
-impl Client {
+impl ExportClient {
     async fn answer(&self, request: Request<Bytes>) -> Result<Response<Bytes>, reqwest::Error> {
         let (head, body) = request.into_parts();
         let request = self.client.post(head.uri.to_string()).headers(head.headers).body(body);

@@ -23,18 +23,18 @@ use opentelemetry_sdk::{
 
 use super::Metrics;
 use crate::event::TraceContext;
-pub use export::{Exporter, Exporting};
+pub use export::{RunningExporter, SpanExporter};
 
 /// Makes spans, if it was told to.
 #[derive(Clone, Default)]
 pub struct Traces(Option<SdkTracer>);
 
 /// A span that is recorded. It ends when it is dropped.
-pub struct Span(opentelemetry_sdk::trace::Span);
+pub struct TraceSpan(opentelemetry_sdk::trace::Span);
 
 /// Which side of a conversation a span is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+pub enum SpanRole {
     Server,
     Internal,
     Producer,
@@ -66,7 +66,7 @@ impl Traces {
         sample_ratio: f64,
         replica: &str,
         metrics: &Metrics,
-    ) -> Result<(Self, Exporter), SetupError> {
+    ) -> Result<(Self, SpanExporter), SetupError> {
         let resource = Resource::builder()
             .with_service_name("forebay")
             .with_attributes([
@@ -91,11 +91,11 @@ impl Traces {
     /// begins with it. `None`: it is not recorded.
     pub fn span(
         &self,
-        kind: Kind,
+        kind: SpanRole,
         name: impl FnOnce() -> Cow<'static, str>,
         start: SystemTime,
         parent: Option<TraceContext>,
-    ) -> Option<Span> {
+    ) -> Option<TraceSpan> {
         let tracer = self.0.as_ref()?;
         if parent.is_some_and(|parent| !parent.is_sampled()) {
             return None;
@@ -108,11 +108,11 @@ impl Traces {
     }
 
     /// A span below another one of this process.
-    pub fn child(&self, parent: &Span, name: &'static str) -> Option<Span> {
+    pub fn child(&self, parent: &TraceSpan, name: &'static str) -> Option<TraceSpan> {
         let context = Context::new().with_remote_span_context(span_context(parent.context(), false));
         built(
             self.0.as_ref()?,
-            Kind::Internal,
+            SpanRole::Internal,
             name.into(),
             SystemTime::now(),
             &context,
@@ -122,15 +122,15 @@ impl Traces {
 
 fn built(
     tracer: &SdkTracer,
-    kind: Kind,
+    kind: SpanRole,
     name: Cow<'static, str>,
     start: SystemTime,
     context: &Context,
-) -> Option<Span> {
+) -> Option<TraceSpan> {
     let kind = match kind {
-        Kind::Server => SpanKind::Server,
-        Kind::Internal => SpanKind::Internal,
-        Kind::Producer => SpanKind::Producer,
+        SpanRole::Server => SpanKind::Server,
+        SpanRole::Internal => SpanKind::Internal,
+        SpanRole::Producer => SpanKind::Producer,
     };
     let builder = SpanBuilder {
         span_kind: Some(kind),
@@ -138,7 +138,7 @@ fn built(
         ..SpanBuilder::from_name(name)
     };
     let span = tracer.build_with_context(builder, context);
-    span.is_recording().then_some(Span(span))
+    span.is_recording().then_some(TraceSpan(span))
 }
 
 fn span_context(context: TraceContext, is_remote: bool) -> SpanContext {
@@ -151,7 +151,7 @@ fn span_context(context: TraceContext, is_remote: bool) -> SpanContext {
     )
 }
 
-impl Span {
+impl TraceSpan {
     pub fn context(&self) -> TraceContext {
         let context = self.0.span_context();
         TraceContext::new(
@@ -182,8 +182,8 @@ mod tests {
 
     const TRACEPARENT: &[u8] = b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
 
-    fn span(traces: &Traces, parent: Option<TraceContext>) -> Option<Span> {
-        traces.span(Kind::Server, || "a span".into(), SystemTime::now(), parent)
+    fn span(traces: &Traces, parent: Option<TraceContext>) -> Option<TraceSpan> {
+        traces.span(SpanRole::Server, || "a span".into(), SystemTime::now(), parent)
     }
 
     #[test]
@@ -192,7 +192,7 @@ mod tests {
         let parent = TraceContext::parse(TRACEPARENT);
         assert!(
             Traces::off()
-                .span(Kind::Server, name, SystemTime::now(), parent)
+                .span(SpanRole::Server, name, SystemTime::now(), parent)
                 .is_none()
         );
     }

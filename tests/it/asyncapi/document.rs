@@ -2,7 +2,7 @@
 
 use forebay::{
     config::{Config, SinkKind},
-    event::render::{Mode, STRUCTURED_CONTENT_TYPE},
+    event::render::{RenderMode, STRUCTURED_CONTENT_TYPE},
     senders,
 };
 use serde_json::{Map, Value, json};
@@ -71,10 +71,10 @@ pub fn document(kafka: &Config, rabbitmq: &Config) -> Value {
     })
 }
 
-fn topic_channel(topic: &str, mode: Mode) -> Value {
+fn topic_channel(topic: &str, mode: RenderMode) -> Value {
     let (title, messages) = match mode {
-        Mode::Structured => ("All events but pictures", events(Broker::Kafka)),
-        Mode::Binary => ("Pictures", picture(Broker::Kafka)),
+        RenderMode::Structured => ("All events but pictures", events(Broker::Kafka)),
+        RenderMode::Binary => ("Pictures", picture(Broker::Kafka)),
     };
     json!({
         "address": topic,

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use forebay::{
     event::Time,
-    senders::{self, Parameters},
+    senders::{self, SampleParameters},
 };
 use uuid::Uuid;
 
@@ -280,7 +280,7 @@ pub fn request(rng: &mut Rng) -> Request {
 type Parts = (Vec<(String, Vec<u8>)>, Vec<u8>);
 
 fn sample(rng: &mut Rng) -> Parts {
-    let parameters = Parameters {
+    let parameters = SampleParameters {
         account: "A",
         stream_name: "s",
         feed_id: Uuid::from_u128(u128::from(rng.next())),

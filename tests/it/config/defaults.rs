@@ -3,10 +3,10 @@
 use std::{path::PathBuf, time::Duration};
 
 use forebay::{
-    config::{BacklogFull, BacklogLimit, Match, SinkKind, Template, Tracing, UnknownTopic},
-    event::{ProviderNumber, render::Mode},
-    senders::Payload,
-    spool::Start,
+    config::{BacklogFull, BacklogLimit, EventMatch, SinkKind, TopicTemplate, TracingConfig, UnknownTopic},
+    event::{ProviderNumber, render::RenderMode},
+    senders::RoutePayload,
+    spool::CursorStart,
 };
 
 use super::{CONTRACT, Dir, LEAST, SECRET, load, load_named};
@@ -67,14 +67,14 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(by_event.routes[0].unknown_topic, UnknownTopic::DeadLetter);
     assert_eq!(
         events.matches,
-        Match {
+        EventMatch {
             not_kinds: vec!["thumbnail".into()],
-            ..Match::default()
+            ..EventMatch::default()
         }
     );
     assert_eq!(
         (events.mode, events.payload, events.start),
-        (Mode::Structured, Payload::Normalized, Start::Head)
+        (RenderMode::Structured, RoutePayload::Normalized, CursorStart::Head)
     );
     assert_eq!(
         (events.in_flight_records_max, events.in_flight_bytes_max),
@@ -91,12 +91,12 @@ fn the_defaults_are_what_the_documentation_says() {
     assert_eq!(thumbnails.topic.as_ref().unwrap().to_string(), "millicast.thumbnails");
     assert_eq!(
         thumbnails.matches,
-        Match {
+        EventMatch {
             kinds: vec!["thumbnail".into()],
-            ..Match::default()
+            ..EventMatch::default()
         }
     );
-    assert_eq!(thumbnails.mode, Mode::Binary);
+    assert_eq!(thumbnails.mode, RenderMode::Binary);
     assert_eq!(events.backlog, BacklogLimit::default());
     assert_eq!(
         thumbnails.backlog,
@@ -158,7 +158,7 @@ fn an_account_is_the_only_one_of_its_endpoint_unless_the_accounts_say_otherwise(
 fn an_endpoint_turns_tracing_on_and_a_share_alone_is_a_warning() {
     let tracing = |lines: &str, env: &[(&str, &str)]| load(&super::with(&format!("[tracing]\n{lines}")), env).unwrap();
     let on = tracing("endpoint = \"https://collector.example:4318/otlp/\"", &[]);
-    let expected = Tracing {
+    let expected = TracingConfig {
         endpoint: "https://collector.example:4318/otlp".to_owned(),
         sample_ratio: 0.01,
     };
@@ -252,7 +252,7 @@ fn a_template_fits_the_topics_that_can_be_made_of_it() {
     ];
     for (template, topic, expected) in table {
         assert_eq!(
-            Template::parse(template).unwrap().fits(topic),
+            TopicTemplate::parse(template).unwrap().fits(topic),
             expected,
             "{template} {topic}"
         );

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use forebay::config::{Network, SinkKind};
+use forebay::config::{IpNetwork, SinkKind};
 
 use super::{LEAST, SECRET, load, problems};
 
@@ -38,7 +38,7 @@ fn the_environment_sets_every_key() {
     .unwrap();
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:0");
     assert_eq!(config.server.connections_max, 7);
-    let network = |address: &str, prefix_bits| Network {
+    let network = |address: &str, prefix_bits| IpNetwork {
         address: address.parse().unwrap(),
         prefix_bits,
     };

@@ -1,8 +1,8 @@
 //! A sink of `type = "rabbitmq"`, and the routes to it.
 
 use forebay::{
-    config::{Config, RabbitMq, SinkKind, TextSource, Unroutable},
-    event::render::Mode,
+    config::{Config, RabbitMqConfig, SinkKind, TextSource, Unroutable},
+    event::render::RenderMode,
 };
 
 use super::{Dir, load, load_named, problems, with_sink};
@@ -18,7 +18,7 @@ fn with_uri(more: &str) -> String {
     rabbit(&format!("uri = \"{URI}\"\n{more}"))
 }
 
-fn sink_of(config: &Config) -> &RabbitMq {
+fn sink_of(config: &Config) -> &RabbitMqConfig {
     match &config.sinks[0].kind {
         SinkKind::RabbitMq(rabbitmq) => rabbitmq,
         other => panic!("a RabbitMQ sink, not {other:?}"),
@@ -64,8 +64,8 @@ fn the_default_routes_to_rabbitmq_have_no_topic() {
     assert_eq!(
         routes,
         [
-            ("events", "rabbit", true, Mode::Structured),
-            ("thumbnails", "rabbit", true, Mode::Binary)
+            ("events", "rabbit", true, RenderMode::Structured),
+            ("thumbnails", "rabbit", true, RenderMode::Binary)
         ]
     );
 }

@@ -131,7 +131,7 @@ fn a_load_balancer_may_ask_the_public_server_how_it_is() {
     assert_eq!(ask("GET", "/healthz"), 200);
     assert_eq!(ask("POST", "/healthz"), 404);
     assert_eq!(ask("GET", "/healthz/"), 404);
-    server.lifecycle.advance(Phase::Draining);
+    server.lifecycle.advance(ProcessPhase::Draining);
     assert_eq!(ask("GET", "/healthz"), 503);
     assert_eq!(server.requests("none", "404"), 2);
     let without = Server::start();
@@ -144,14 +144,14 @@ fn a_load_balancer_may_ask_the_public_server_how_it_is() {
 #[test]
 fn a_server_that_drains_accepts_and_one_that_stops_does_not() {
     let server = Server::start();
-    server.lifecycle.advance(Phase::Draining);
+    server.lifecycle.advance(ProcessPhase::Draining);
     let mut client = server.connect();
     client.send(&signed(FEEDS.as_bytes()));
     let answer = client.answer();
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     client.rest();
 
-    server.lifecycle.advance(Phase::Stopping);
+    server.lifecycle.advance(ProcessPhase::Stopping);
     let answer = server.answer(&signed(FEEDS.as_bytes()));
     assert_eq!((answer.status, answer.problem().as_str()), (503, "stopping"));
     assert_eq!(answer.header("retry-after"), Some("5"));

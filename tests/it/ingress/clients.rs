@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn loopback() -> Vec<config::Network> {
+fn loopback() -> Vec<config::IpNetwork> {
     vec!["127.0.0.1/32".parse().unwrap()]
 }
 

@@ -4,10 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use forebay::{
-    config::{self, Template, UnknownTopic},
+    config::{self, TopicTemplate, UnknownTopic},
     sink::{
-        Failure, Message, Sink,
-        kafka::{KafkaMetrics, KafkaSink, Limits, Names, Topics},
+        Message, PublishFailure, Sink,
+        kafka::{KafkaMetrics, KafkaNames, KafkaSink, ProducerLimits, RouteTopics},
     },
 };
 use tokio::time::timeout;
@@ -18,7 +18,7 @@ pub use crate::support::publisher::{Publisher, assert_in_order, trouble_within};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub fn sink_with(brokers: &[String], properties: &[(&str, &str)]) -> KafkaSink {
-    let config = config::Kafka {
+    let config = config::KafkaConfig {
         brokers: brokers.to_vec(),
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
@@ -27,23 +27,23 @@ pub fn sink_with(brokers: &[String], properties: &[(&str, &str)]) -> KafkaSink {
 }
 
 /// A sink of a route whose topic is `topic`, which may have placeholders.
-pub fn new_sink_for(config: &config::Kafka, topic: &str, unknown: UnknownTopic) -> KafkaSink {
+pub fn new_sink_for(config: &config::KafkaConfig, topic: &str, unknown: UnknownTopic) -> KafkaSink {
     new_sink_counting(config, topic, unknown, &prometheus::Registry::new())
 }
 
 /// A sink whose metrics are in `registry`.
 pub fn new_sink_counting(
-    config: &config::Kafka,
+    config: &config::KafkaConfig,
     topic: &str,
     unknown: UnknownTopic,
     registry: &prometheus::Registry,
 ) -> KafkaSink {
-    let names = Names::new("main", "events");
-    let topics = Topics {
-        template: Template::parse(topic).unwrap(),
+    let names = KafkaNames::new("main", "events");
+    let topics = RouteTopics {
+        template: TopicTemplate::parse(topic).unwrap(),
         unknown,
     };
-    let limits = Limits {
+    let limits = ProducerLimits {
         body_bytes_max: 4 << 20,
         in_flight_records_max: 10_000,
     };
@@ -71,7 +71,7 @@ pub fn message(topic: &str, sequence: u64) -> Message {
 }
 
 /// Gives a new sink a message, and returns what keeps it from publishing that.
-pub async fn trouble_with(sink: &mut KafkaSink, message: Message) -> Failure {
+pub async fn trouble_with(sink: &mut KafkaSink, message: Message) -> PublishFailure {
     sink.reopen().await.expect("no broker is needed to open a session");
     sink.enqueue(message).expect("nor to take a message");
     trouble_within(sink, Duration::from_secs(10)).await

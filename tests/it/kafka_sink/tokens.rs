@@ -12,12 +12,12 @@ use std::{
 
 use base64::{Engine, prelude::*};
 use forebay::{
-    config::{self, Template, UnknownTopic},
+    config::{self, TopicTemplate, UnknownTopic},
     sink::{
-        Level, Remedy, Sink,
+        FindingLevel, Remedy, Sink,
         kafka::{
             connect_check,
-            tail::{Tail, TailOptions},
+            tail::{KafkaTail, KafkaTailOptions},
         },
     },
 };
@@ -113,7 +113,7 @@ async fn cluster() -> Cluster {
         .unwrap()
 }
 
-fn config(cluster: &Cluster, provider: &Provider, secret: &str) -> config::Kafka {
+fn config(cluster: &Cluster, provider: &Provider, secret: &str) -> config::KafkaConfig {
     let properties = [
         ("security.protocol", "sasl_plaintext"),
         ("sasl.mechanisms", "OAUTHBEARER"),
@@ -124,7 +124,7 @@ fn config(cluster: &Cluster, provider: &Provider, secret: &str) -> config::Kafka
         ("sasl.oauthbearer.scope", "kafka publish"),
         ("sasl.oauthbearer.extensions", "logicalCluster=lkc-1"),
     ];
-    config::Kafka {
+    config::KafkaConfig {
         brokers: cluster.brokers(Listener::OAuth),
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
@@ -178,7 +178,7 @@ async fn a_wrong_client_secret_is_named_and_the_route_goes_on_once_it_is_right()
     assert_eq!(sink.trouble(), Some(failure));
     let findings = connect_check("main", &config, std::slice::from_ref(&topic), 1 << 20).await;
     assert!(
-        matches!(&findings[..], [f] if f.level == Level::Problem && f.text.contains("HTTP 401")),
+        matches!(&findings[..], [f] if f.level == FindingLevel::Problem && f.text.contains("HTTP 401")),
         "{findings:?}"
     );
 
@@ -211,17 +211,17 @@ async fn the_check_topic_creation_and_the_tail_authenticate_by_tokens_too() {
         "{findings:#?}"
     );
     assert!(
-        findings.iter().all(|finding| finding.level != Level::Problem),
+        findings.iter().all(|finding| finding.level != FindingLevel::Problem),
         "{findings:#?}"
     );
 
-    let options = TailOptions {
+    let options = KafkaTailOptions {
         kafka: config.clone(),
-        topics: vec![Template::parse(&topic).unwrap()],
+        topics: vec![TopicTemplate::parse(&topic).unwrap()],
         from_start: true,
         deadline: DEADLINE,
     };
-    let mut tail = Tail::open(options).await.unwrap();
+    let mut tail = KafkaTail::open(options).await.unwrap();
     // Longer than one token lives.
     let messages = (1..=12).map(|n| message(&topic, n));
     let mut publisher = Publisher::new(publisher.into_sink(), messages).slowly(1, Duration::from_millis(500));

@@ -59,8 +59,8 @@ async fn a_topic_that_is_not_there_is_named_and_holds_back_its_own_messages_only
     assert!(trouble.text.contains(&missing), "{trouble}");
 }
 
-fn config(broker: &str, create_topics: Option<config::CreateTopics>) -> config::Kafka {
-    config::Kafka {
+fn config(broker: &str, create_topics: Option<config::CreateTopics>) -> config::KafkaConfig {
+    config::KafkaConfig {
         brokers: vec![broker.to_owned()],
         properties: BTreeMap::new(),
         create_topics,

@@ -7,7 +7,7 @@ use forebay::{
     config,
     sink::{
         Message,
-        rabbitmq::{Names, RabbitMqMetrics, RabbitMqSink},
+        rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink},
     },
 };
 use uuid::Uuid;
@@ -17,8 +17,8 @@ pub use crate::support::publisher::{Publisher, assert_in_order};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const EXCHANGE: &str = "forebay";
 
-pub fn configuration(uris: &[String], partitions: u32) -> config::RabbitMq {
-    config::RabbitMq {
+pub fn configuration(uris: &[String], partitions: u32) -> config::RabbitMqConfig {
+    config::RabbitMqConfig {
         uris: uris.iter().cloned().map(config::TextSource::Inline).collect(),
         username: None,
         password: None,
@@ -31,8 +31,8 @@ pub fn configuration(uris: &[String], partitions: u32) -> config::RabbitMq {
     }
 }
 
-pub fn new_sink(config: &config::RabbitMq) -> RabbitMqSink {
-    let names = Names {
+pub fn new_sink(config: &config::RabbitMqConfig) -> RabbitMqSink {
+    let names = RabbitMqNames {
         sink: "rabbit".into(),
         route: "events".into(),
     };

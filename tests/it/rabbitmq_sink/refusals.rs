@@ -167,7 +167,7 @@ async fn while_a_queue_refuses_one_message_at_a_time_asks_whether_it_takes_them_
 async fn a_declared_queue_that_is_deleted_is_made_again_and_nothing_is_set_aside() {
     const LAST: u64 = 300;
     let vhost = rabbitmq::shared().vhost("deleted");
-    let config = config::RabbitMq {
+    let config = config::RabbitMqConfig {
         declare: true,
         ..configuration(&vhost.uris(), 2)
     };

@@ -4,12 +4,14 @@ use std::{io, path::Path, sync::Arc, time::Instant};
 
 use bytes::Bytes;
 
-use super::{Active, Log};
+use super::{ActiveSegment, Log};
 use crate::{
-    AppendError, Audience, Class, Record,
-    audience::Appended,
+    AppendError, Audience, Record, RecordClass,
+    audience::AppendedRecord,
     file_system::{File, is_exhausted, is_passing},
-    segment::{BATCH_HEADER_LEN, BatchHeader, Seal, encode_frame, encode_header, encode_seal, frame_len, log_seed},
+    segment::{
+        BATCH_HEADER_LEN, BatchHeader, SegmentSeal, encode_frame, encode_header, encode_seal, frame_len, log_seed,
+    },
     shared::Segment,
 };
 
@@ -19,9 +21,9 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const BUFFER_BYTES_KEPT: usize = 1 << 20;
 
 /// What a caller of [`Log::append_batch`] wants written.
-pub(crate) struct Request<'a> {
+pub(crate) struct AppendRequest<'a> {
     pub record: &'a Bytes,
-    pub class: Class,
+    pub class: RecordClass,
     /// `None`: nobody counts what pins the log.
     pub audience: Option<Audience>,
 }
@@ -30,7 +32,7 @@ impl Log {
     /// Appends in order, each batch with one write and one sync, and adds one result for each request.
     ///
     /// After a failure nothing is written any more, by anybody.
-    pub(crate) fn append_batch(&mut self, requests: &[Request<'_>], results: &mut Vec<Result<u64, AppendError>>) {
+    pub(crate) fn append_batch(&mut self, requests: &[AppendRequest<'_>], results: &mut Vec<Result<u64, AppendError>>) {
         let mut done = 0;
         while done < requests.len() {
             if self.shared.is_failed() {
@@ -56,7 +58,7 @@ impl Log {
     /// Appends as many as go into one write. At least one request gets its result.
     fn append_some(
         &mut self,
-        requests: &[Request<'_>],
+        requests: &[AppendRequest<'_>],
         results: &mut Vec<Result<u64, AppendError>>,
     ) -> Result<(), String> {
         self.buffer.clear();
@@ -107,14 +109,14 @@ impl Log {
             active.end += len;
             active.records += 1;
             active.last_sequence = sequence;
-            if request.class == Class::Bulk {
+            if request.class == RecordClass::Bulk {
                 active.bulk_bytes += len;
                 bulk_bytes += len;
             }
             if let Some(audience) = request.audience {
                 self.followers.reserve(audience, len);
             }
-            appended.push(Appended {
+            appended.push(AppendedRecord {
                 number: sequence,
                 bytes: len,
                 audience: request.audience,
@@ -139,11 +141,11 @@ impl Log {
     }
 
     /// Whether a record may be appended at all.
-    fn admit(&self, request: &Request<'_>, len: u64, bulk_bytes: u64) -> Result<(), AppendError> {
+    fn admit(&self, request: &AppendRequest<'_>, len: u64, bulk_bytes: u64) -> Result<(), AppendError> {
         if self.limits.segment_bytes_for(len) > self.limits.large_segment_bytes_max {
             return Err(AppendError::TooLarge);
         }
-        if request.class == Class::Bulk && bulk_bytes + len > self.limits.bulk_bytes_max {
+        if request.class == RecordClass::Bulk && bulk_bytes + len > self.limits.bulk_bytes_max {
             return Err(AppendError::BulkFull);
         }
         if request
@@ -161,7 +163,7 @@ impl Log {
         &mut self,
         after: Segment,
         records: Vec<Record>,
-        appended: &[Appended],
+        appended: &[AppendedRecord],
     ) -> Result<Option<AppendError>, String> {
         let active = self.active.as_ref().expect("a batch was encoded for it");
         let segment = self.segments.last_mut().expect("the active segment is the last");
@@ -270,7 +272,7 @@ impl Log {
             .sync_dir(dir)
             .map_err(|error| format!("fsync of {}: {error}", dir.display()))?;
         self.segments.push(segment);
-        self.active = Some(Active {
+        self.active = Some(ActiveSegment {
             file,
             path,
             is_sealing: false,
@@ -329,7 +331,7 @@ fn last_record(segments: &[Segment]) -> u64 {
 pub(crate) fn seal_file(file: &dyn File, segment: &mut Segment) -> io::Result<()> {
     let (offset, seal) = encode_seal(
         segment.seed(),
-        &Seal {
+        &SegmentSeal {
             records: segment.records,
             bulk_bytes: segment.bulk_bytes,
             last_sequence: segment.last_sequence,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Log, path_error};
 use crate::{
-    OpenError, Start,
+    CursorStart, OpenError,
     cursors::{self, CursorState, PathError},
 };
 
@@ -27,7 +27,7 @@ impl Log {
     }
 
     /// Opens the cursor, or makes it, and follows it.
-    pub(crate) fn cursor(&mut self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
+    pub(crate) fn cursor(&mut self, name: &str, start: CursorStart) -> Result<Arc<CursorState>, OpenError> {
         let cursor = self.open_cursor(name, start)?;
         if !self.followers.counts(&cursor) {
             self.follow(&cursor);
@@ -36,7 +36,7 @@ impl Log {
     }
 
     /// Opens the cursor, or makes it. What is appended is not counted for it, nor settled, before [`Log::follow`].
-    pub(crate) fn open_cursor(&mut self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
+    pub(crate) fn open_cursor(&mut self, name: &str, start: CursorStart) -> Result<Arc<CursorState>, OpenError> {
         let cursor = self.find_or_make(name, start)?;
         self.followers.add(&cursor);
         Ok(cursor)
@@ -54,7 +54,7 @@ impl Log {
         self.next_sequence - 1
     }
 
-    fn find_or_make(&mut self, name: &str, start: Start) -> Result<Arc<CursorState>, OpenError> {
+    fn find_or_make(&mut self, name: &str, start: CursorStart) -> Result<Arc<CursorState>, OpenError> {
         if !cursors::is_name(name) {
             let max = cursors::NAME_BYTES_MAX;
             return Err(OpenError::Format(format!(
@@ -69,8 +69,8 @@ impl Log {
             return Err(OpenError::Format(format!("a log has at most {max} cursors")));
         }
         let position = match start {
-            Start::Head => self.next_sequence - 1,
-            Start::Oldest => {
+            CursorStart::Head => self.next_sequence - 1,
+            CursorStart::Oldest => {
                 self.segments
                     .first()
                     .map_or(self.next_sequence, |oldest| oldest.first_sequence)

@@ -3,10 +3,10 @@
 use std::{io, iter, path::Path, sync::Arc};
 
 use crate::{
-    Class,
+    RecordClass,
     file_system::{File, is_passing, read_around},
-    log::{Active, seal_file},
-    scan::{Found, Hole, Payload, Scan},
+    log::{ActiveSegment, seal_file},
+    scan::{DamagedHole, PayloadUse, ScanFound, SegmentScan},
     segment::{DATA_START, SegmentSeed, encode_filler},
     shared::Segment,
     sizes::ReadSizes,
@@ -56,7 +56,7 @@ pub(super) fn scan(
     }
     let last_batch = tail.last_batch;
     // A hole at the end is as long as what it holds.
-    let mut judge = |hole: Hole, end: u64, last_sequence: u64| {
+    let mut judge = |hole: DamagedHole, end: u64, last_sequence: u64| {
         let was_durable = hole.unreadable || hole.offset < last_batch || last_sequence.max(durable_before) < durable;
         if was_durable && end > hole.offset {
             tail.holes.push((hole.offset, end - hole.offset));
@@ -66,11 +66,11 @@ pub(super) fn scan(
         was_durable.then_some(end)
     };
     let mut torn = Vec::new();
-    let mut hole: Option<Hole> = None;
-    let mut scan = Scan::new(file.clone(), segment.seed(), DATA_START, file_end);
-    while let Some(found) = scan.next(|_| Payload::Checked)? {
+    let mut hole: Option<DamagedHole> = None;
+    let mut scan = SegmentScan::new(file.clone(), segment.seed(), DATA_START, file_end);
+    while let Some(found) = scan.next(|_| PayloadUse::Checked)? {
         match found {
-            Found::Frame { offset, header, .. } => {
+            ScanFound::Frame { offset, header, .. } => {
                 if let Some(hole) = hole.take() {
                     let place = (hole.offset, hole.len);
                     if judge(hole, offset, segment.last_sequence).is_none() {
@@ -83,13 +83,13 @@ pub(super) fn scan(
                 segment.records += 1;
                 segment.last_sequence = segment.last_sequence.max(header.sequence);
                 segment.end = offset + header.frame_len();
-                if header.class == Class::Bulk {
+                if header.class == RecordClass::Bulk {
                     segment.bulk_bytes += header.frame_len();
                 }
             }
             // One without records behind it was torn with them.
-            Found::Batch { .. } => {}
-            Found::Hole(next) => {
+            ScanFound::Batch { .. } => {}
+            ScanFound::Hole(next) => {
                 // One goes over into the other.
                 match &mut hole {
                     Some(hole) => {
@@ -136,20 +136,20 @@ fn last_batch(file: &Arc<dyn File>, seed: SegmentSeed, file_end: u64) -> io::Res
         durable: 0,
         next_sequence: 0,
     };
-    let mut scan = Scan::new(file.clone(), seed, DATA_START, file_end);
-    while let Some(found) = scan.next(|_| Payload::Skipped)? {
+    let mut scan = SegmentScan::new(file.clone(), seed, DATA_START, file_end);
+    while let Some(found) = scan.next(|_| PayloadUse::Skipped)? {
         match found {
-            Found::Frame { header, .. } => {
+            ScanFound::Frame { header, .. } => {
                 last.start = last.start.max(u64::from(header.batch_start));
                 last.next_sequence = last.next_sequence.max(header.sequence + 1);
             }
-            Found::Batch { offset, header } => {
+            ScanFound::Batch { offset, header } => {
                 last.start = last.start.max(offset);
                 last.durable = last.durable.max(header.durable);
                 let next = header.first_sequence + u64::from(header.records);
                 last.next_sequence = last.next_sequence.max(next);
             }
-            Found::Hole(_) => {}
+            ScanFound::Hole(_) => {}
         }
     }
     Ok(last)
@@ -184,11 +184,15 @@ pub(super) fn rewrite(file: &dyn File, header: Option<&[u8]>, start: u64, end: u
 }
 
 /// Seals a segment, unless the disk has no room for that: it is read at each start until it has.
-pub(super) fn seal_or_wait(file: &Arc<dyn File>, segment: &mut Segment, path: &Path) -> io::Result<Option<Active>> {
+pub(super) fn seal_or_wait(
+    file: &Arc<dyn File>,
+    segment: &mut Segment,
+    path: &Path,
+) -> io::Result<Option<ActiveSegment>> {
     match seal_file(file.as_ref(), segment) {
         Err(error) if is_passing(&error) => {
             tracing::warn!(path = %path.display(), %error, "no room to seal a segment");
-            Ok(Some(Active {
+            Ok(Some(ActiveSegment {
                 file: file.clone(),
                 path: path.to_owned(),
                 is_sealing: true,

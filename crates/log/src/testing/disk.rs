@@ -12,19 +12,19 @@ use std::{
 
 use parking_lot::Mutex;
 
-use self::handle::Handle;
+use self::handle::FakeFile;
 use super::Random;
-use crate::file_system::{File, FileSystem, Lock};
+use crate::file_system::{DirectoryLock, File, FileSystem};
 
 const SECTOR: usize = 512;
 const PAGE: usize = 4096;
 
 /// What happened, by name, so that a run can be asked whether it was worth anything.
-pub type Fired = BTreeMap<&'static str, u64>;
+pub type FiredFaults = BTreeMap<&'static str, u64>;
 
 /// Which syncs do nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Lies {
+pub enum DiskLies {
     #[default]
     None,
     AboutFiles,
@@ -33,7 +33,7 @@ pub enum Lies {
 
 /// How the disk behaves.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Behaviour {
+pub struct DiskBehaviour {
     /// Each call fails with this chance, one in so many; 0: never.
     pub fault_one_in: u64,
     /// Power goes at this call, counted from now.
@@ -47,22 +47,22 @@ pub struct Behaviour {
     /// A sector is written as a whole, or not at all.
     pub whole_sectors: bool,
     /// What a sync says yes to without doing it: the mutants that the model must find.
-    pub lies: Lies,
+    pub lies: DiskLies,
 }
 
 #[derive(Debug, Clone)]
-enum Write {
+enum UnsyncedWrite {
     Bytes { offset: usize, bytes: Vec<u8> },
     Len(usize),
 }
 
 /// A file: what is in memory, and what is on the disk.
 #[derive(Default, Clone)]
-struct Content {
+struct FileContent {
     live: Vec<u8>,
     durable: Vec<u8>,
     /// Written since the last sync, and dirty.
-    dirty: Vec<Write>,
+    dirty: Vec<UnsyncedWrite>,
     /// Pages whose blocks hold something.
     written: BTreeSet<usize>,
     /// Pages whose first write failed: for the disk their blocks were never written, while memory takes them for
@@ -73,7 +73,7 @@ struct Content {
     bad: Vec<Range<usize>>,
 }
 
-impl Content {
+impl FileContent {
     /// A file whose content is on the disk.
     fn of(bytes: Vec<u8>) -> Self {
         Self {
@@ -85,15 +85,15 @@ impl Content {
     }
 
     /// The disk takes a write.
-    fn store(&mut self, write: &Write) {
+    fn store(&mut self, write: &UnsyncedWrite) {
         match write {
-            Write::Len(len) => {
+            UnsyncedWrite::Len(len) => {
                 let pages = len.div_ceil(PAGE);
                 self.written.retain(|page| *page < pages);
                 self.void.retain(|page| *page < pages);
                 apply(&mut self.durable, write);
             }
-            Write::Bytes { offset, bytes } => {
+            UnsyncedWrite::Bytes { offset, bytes } => {
                 let end = offset + bytes.len();
                 if self.durable.len() < end {
                     self.durable.resize(end, 0);
@@ -132,10 +132,10 @@ fn part_of(page: usize, offset: usize, len: usize) -> Range<usize> {
 }
 
 #[derive(Clone)]
-struct State {
+struct DiskState {
     random: Random,
-    behaviour: Behaviour,
-    fired: Fired,
+    behaviour: DiskBehaviour,
+    fired: FiredFaults,
     read_bytes: usize,
     powered: bool,
     /// The system can be made to forget what it has in memory.
@@ -145,13 +145,13 @@ struct State {
     dirs: BTreeSet<PathBuf>,
     live: BTreeMap<PathBuf, usize>,
     durable: BTreeMap<PathBuf, usize>,
-    contents: Vec<Content>,
+    contents: Vec<FileContent>,
 }
 
 /// The disk. Clones are the same disk.
 #[derive(Clone)]
 pub struct FakeDisk {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<DiskState>>,
 }
 
 fn eio() -> io::Error {
@@ -172,7 +172,7 @@ fn enospc() -> io::Error {
     io::Error::from(io::ErrorKind::StorageFull)
 }
 
-impl State {
+impl DiskState {
     fn fire(&mut self, what: &'static str) {
         *self.fired.entry(what).or_default() += 1;
     }
@@ -218,14 +218,14 @@ impl State {
         }
     }
 
-    fn write(&mut self, file: usize, write: Write) {
+    fn write(&mut self, file: usize, write: UnsyncedWrite) {
         let content = &mut self.contents[file];
         apply(&mut content.live, &write);
         content.dirty.push(write);
     }
 
     fn sync(&mut self, file: usize) {
-        if self.behaviour.lies == Lies::AboutFiles {
+        if self.behaviour.lies == DiskLies::AboutFiles {
             return;
         }
         let content = &mut self.contents[file];
@@ -239,7 +239,7 @@ impl State {
         let content = &mut self.contents[file];
         let mut taken = BTreeMap::new();
         for write in std::mem::take(&mut content.dirty) {
-            let Write::Bytes { offset, bytes } = write else {
+            let UnsyncedWrite::Bytes { offset, bytes } = write else {
                 if self.random.one_in(2) {
                     content.store(&write);
                 }
@@ -247,7 +247,7 @@ impl State {
             };
             for page in pages(offset, bytes.len()) {
                 let part = part_of(page, offset, bytes.len());
-                let write = Write::Bytes {
+                let write = UnsyncedWrite::Bytes {
                     offset: part.start,
                     bytes: bytes[part.start - offset..part.end - offset].to_vec(),
                 };
@@ -267,8 +267,8 @@ impl State {
         let lens: Vec<_> = dirty
             .iter()
             .filter_map(|write| match write {
-                Write::Len(len) => Some(*len),
-                Write::Bytes { .. } => None,
+                UnsyncedWrite::Len(len) => Some(*len),
+                UnsyncedWrite::Bytes { .. } => None,
             })
             .collect();
         let chosen = self.random.below(lens.len() as u64 + 1) as usize;
@@ -287,7 +287,9 @@ impl State {
             let touching: Vec<_> = dirty
                 .iter()
                 .filter_map(|write| match write {
-                    Write::Bytes { offset, bytes } if *offset < range.end && offset + bytes.len() > range.start => {
+                    UnsyncedWrite::Bytes { offset, bytes }
+                        if *offset < range.end && offset + bytes.len() > range.start =>
+                    {
                         Some((*offset, bytes))
                     }
                     _ => None,
@@ -321,13 +323,13 @@ impl State {
     }
 }
 
-fn apply(content: &mut Vec<u8>, write: &Write) {
+fn apply(content: &mut Vec<u8>, write: &UnsyncedWrite) {
     match write {
-        Write::Len(len) => {
+        UnsyncedWrite::Len(len) => {
             content.truncate(*len);
             content.extend_from_slice(&vec![0; len - content.len()]);
         }
-        Write::Bytes { offset, bytes } => {
+        UnsyncedWrite::Bytes { offset, bytes } => {
             let end = offset + bytes.len();
             if content.len() < end {
                 content.resize(end, 0);
@@ -339,11 +341,11 @@ fn apply(content: &mut Vec<u8>, write: &Write) {
 
 impl FakeDisk {
     pub fn new(seed: u64) -> Self {
-        let state = State {
+        let state = DiskState {
             forgets: Random::new(!seed).one_in(2),
             random: Random::new(seed),
-            behaviour: Behaviour::default(),
-            fired: Fired::new(),
+            behaviour: DiskBehaviour::default(),
+            fired: FiredFaults::new(),
             read_bytes: 0,
             powered: true,
             boot: 0,
@@ -357,7 +359,7 @@ impl FakeDisk {
         }
     }
 
-    pub fn behave(&self, change: impl FnOnce(&mut Behaviour)) {
+    pub fn behave(&self, change: impl FnOnce(&mut DiskBehaviour)) {
         change(&mut self.state.lock().behaviour);
     }
 
@@ -365,7 +367,7 @@ impl FakeDisk {
         self.state.lock().powered
     }
 
-    pub fn fired(&self) -> Fired {
+    pub fn fired(&self) -> FiredFaults {
         self.state.lock().fired.clone()
     }
 
@@ -380,7 +382,7 @@ impl FakeDisk {
         state.fire("process killed");
         if state.random.one_in(4) {
             state.fire("pages evicted");
-            state.contents.iter_mut().for_each(Content::forget);
+            state.contents.iter_mut().for_each(FileContent::forget);
         }
     }
 
@@ -433,7 +435,7 @@ impl FakeDisk {
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state.lock();
         let file = state.contents.len();
-        state.contents.push(Content::of(bytes));
+        state.contents.push(FileContent::of(bytes));
         state.live.insert(path.to_owned(), file);
         state.durable.insert(path.to_owned(), file);
         state.dirs.extend(path.ancestors().skip(1).map(Path::to_owned));
@@ -459,7 +461,7 @@ impl FakeDisk {
     }
 
     fn handle(&self, file: usize, boot: u64) -> Arc<dyn File> {
-        Arc::new(Handle {
+        Arc::new(FakeFile {
             disk: self.clone(),
             file,
             boot,
@@ -488,7 +490,7 @@ impl FileSystem for FakeDisk {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
         let file = state.contents.len();
-        state.contents.push(Content::default());
+        state.contents.push(FileContent::default());
         state.live.insert(path.to_owned(), file);
         if let Some(errno) = state.behaviour.short_of {
             state.fire("create with something used up");
@@ -501,7 +503,7 @@ impl FileSystem for FakeDisk {
         if fails {
             return Err(if state.random.one_in(2) { enospc() } else { eio() });
         }
-        state.write(file, Write::Len(len as usize));
+        state.write(file, UnsyncedWrite::Len(len as usize));
         state.after()?;
         let boot = state.boot;
         drop(state);
@@ -534,11 +536,11 @@ impl FileSystem for FakeDisk {
             return Err(eio());
         }
         state.after()?;
-        if state.behaviour.lies == Lies::AboutDirectories {
+        if state.behaviour.lies == DiskLies::AboutDirectories {
             return Ok(());
         }
         let inside = |entry: &Path| entry.parent() == Some(path);
-        let State { live, durable, .. } = &mut *state;
+        let DiskState { live, durable, .. } = &mut *state;
         durable.retain(|entry, _| !inside(entry));
         durable.extend(
             live.iter()
@@ -557,7 +559,7 @@ impl FileSystem for FakeDisk {
         bytes
     }
 
-    fn lock(&self, _path: &Path, _holder: &str) -> io::Result<Lock> {
-        Ok(Lock::Taken(Box::new(())))
+    fn lock(&self, _path: &Path, _holder: &str) -> io::Result<DirectoryLock> {
+        Ok(DirectoryLock::Taken(Box::new(())))
     }
 }

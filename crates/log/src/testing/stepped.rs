@@ -7,13 +7,13 @@ use bytes::Bytes;
 
 use super::disk::FakeDisk;
 use crate::{
-    AppendError, Cursor, Handle, Observer, OpenError, Options, Record, Spool, Start,
+    AppendError, Cursor, CursorStart, LogHandle, LogObserver, LogOptions, OpenError, Record, Spool,
     compaction::Compactor,
     log::Log,
     reader::DiskReader,
-    scan::{Found, Payload, Scan},
+    scan::{PayloadUse, ScanFound, SegmentScan},
     segment::{self, DATA_START},
-    writer::{self, Inlet},
+    writer::{self, AppendQueue},
 };
 
 /// What a record takes in a segment.
@@ -22,7 +22,7 @@ pub fn frame_len(record_bytes: usize) -> u64 {
 }
 
 /// Where a record stands.
-pub struct Place {
+pub struct StepPlace {
     pub sequence: u64,
     pub path: PathBuf,
     pub bytes: Range<u64>,
@@ -31,19 +31,23 @@ pub struct Place {
 /// What the threads of a log have.
 pub struct SteppedLog {
     log: Log,
-    inlet: Arc<Inlet>,
+    inlet: Arc<AppendQueue>,
     compactor: Compactor,
-    requests: Vec<writer::Request>,
+    requests: Vec<writer::QueuedAppend>,
     results: Vec<Result<u64, AppendError>>,
     /// Something that was to be appended was not.
     has_refused: bool,
 }
 
 impl SteppedLog {
-    pub fn open(disk: &FakeDisk, options: &Options, observer: Arc<dyn Observer>) -> Result<(Spool, Self), OpenError> {
+    pub fn open(
+        disk: &FakeDisk,
+        options: &LogOptions,
+        observer: Arc<dyn LogObserver>,
+    ) -> Result<(Spool, Self), OpenError> {
         let log = Log::open(Arc::new(disk.clone()), options, observer)?;
-        let inlet = Inlet::new();
-        let handle = Arc::new(Handle {
+        let inlet = AppendQueue::new();
+        let handle = Arc::new(LogHandle {
             inlet: inlet.clone(),
             shared: log.shared().clone(),
         });
@@ -102,7 +106,7 @@ impl SteppedLog {
         self.log.shared().is_failed()
     }
 
-    pub fn cursor(&mut self, name: &str, start: Start) -> Result<Cursor, OpenError> {
+    pub fn cursor(&mut self, name: &str, start: CursorStart) -> Result<Cursor, OpenError> {
         Ok(Cursor {
             state: self.log.cursor(name, start)?,
             shared: self.log.shared().clone(),
@@ -152,31 +156,31 @@ impl SteppedLog {
     }
 
     /// Where each record stands, as far as its header is whole.
-    pub fn places(&self) -> Vec<Place> {
+    pub fn places(&self) -> Vec<StepPlace> {
         let mut places = Vec::new();
-        self.scan(Payload::Skipped, |place, _| places.push(place));
+        self.scan(PayloadUse::Skipped, |place, _| places.push(place));
         places
     }
 
     /// Every record that is whole.
     pub fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
-        self.scan(Payload::Copied(&|_| true), |Place { sequence, .. }, bytes| {
+        self.scan(PayloadUse::Copied(&|_| true), |StepPlace { sequence, .. }, bytes| {
             records.extend(bytes.map(|bytes| Record { sequence, bytes }));
         });
         records
     }
 
-    fn scan(&self, payload: Payload<'_>, mut found: impl FnMut(Place, Option<Bytes>)) {
+    fn scan(&self, payload: PayloadUse<'_>, mut found: impl FnMut(StepPlace, Option<Bytes>)) {
         let shared = self.log.shared();
         let mut next = 1;
         while let Some(segment) = shared.segment_for(next) {
             next = segment.last_sequence + 1;
             let path = shared.segments_dir.join(segment.file_name());
             let Ok(file) = shared.fs.open(&path) else { continue };
-            let mut scan = Scan::new(file, segment.seed(), DATA_START, segment.end);
+            let mut scan = SegmentScan::new(file, segment.seed(), DATA_START, segment.end);
             while let Ok(Some(next)) = scan.next(|_| payload) {
-                let Found::Frame {
+                let ScanFound::Frame {
                     offset,
                     header,
                     payload,
@@ -184,7 +188,7 @@ impl SteppedLog {
                 else {
                     continue;
                 };
-                let place = Place {
+                let place = StepPlace {
                     sequence: header.sequence,
                     path: path.clone(),
                     bytes: offset..offset + header.frame_len(),

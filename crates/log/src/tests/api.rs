@@ -11,7 +11,7 @@ fn open(dir: &Path) -> Spool {
 async fn append_all(spool: &Spool, numbers: impl IntoIterator<Item = u64>) -> Vec<u64> {
     let waiting: Vec<_> = numbers
         .into_iter()
-        .map(|number| spool.append(payload(number), Class::Ordinary))
+        .map(|number| spool.append(payload(number), RecordClass::Ordinary))
         .collect();
     let mut sequences = Vec::new();
     for one in waiting {
@@ -20,7 +20,7 @@ async fn append_all(spool: &Spool, numbers: impl IntoIterator<Item = u64>) -> Ve
     sequences
 }
 
-async fn read_to(reader: &mut Reader, last: u64) -> Vec<Record> {
+async fn read_to(reader: &mut LogReader, last: u64) -> Vec<Record> {
     let mut records = Vec::new();
     while records.last().is_none_or(|record: &Record| record.sequence < last) {
         let next = reader.next(7, 4096, &mut records);
@@ -57,7 +57,7 @@ async fn what_was_appended_is_read_in_order_before_and_after_reopening() {
     assert_payloads(&read_to(&mut spool.reader(250), 300).await, 250..=300);
     spool.close().await;
     assert_eq!(
-        spool.append(payload(1), Class::Ordinary).await,
+        spool.append(payload(1), RecordClass::Ordinary).await,
         Err(AppendError::Closed)
     );
 
@@ -142,7 +142,7 @@ async fn requests_that_wait_share_a_sync() {
     });
     arrived.recv().unwrap();
     let waiting: Vec<_> = (1..=20)
-        .map(|number| spool.append(payload(number), Class::Ordinary))
+        .map(|number| spool.append(payload(number), RecordClass::Ordinary))
         .collect();
     go.send(()).unwrap();
     holding.join().unwrap().unwrap().unwrap();
@@ -162,16 +162,16 @@ async fn requests_that_wait_share_a_sync() {
 async fn a_full_spool_accepts_again_when_the_cursors_move() {
     let dir = tempfile::tempdir().unwrap();
     let spool = Spool::open(
-        Options {
+        LogOptions {
             bytes_max: 64 << 10,
             ..options(dir.path())
         },
         Arc::new(Counts::default()),
     )
     .unwrap();
-    let cursor = spool.cursor("route", Start::Oldest).unwrap();
+    let cursor = spool.cursor("route", CursorStart::Oldest).unwrap();
     let refused = loop {
-        if let Err(refused) = spool.append(vec![7; 1000].into(), Class::Ordinary).await {
+        if let Err(refused) = spool.append(vec![7; 1000].into(), RecordClass::Ordinary).await {
             break refused;
         }
     };
@@ -181,7 +181,7 @@ async fn a_full_spool_accepts_again_when_the_cursors_move() {
     cursor.advance(u64::MAX);
     assert_eq!(cursor.position(), spool.state().head);
     eventually("it takes records again", || spool.state().refuses.is_none()).await;
-    let sequence = spool.append(vec![7; 1000].into(), Class::Ordinary).await.unwrap();
+    let sequence = spool.append(vec![7; 1000].into(), RecordClass::Ordinary).await.unwrap();
     assert_eq!(sequence, cursor.position() + 1);
     // A reader whose records are gone goes on at the oldest.
     let mut out = Vec::new();
@@ -195,16 +195,16 @@ async fn bulk_records_leave_the_rest_to_ordinary_ones() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     let refused = loop {
-        if let Err(refused) = spool.append(vec![7; 4000].into(), Class::Bulk).await {
+        if let Err(refused) = spool.append(vec![7; 4000].into(), RecordClass::Bulk).await {
             break refused;
         }
     };
     assert_eq!(refused, AppendError::BulkFull);
     assert_eq!(spool.state().refuses, None);
-    spool.append(vec![7; 4000].into(), Class::Ordinary).await.unwrap();
+    spool.append(vec![7; 4000].into(), RecordClass::Ordinary).await.unwrap();
     spool.close().await;
     let spool = open(dir.path());
-    let again = spool.append(vec![7; 4000].into(), Class::Bulk).await;
+    let again = spool.append(vec![7; 4000].into(), RecordClass::Bulk).await;
     assert_eq!(again, Err(AppendError::BulkFull));
     spool.close().await;
 }
@@ -213,8 +213,8 @@ async fn bulk_records_leave_the_rest_to_ordinary_ones() {
 async fn a_record_larger_than_a_segment_is_refused_alone() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
-    let large = spool.append(vec![0; 20 << 10].into(), Class::Ordinary);
-    let small = spool.append(payload(1), Class::Ordinary);
+    let large = spool.append(vec![0; 20 << 10].into(), RecordClass::Ordinary);
+    let small = spool.append(payload(1), RecordClass::Ordinary);
     assert_eq!(large.await, Err(AppendError::TooLarge));
     assert_eq!(small.await, Ok(1));
     spool.close().await;
@@ -225,8 +225,8 @@ async fn cursors_keep_their_place_and_hold_their_segments() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     append_all(&spool, 1..=10).await;
-    let slow = spool.cursor("slow / Ä", Start::Oldest).unwrap();
-    let fast = spool.cursor("fast", Start::Head).unwrap();
+    let slow = spool.cursor("slow / Ä", CursorStart::Oldest).unwrap();
+    let fast = spool.cursor("fast", CursorStart::Head).unwrap();
     assert_eq!((slow.position(), fast.position()), (0, 10));
     append_all(&spool, 11..=300).await;
     fast.advance(200);
@@ -235,15 +235,15 @@ async fn cursors_keep_their_place_and_hold_their_segments() {
 
     let spool = open(dir.path());
     assert_eq!(spool.cursors(), ["fast", "slow / Ä"]);
-    assert_eq!(spool.cursor("fast", Start::Head).unwrap().position(), 200);
-    assert_eq!(spool.cursor("slow / Ä", Start::Head).unwrap().position(), 5);
+    assert_eq!(spool.cursor("fast", CursorStart::Head).unwrap().position(), 200);
+    assert_eq!(spool.cursor("slow / Ä", CursorStart::Head).unwrap().position(), 5);
     assert_payloads(&read_to(&mut spool.reader(6), 300).await, 6..=300);
     let before = spool.state().records;
     spool.remove_cursor("slow / Ä").unwrap();
     eventually("what only it kept is deleted", || spool.state().records < before).await;
     assert_eq!(spool.cursors(), ["fast"]);
     assert_payloads(&read_to(&mut spool.reader(201), 300).await, 201..=300);
-    assert!(spool.cursor("", Start::Head).is_err());
+    assert!(spool.cursor("", CursorStart::Head).is_err());
     spool.close().await;
 }
 
@@ -255,7 +255,7 @@ async fn many_append_while_readers_follow_and_segments_go() {
     let spool = open(dir.path());
     let readers: Vec<_> = (0..2u64)
         .map(|nth| {
-            let cursor = spool.cursor(&format!("route-{nth}"), Start::Oldest).unwrap();
+            let cursor = spool.cursor(&format!("route-{nth}"), CursorStart::Oldest).unwrap();
             let mut reader = spool.reader(1);
             tokio::spawn(async move {
                 let mut records = Vec::new();
@@ -280,7 +280,7 @@ async fn many_append_while_readers_follow_and_segments_go() {
                 let mut acknowledged = Vec::new();
                 for number in 0..EACH {
                     let bytes = payload(task * EACH + number);
-                    acknowledged.push((spool.append(bytes.clone(), Class::Ordinary).await.unwrap(), bytes));
+                    acknowledged.push((spool.append(bytes.clone(), RecordClass::Ordinary).await.unwrap(), bytes));
                 }
                 acknowledged
             })
@@ -331,7 +331,7 @@ async fn a_cursor_knows_what_is_not_settled() {
     let dir = tempfile::tempdir().unwrap();
     let spool = open(dir.path());
     append_all(&spool, 1..=300).await;
-    let cursor = spool.cursor("route", Start::Oldest).unwrap();
+    let cursor = spool.cursor("route", CursorStart::Oldest).unwrap();
     let all = cursor.backlog();
     assert_eq!((all.records, all.bytes), (300, spool.state().bytes));
     for (settled, left) in [
@@ -346,25 +346,25 @@ async fn a_cursor_knows_what_is_not_settled() {
     }
     assert_eq!((cursor.position(), cursor.settled()), (30, vec![100..=299]));
     cursor.advance(u64::MAX);
-    assert_eq!(cursor.backlog(), Backlog::default());
+    assert_eq!(cursor.backlog(), CursorBacklog::default());
     spool.close().await;
 }
 
 #[tokio::test]
 async fn a_log_of_small_segments_takes_large_records_and_little_room() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
+    let options = LogOptions {
         segment_bytes: 8 << 10,
         record_bytes_max: 100 << 10,
         ..options(dir.path())
     };
     let spool = Spool::open(options.clone(), Arc::new(Counts::default())).unwrap();
-    spool.append(payload(1), Class::Ordinary).await.unwrap();
+    spool.append(payload(1), RecordClass::Ordinary).await.unwrap();
     assert!(spool.state().bytes <= 8 << 10);
     let large = Bytes::from(vec![3; 100 << 10]);
-    assert_eq!(spool.append(large.clone(), Class::Ordinary).await, Ok(2));
-    assert_eq!(spool.append(payload(3), Class::Ordinary).await, Ok(3));
-    let larger = spool.append(vec![0; 101 << 10].into(), Class::Ordinary).await;
+    assert_eq!(spool.append(large.clone(), RecordClass::Ordinary).await, Ok(2));
+    assert_eq!(spool.append(payload(3), RecordClass::Ordinary).await, Ok(3));
+    let larger = spool.append(vec![0; 101 << 10].into(), RecordClass::Ordinary).await;
     assert_eq!(larger, Err(AppendError::TooLarge));
     spool.close().await;
     let spool = Spool::open(options, Arc::new(Counts::default())).unwrap();

@@ -7,8 +7,8 @@ use crate::compaction::Compactor;
 
 const RECORDS: u64 = 400;
 
-fn small(dir: &Path) -> Options {
-    Options {
+fn small(dir: &Path) -> LogOptions {
+    LogOptions {
         bytes_max: 4 << 20,
         segment_bytes: 256 << 10,
         hot_bytes_max: 0,
@@ -44,10 +44,10 @@ fn a_few_records_that_wait_hold_little_and_are_read_before_and_after_a_restart()
         .unwrap()
     };
     let mut log = open();
-    let cursor = log.cursor("pictures", Start::Oldest).unwrap();
-    let other = log.cursor("events", Start::Oldest).unwrap();
+    let cursor = log.cursor("pictures", CursorStart::Oldest).unwrap();
+    let other = log.cursor("events", CursorStart::Oldest).unwrap();
     for number in 1..=RECORDS {
-        assert_eq!(append(&mut log, &[record(number)], Class::Bulk), [Ok(number)]);
+        assert_eq!(append(&mut log, &[record(number)], RecordClass::Bulk), [Ok(number)]);
         if !waits(number) {
             cursor.settle(number..=number);
         }
@@ -87,7 +87,7 @@ fn a_few_records_that_wait_hold_little_and_are_read_before_and_after_a_restart()
     check(&log);
     assert!(log.shared().state().bytes * 3 < before.bytes);
     assert_eq!(
-        append(&mut log, &[record(RECORDS + 1)], Class::Ordinary),
+        append(&mut log, &[record(RECORDS + 1)], RecordClass::Ordinary),
         [Ok(RECORDS + 1)]
     );
     log.tick();
@@ -96,15 +96,15 @@ fn a_few_records_that_wait_hold_little_and_are_read_before_and_after_a_restart()
 
 /// A log with one large segment of which one record in a hundred is wanted, and another behind it.
 fn mostly_settled(fs: Arc<dyn FileSystem>, dir: &Path, counts: &Arc<Counts>, bytes: u64) -> Log {
-    let options = Options {
+    let options = LogOptions {
         bytes_max: 8 * bytes,
         segment_bytes: bytes,
         ..small(dir)
     };
     let mut log = Log::open(fs, &options, counts.clone()).unwrap();
-    let cursor = log.cursor("events", Start::Oldest).unwrap();
+    let cursor = log.cursor("events", CursorStart::Oldest).unwrap();
     for number in 1.. {
-        append(&mut log, &[record(number)], Class::Ordinary);
+        append(&mut log, &[record(number)], RecordClass::Ordinary);
         if !waits(number) {
             cursor.settle(number..=number);
         }

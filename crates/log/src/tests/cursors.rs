@@ -10,7 +10,7 @@ fn open(disk: &FakeDisk) -> (Log, Arc<Counts>) {
 }
 
 fn advance(log: &mut Log, position: u64) {
-    log.cursor("route", Start::Oldest).unwrap().settle(0..=position);
+    log.cursor("route", CursorStart::Oldest).unwrap().settle(0..=position);
     tick(log);
 }
 
@@ -22,7 +22,7 @@ fn original() -> FakeDisk {
     open(&disk).0.close();
     let (mut log, _) = open(&disk);
     let payloads: Vec<_> = (1..=10).map(payload).collect();
-    append(&mut log, &payloads, Class::Ordinary);
+    append(&mut log, &payloads, RecordClass::Ordinary);
     advance(&mut log, 4);
     advance(&mut log, 7);
     disk
@@ -33,12 +33,12 @@ fn found_with(bytes: Vec<u8>) -> (u64, Vec<&'static str>) {
     let disk = original();
     disk.put(Path::new(PAGE), bytes);
     let (mut log, counts) = open(&disk);
-    let cursor = log.cursor("route", Start::Oldest).unwrap();
+    let cursor = log.cursor("route", CursorStart::Oldest).unwrap();
     let position = cursor.position.load(Ordering::Acquire);
     // It goes on from there.
     advance(&mut log, 9);
     let (mut log, _) = open(&disk);
-    let cursor = log.cursor("route", Start::Head).unwrap();
+    let cursor = log.cursor("route", CursorStart::Head).unwrap();
     assert_eq!(cursor.position.load(Ordering::Acquire), 9);
     assert_eq!(read_all(&log).len(), 10);
     let damage = counts.damage.lock().clone();
@@ -75,7 +75,7 @@ fn a_page_without_a_whole_slot_is_damage_and_costs_repeats() {
 fn the_page_of_another_log_is_not_taken_for_ours() {
     let other = FakeDisk::new(2);
     let (mut log, _) = open(&other);
-    append(&mut log, &[payload(1)], Class::Ordinary);
+    append(&mut log, &[payload(1)], RecordClass::Ordinary);
     advance(&mut log, 1);
     let bytes = other.bytes(Path::new(PAGE)).unwrap();
     assert_eq!(found_with(bytes), (0, vec!["foreign"]));
@@ -85,12 +85,12 @@ fn the_page_of_another_log_is_not_taken_for_ours() {
 fn what_is_settled_above_the_position_is_durable() {
     let disk = original();
     let (mut log, _) = open(&disk);
-    let cursor = log.cursor("route", Start::Head).unwrap();
+    let cursor = log.cursor("route", CursorStart::Head).unwrap();
     cursor.settle(9..=10);
     log.sync_cursors();
     disk.lose_power();
     let (mut log, _) = open(&disk);
-    let cursor = log.cursor("route", Start::Head).unwrap();
+    let cursor = log.cursor("route", CursorStart::Head).unwrap();
     assert_eq!(
         (cursor.position.load(Ordering::Acquire), cursor.settled()),
         (7, vec![9..=10])
@@ -106,7 +106,7 @@ fn what_is_settled_above_the_position_is_durable() {
 fn more_cursors_and_ranges_than_the_page_has_room_for_cost_repeats_only() {
     let disk = FakeDisk::new(1);
     let roomy = || {
-        let options = Options {
+        let options = LogOptions {
             bytes_max: 64 << 20,
             segment_bytes: 4 << 20,
             ..options(Path::new("/spool"))
@@ -115,10 +115,10 @@ fn more_cursors_and_ranges_than_the_page_has_room_for_cost_repeats_only() {
     };
     let mut log = roomy();
     let payloads: Vec<Bytes> = (0..40_000).map(|_| Bytes::from_static(b"x")).collect();
-    append(&mut log, &payloads, Class::Ordinary);
+    append(&mut log, &payloads, RecordClass::Ordinary);
     let name = |number: usize| format!("{number:0>width$}", width = NAME_BYTES_MAX);
     let all: Vec<_> = (0..CURSORS_MAX)
-        .map(|number| log.cursor(&name(number), Start::Oldest).unwrap())
+        .map(|number| log.cursor(&name(number), CursorStart::Oldest).unwrap())
         .collect();
     for cursor in all {
         // Every other record, and those that are far apart.
@@ -129,12 +129,12 @@ fn more_cursors_and_ranges_than_the_page_has_room_for_cost_repeats_only() {
             .step_by(900)
             .for_each(|settled| cursor.settle(settled..=settled + 500));
     }
-    assert!(log.cursor("one more", Start::Oldest).is_err());
+    assert!(log.cursor("one more", CursorStart::Oldest).is_err());
     log.sync_cursors();
     let mut log = roomy();
     assert_eq!(log.cursor_names().len(), CURSORS_MAX);
     for number in 0..CURSORS_MAX {
-        let cursor = log.cursor(&name(number), Start::Oldest).unwrap();
+        let cursor = log.cursor(&name(number), CursorStart::Oldest).unwrap();
         assert_eq!(cursor.position.load(Ordering::Acquire), 0);
         let settled = cursor.settled();
         assert!(!settled.is_empty() && settled.len() <= SETTLED_RANGES_MAX);
@@ -157,7 +157,7 @@ fn numbers_that_a_cursor_has_passed_are_not_used_again() {
     }
     let (mut log, counts) = open(&disk);
     assert_eq!(*counts.damage.lock(), ["segment_missing"]);
-    assert_eq!(append(&mut log, &[payload(1)], Class::Ordinary), [Ok(11)]);
+    assert_eq!(append(&mut log, &[payload(1)], RecordClass::Ordinary), [Ok(11)]);
     assert_eq!(read_all(&log)[0].sequence, 11);
 }
 
@@ -166,11 +166,11 @@ fn without_cursors_nothing_is_deleted() {
     let disk = FakeDisk::new(1);
     let (mut log, _) = open(&disk);
     for _ in 0..100 {
-        append(&mut log, &[vec![0; 1000].into()], Class::Ordinary);
+        append(&mut log, &[vec![0; 1000].into()], RecordClass::Ordinary);
         tick(&mut log);
     }
     assert_eq!(log.shared().state().records, 100);
-    let cursor = log.cursor("route", Start::Head).unwrap();
+    let cursor = log.cursor("route", CursorStart::Head).unwrap();
     assert_eq!(cursor.position.load(Ordering::Acquire), 100);
     tick(&mut log);
     assert!(log.shared().state().records < 20);
@@ -189,9 +189,9 @@ fn memory_keeps_a_record_until_every_cursor_has_durably_passed_it() {
         let first = (1..=20).map(held).find(|records| !records.is_empty());
         first.map(|records| (records[0].sequence, records.len()))
     };
-    let slow = log.cursor("slow", Start::Oldest).unwrap();
+    let slow = log.cursor("slow", CursorStart::Oldest).unwrap();
     let payloads: Vec<_> = (1..=10).map(payload).collect();
-    append(&mut log, &payloads, Class::Ordinary);
+    append(&mut log, &payloads, RecordClass::Ordinary);
     advance(&mut log, 7);
     assert_eq!(in_memory(&log), Some((1, 10)), "another cursor is still before them");
     slow.settle(0..=4);
@@ -205,7 +205,7 @@ fn memory_keeps_a_record_until_every_cursor_has_durably_passed_it() {
     slow.settle(0..=10);
     advance(&mut log, 10);
     assert_eq!(in_memory(&log), None);
-    append(&mut log, &payloads, Class::Ordinary);
+    append(&mut log, &payloads, RecordClass::Ordinary);
     assert_eq!(in_memory(&log), Some((11, 10)));
     assert_eq!(read_all(&log).len(), 20, "the disk has them all the same");
 }

@@ -4,9 +4,10 @@ use std::{ops::Range, path::PathBuf};
 
 use super::{disk::FakeDisk, *};
 use crate::{
-    scan::{Found, Payload, Scan},
+    scan::{PayloadUse, ScanFound, SegmentScan},
     segment::{
-        BATCH_HEADER_LEN, DATA_START, FRAME_HEADER_LEN, Header, SegmentSeed, log_seed, parse_file_name, parse_header,
+        BATCH_HEADER_LEN, DATA_START, FRAME_HEADER_LEN, SegmentHeader, SegmentSeed, log_seed, parse_file_name,
+        parse_header,
     },
 };
 
@@ -31,8 +32,8 @@ struct Original {
     newest: u64,
 }
 
-fn small() -> Options {
-    Options {
+fn small() -> LogOptions {
+    LogOptions {
         hot_bytes_max: 0,
         ..options(Path::new(DIR))
     }
@@ -61,7 +62,7 @@ fn original() -> Original {
                     short(number)
                 })
                 .collect();
-            append(&mut log, &payloads, Class::Ordinary);
+            append(&mut log, &payloads, RecordClass::Ordinary);
         }
         match life {
             2 => disk.kill_process(),
@@ -78,7 +79,7 @@ fn original() -> Original {
     for (path, bytes) in &files {
         let (segment, _) = parse_file_name(path.file_name().unwrap().to_str().unwrap()).unwrap();
         let file = crate::file_system::FileSystem::open(&disk, path).unwrap();
-        let Header::Valid {
+        let SegmentHeader::Valid {
             identity: Some(identity),
             ..
         } = parse_header(bytes)
@@ -86,9 +87,9 @@ fn original() -> Original {
             panic!("a segment without an identity");
         };
         let log = log_seed(&identity.log);
-        let mut scan = Scan::new(file, SegmentSeed { segment, log }, DATA_START, bytes.len() as u64);
-        while let Some(found) = scan.next(|_| Payload::Checked).unwrap() {
-            let Found::Frame { offset, header, .. } = found else {
+        let mut scan = SegmentScan::new(file, SegmentSeed { segment, log }, DATA_START, bytes.len() as u64);
+        while let Some(found) = scan.next(|_| PayloadUse::Checked).unwrap() {
+            let ScanFound::Frame { offset, header, .. } = found else {
                 continue;
             };
             records.push(Placed {
@@ -180,7 +181,7 @@ impl Original {
             assert!(named, "{context}: {:?}", disk.paths());
         }
         let newest = found.last().map_or(0, |record| record.sequence);
-        let sequence = append(&mut log, &[short(0)], Class::Ordinary)[0].expect("it goes on");
+        let sequence = append(&mut log, &[short(0)], RecordClass::Ordinary)[0].expect("it goes on");
         assert!(sequence > newest, "{context}");
     }
 
@@ -247,7 +248,7 @@ fn a_missing_segment_is_noticed_wherever_it_was() {
         assert_eq!(*counts.damage.lock(), ["segment_missing"], "{lost:?}");
         assert!(read_all(&log).len() < original.records.len());
         let newest = original.records.last().unwrap().sequence;
-        let next = append(&mut log, &[short(1)], Class::Ordinary)[0].unwrap();
+        let next = append(&mut log, &[short(1)], RecordClass::Ordinary)[0].unwrap();
         assert!(next > newest, "{lost:?}: {next} after {newest}");
     }
 }
@@ -258,7 +259,7 @@ fn another_log_s_segment_is_named_and_not_read() {
     let disk = original.disk.fork();
     let other = FakeDisk::new(2);
     let (mut log, _) = open(&other);
-    append(&mut log, &[short(99)], Class::Ordinary);
+    append(&mut log, &[short(99)], RecordClass::Ordinary);
     log.close();
     let path = PathBuf::from("/spool/segments/0000000000000001-0000000000000001.seg");
     let name = "/spool/segments/0000000000000009-0000000000000063.seg";
@@ -266,7 +267,7 @@ fn another_log_s_segment_is_named_and_not_read() {
     let (mut log, counts) = open(&disk);
     assert_eq!(*counts.damage.lock(), ["foreign"]);
     assert_eq!(read_all(&log).len(), original.records.len());
-    append(&mut log, &[short(1)], Class::Ordinary)[0].unwrap();
+    append(&mut log, &[short(1)], RecordClass::Ordinary)[0].unwrap();
     assert!(disk.bytes(Path::new(name)).is_some(), "it is left where it is");
 }
 
@@ -309,7 +310,7 @@ fn known_durable() -> (Original, FakeDisk) {
         append(
             &mut log,
             &[short(number), short(number), short(number)],
-            Class::Ordinary,
+            RecordClass::Ordinary,
         );
     }
     log.sync_cursors();
@@ -344,7 +345,7 @@ fn damage_in_the_last_batch_is_told_from_a_torn_one_by_what_is_known_to_be_durab
             before + 11,
             "{what}: what is whole is kept"
         );
-        let next = append(&mut log, &[short(1)], Class::Ordinary)[0].unwrap();
+        let next = append(&mut log, &[short(1)], RecordClass::Ordinary)[0].unwrap();
         assert_eq!(next, before + 13, "{what}: no number is given out twice");
     }
     // A newest segment that is wholly zeroed.
@@ -357,14 +358,14 @@ fn damage_in_the_last_batch_is_told_from_a_torn_one_by_what_is_known_to_be_durab
 fn numbers_begin_at_the_clock_where_there_is_one() {
     let (_, disk) = known_durable();
     let with = |numbers_from| {
-        let options = Options {
+        let options = LogOptions {
             numbers_from,
             ..small()
         };
         Log::open(Arc::new(disk.clone()), &options, Arc::new(Counts::default())).unwrap()
     };
     let mut log = with(1_000_001);
-    assert_eq!(append(&mut log, &[short(1)], Class::Ordinary), [Ok(1_000_001)]);
+    assert_eq!(append(&mut log, &[short(1)], RecordClass::Ordinary), [Ok(1_000_001)]);
     // What there is to publish is counted, not subtracted.
     let all = read_all(&log).len() as u64;
     assert_eq!(log.shared().backlog(0, &[]).records, all);
@@ -372,7 +373,7 @@ fn numbers_begin_at_the_clock_where_there_is_one() {
     log.close();
     // A clock that was put back gives no number twice.
     let mut log = with(7);
-    assert_eq!(append(&mut log, &[short(1)], Class::Ordinary), [Ok(1_000_002)]);
+    assert_eq!(append(&mut log, &[short(1)], RecordClass::Ordinary), [Ok(1_000_002)]);
 }
 
 #[test]

@@ -39,10 +39,10 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 async fn the_first_failure_fails_the_whole_batch_and_all_that_follows() {
     let disk = FakeDisk::new(1);
     let spool = open(&disk);
-    spool.append(payload(1), Class::Ordinary).await.unwrap();
+    spool.append(payload(1), RecordClass::Ordinary).await.unwrap();
     let held = hold(&spool);
     let waiting: Vec<_> = (2..=5)
-        .map(|number| spool.append(payload(number), Class::Ordinary))
+        .map(|number| spool.append(payload(number), RecordClass::Ordinary))
         .collect();
     disk.behave(|behaviour| behaviour.fault_one_in = 1);
     drop(held);
@@ -58,11 +58,11 @@ async fn the_first_failure_fails_the_whole_batch_and_all_that_follows() {
     assert_eq!(spool.state().refuses, Some(AppendError::Failed));
     let before: Vec<_> = disk.paths().iter().map(|path| disk.bytes(path)).collect();
     assert_eq!(
-        spool.append(payload(9), Class::Ordinary).await,
+        spool.append(payload(9), RecordClass::Ordinary).await,
         Err(AppendError::Failed)
     );
     within("it ends", spool.close()).await;
-    assert!(spool.cursor("route", Start::Head).is_err());
+    assert!(spool.cursor("route", CursorStart::Head).is_err());
     let after: Vec<_> = disk.paths().iter().map(|path| disk.bytes(path)).collect();
     assert_eq!(before, after);
 }
@@ -73,7 +73,10 @@ async fn a_full_disk_is_not_a_failure_and_passes() {
     let spool = open(&disk);
     let mut stored = 0;
     disk.behave(|behaviour| behaviour.full = true);
-    assert_eq!(spool.append(payload(1), Class::Ordinary).await, Err(AppendError::Full));
+    assert_eq!(
+        spool.append(payload(1), RecordClass::Ordinary).await,
+        Err(AppendError::Full)
+    );
     assert_eq!(spool.state().refuses, Some(AppendError::Full));
     disk.behave(|behaviour| behaviour.full = false);
     // Nobody appends while it is not ready: it finds out by itself.
@@ -86,14 +89,14 @@ async fn a_full_disk_is_not_a_failure_and_passes() {
     for round in 0..3 {
         disk.behave(|behaviour| behaviour.full = true);
         let refused = loop {
-            match spool.append(payload(stored + 1), Class::Ordinary).await {
+            match spool.append(payload(stored + 1), RecordClass::Ordinary).await {
                 Ok(sequence) => stored = sequence,
                 Err(refused) => break refused,
             }
         };
         assert_eq!(refused, AppendError::Full);
         disk.behave(|behaviour| behaviour.full = false);
-        let next = spool.append(payload(stored + 1), Class::Ordinary).await;
+        let next = spool.append(payload(stored + 1), RecordClass::Ordinary).await;
         assert_eq!(next, Ok(stored + 1), "round {round}");
         stored += 1;
     }
@@ -118,13 +121,13 @@ async fn what_is_used_up_is_not_a_failed_disk_and_passes() {
     for (errno, refused) in refusals.into_iter().chain(full.map(|errno| (errno, AppendError::Full))) {
         let disk = FakeDisk::new(1);
         let spool = open(&disk);
-        let cursor = spool.cursor("route", Start::Oldest).unwrap();
+        let cursor = spool.cursor("route", CursorStart::Oldest).unwrap();
         let mut stored = Vec::new();
         for round in 0..4u64 {
             // At first there is no segment, then one that is written to; the cursor's page is there or not.
             disk.behave(|behaviour| behaviour.short_of = Some(errno.raw_os_error()));
             for _ in 0..3 {
-                let answer = spool.append(payload(900), Class::Ordinary).await;
+                let answer = spool.append(payload(900), RecordClass::Ordinary).await;
                 // Sealing a segment may be what there is no room for.
                 let is_expected = answer == Err(refused) || answer == Err(AppendError::Full);
                 assert!(is_expected, "{errno:?}, round {round}: {answer:?}");
@@ -139,7 +142,7 @@ async fn what_is_used_up_is_not_a_failed_disk_and_passes() {
             .await;
             for _ in 0..2 {
                 let number = stored.len() as u64 + 1;
-                stored.push(spool.append(payload(number), Class::Ordinary).await.unwrap());
+                stored.push(spool.append(payload(number), RecordClass::Ordinary).await.unwrap());
             }
         }
         assert_eq!(
@@ -171,11 +174,14 @@ async fn what_waits_for_a_slow_disk_is_bounded() {
     let held = hold(&spool);
     let mut waiting = Vec::new();
     while spool.state().refuses.is_none() {
-        waiting.push(spool.append(Bytes::from_static(b"x"), Class::Ordinary));
+        waiting.push(spool.append(Bytes::from_static(b"x"), RecordClass::Ordinary));
         assert!(waiting.len() < 1 << 20, "there is no bound");
     }
     assert_eq!(spool.state().refuses, Some(AppendError::Busy));
-    assert_eq!(spool.append(payload(1), Class::Ordinary).await, Err(AppendError::Busy));
+    assert_eq!(
+        spool.append(payload(1), RecordClass::Ordinary).await,
+        Err(AppendError::Busy)
+    );
     drop(held);
     let mut refused = 0;
     for one in waiting {
@@ -188,7 +194,9 @@ async fn what_waits_for_a_slow_disk_is_bounded() {
     };
     let held = hold(&spool);
     let large = Bytes::from(vec![0; 50 << 20]);
-    let answers: Vec<_> = (0..3).map(|_| spool.append(large.clone(), Class::Ordinary)).collect();
+    let answers: Vec<_> = (0..3)
+        .map(|_| spool.append(large.clone(), RecordClass::Ordinary))
+        .collect();
     drop(held);
     let mut seen = Vec::new();
     for answer in answers {
@@ -203,13 +211,13 @@ async fn what_waits_for_a_slow_disk_is_bounded() {
 async fn a_writer_that_panics_fails_the_spool() {
     let spool = open(&FakeDisk::new(1));
     let held = hold(&spool);
-    let waiting = spool.append(payload(1), Class::Ordinary);
+    let waiting = spool.append(payload(1), RecordClass::Ordinary);
     drop(held);
     assert_eq!(waiting.await, Ok(1));
     assert!(spool.handle.inlet.command(|_| -> () { panic!("on purpose") }).is_none());
     assert!(within("it says so", spool.failed()).await.contains("panicked"));
     assert_eq!(
-        spool.append(payload(1), Class::Ordinary).await,
+        spool.append(payload(1), RecordClass::Ordinary).await,
         Err(AppendError::Failed)
     );
 }
@@ -217,8 +225,8 @@ async fn a_writer_that_panics_fails_the_spool() {
 #[tokio::test]
 async fn an_append_that_nobody_waits_for_is_appended() {
     let spool = open(&FakeDisk::new(1));
-    drop(spool.append(payload(1), Class::Ordinary));
-    assert_eq!(spool.append(payload(2), Class::Ordinary).await, Ok(2));
+    drop(spool.append(payload(1), RecordClass::Ordinary));
+    assert_eq!(spool.append(payload(2), RecordClass::Ordinary).await, Ok(2));
     spool.close().await;
 }
 
@@ -226,7 +234,7 @@ async fn an_append_that_nobody_waits_for_is_appended() {
 fn opening_reads_sealed_segments_by_their_first_block() {
     let disk = FakeDisk::new(1);
     let open = || {
-        let options = Options {
+        let options = LogOptions {
             segment_bytes: 256 << 10,
             ..options(Path::new("/spool"))
         };
@@ -234,7 +242,7 @@ fn opening_reads_sealed_segments_by_their_first_block() {
     };
     let mut log = open();
     for _ in 0..150 {
-        append(&mut log, &[vec![1; 5000].into()], Class::Ordinary);
+        append(&mut log, &[vec![1; 5000].into()], RecordClass::Ordinary);
     }
     log.close();
     let before = disk.read_bytes();
@@ -253,11 +261,11 @@ fn what_a_failed_sync_left_in_memory_alone_loses_nothing_that_is_written_later()
         let open = || Log::open(Arc::new(disk.clone()), &options(Path::new("/spool")), counts.clone());
         let append = |log: &mut Log| {
             let payloads: Vec<Bytes> = (0..14).map(payload).collect();
-            append(log, &payloads, Class::Ordinary)
+            append(log, &payloads, RecordClass::Ordinary)
         };
         disk.behave(|behaviour| behaviour.sync_failure_in = Some(fails_at));
         if let Ok(mut log) = open()
-            && log.cursor("a", Start::Oldest).is_ok()
+            && log.cursor("a", CursorStart::Oldest).is_ok()
         {
             append(&mut log);
             tick(&mut log);
@@ -266,7 +274,7 @@ fn what_a_failed_sync_left_in_memory_alone_loses_nothing_that_is_written_later()
         disk.behave(|behaviour| behaviour.sync_failure_in = None);
         let mut log = open().unwrap();
         let found: Vec<u64> = read_all(&log).iter().map(|record| record.sequence).collect();
-        let cursor = log.cursor("a", Start::Oldest).unwrap();
+        let cursor = log.cursor("a", CursorStart::Oldest).unwrap();
         let appended: Vec<u64> = append(&mut log).into_iter().map(Result::unwrap).collect();
         cursor.settle(0..=appended[3]);
         tick(&mut log);
@@ -274,7 +282,11 @@ fn what_a_failed_sync_left_in_memory_alone_loses_nothing_that_is_written_later()
         disk.lose_power();
         let mut log = open().unwrap();
         let context = format!("seed {seed}, sync {fails_at}");
-        let position = log.cursor("a", Start::Oldest).unwrap().position.load(Ordering::Acquire);
+        let position = log
+            .cursor("a", CursorStart::Oldest)
+            .unwrap()
+            .position
+            .load(Ordering::Acquire);
         assert_eq!(position, appended[3], "{context}");
         let left: Vec<u64> = read_all(&log).iter().map(|record| record.sequence).collect();
         // What every cursor has passed is deleted a segment at a time.

@@ -10,7 +10,7 @@ fn fixture(version: u32) -> PathBuf {
 }
 
 fn open(dir: &Path) -> (Log, Arc<Counts>) {
-    let options = Options {
+    let options = LogOptions {
         segment_bytes: 8 << 10,
         ..options(dir)
     };
@@ -24,15 +24,15 @@ fn open(dir: &Path) -> (Log, Arc<Counts>) {
 fn write_log() -> Vec<(PathBuf, Vec<u8>)> {
     let disk = FakeDisk::new(4);
     for life in 0..3u64 {
-        let options = Options {
+        let options = LogOptions {
             segment_bytes: 8 << 10,
             ..options(Path::new("/spool"))
         };
         let mut log = Log::open(Arc::new(disk.clone()), &options, Arc::new(Counts::default())).unwrap();
         let payloads: Vec<_> = (life * 4 + 1..=life * 4 + 3).map(payload).collect();
-        append(&mut log, &payloads, Class::Ordinary);
-        append(&mut log, &[payload(life * 4 + 4)], Class::Bulk);
-        let cursor = log.cursor("a route/1", Start::Oldest).unwrap();
+        append(&mut log, &payloads, RecordClass::Ordinary);
+        append(&mut log, &[payload(life * 4 + 4)], RecordClass::Bulk);
+        let cursor = log.cursor("a route/1", CursorStart::Oldest).unwrap();
         cursor.settle(0..=life + 1);
         cursor.settle(6..=7);
         match life {
@@ -81,17 +81,17 @@ fn check(version: u32, position: u64, settled: &[RangeInclusive<u64>], damage: &
         assert_eq!(record.bytes, payload(record.sequence));
     }
     assert_eq!(log.cursor_names(), ["a route/1"]);
-    let cursor = log.cursor("a route/1", Start::Head).unwrap();
+    let cursor = log.cursor("a route/1", CursorStart::Head).unwrap();
     assert_eq!(cursor.position.load(Ordering::Acquire), position);
     assert_eq!(cursor.settled(), settled);
-    assert_eq!(append(&mut log, &[payload(13)], Class::Ordinary), [Ok(13)]);
+    assert_eq!(append(&mut log, &[payload(13)], RecordClass::Ordinary), [Ok(13)]);
     assert_eq!(*counts.damage.lock(), damage);
     cursor.settle(0..=position + 1);
     log.close();
 
     let (mut log, counts) = open(dir.path());
     assert_eq!(read_all(&log).len(), 13);
-    let cursor = log.cursor("a route/1", Start::Head).unwrap();
+    let cursor = log.cursor("a route/1", CursorStart::Head).unwrap();
     assert!(cursor.position.load(Ordering::Acquire) > position);
     assert!(counts.damage.lock().is_empty(), "{:?}", counts.damage.lock());
     let of_version_1 = files(dir.path())

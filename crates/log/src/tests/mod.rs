@@ -36,7 +36,7 @@ struct Counts {
     damage: Mutex<Vec<&'static str>>,
 }
 
-impl Observer for Counts {
+impl LogObserver for Counts {
     fn synced(&self, records: usize, _took: Duration) {
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.records.fetch_add(records, Ordering::Relaxed);
@@ -47,8 +47,8 @@ impl Observer for Counts {
     }
 }
 
-fn options(dir: &Path) -> Options {
-    Options {
+fn options(dir: &Path) -> LogOptions {
+    LogOptions {
         dir: dir.to_owned(),
         replica: "replica-0".into(),
         numbers_from: 0,
@@ -66,10 +66,10 @@ fn payload(number: u64) -> Bytes {
 }
 
 /// Appends through the log itself.
-fn append(log: &mut Log, payloads: &[Bytes], class: Class) -> Vec<Result<u64, AppendError>> {
+fn append(log: &mut Log, payloads: &[Bytes], class: RecordClass) -> Vec<Result<u64, AppendError>> {
     let requests: Vec<_> = payloads
         .iter()
-        .map(|record| log::Request {
+        .map(|record| log::AppendRequest {
             record,
             class,
             audience: None,

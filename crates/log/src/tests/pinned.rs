@@ -4,7 +4,7 @@ use super::{disk::FakeDisk, *};
 use crate::segment::frame_len;
 
 fn open(disk: &FakeDisk) -> Log {
-    let options = Options {
+    let options = LogOptions {
         segment_bytes: 128 << 10,
         ..options(Path::new("/spool"))
     };
@@ -13,15 +13,15 @@ fn open(disk: &FakeDisk) -> Log {
 
 fn cursor(log: &mut Log, name: &str) -> Cursor {
     Cursor {
-        state: log.cursor(name, Start::Oldest).unwrap(),
+        state: log.cursor(name, CursorStart::Oldest).unwrap(),
         shared: log.shared().clone(),
     }
 }
 
 fn append_for(log: &mut Log, records: &[(Bytes, Audience)]) -> Vec<Result<u64, AppendError>> {
-    let requests = records.iter().map(|(record, audience)| log::Request {
+    let requests = records.iter().map(|(record, audience)| log::AppendRequest {
         record,
-        class: Class::Ordinary,
+        class: RecordClass::Ordinary,
         audience: Some(*audience),
     });
     let mut results = Vec::new();
@@ -64,7 +64,7 @@ fn nothing_is_settled_for_a_cursor_that_is_opened_and_not_followed_yet() {
     let for_old = (Bytes::from(vec![1; 1000]), Audience::of([&old]));
     assert_eq!(append_for(&mut log, std::slice::from_ref(&for_old)), [Ok(1)]);
     let new = Cursor {
-        state: log.open_cursor("new", Start::Oldest).unwrap(),
+        state: log.open_cursor("new", CursorStart::Oldest).unwrap(),
         shared: log.shared().clone(),
     };
     // One whose sender did not know of it yet, and one whose sender did.

@@ -10,12 +10,12 @@ use std::{
 };
 
 use super::{
-    disk::{FakeDisk, Fired, Lies},
+    disk::{DiskLies, FakeDisk, FiredFaults},
     *,
 };
 use crate::{
     compaction::Compactor,
-    log::{Log, Request},
+    log::{AppendRequest, Log},
     reader::DiskReader,
 };
 
@@ -115,14 +115,14 @@ struct Sim {
     disk: FakeDisk,
     model: Model,
     counts: Arc<Counts>,
-    fired: Fired,
+    fired: FiredFaults,
     submitted: u64,
     segment_bytes: u64,
     compactor: Compactor,
 }
 
 impl Sim {
-    fn new(seed: u64, lies: Lies) -> Self {
+    fn new(seed: u64, lies: DiskLies) -> Self {
         let disk = FakeDisk::new(seed ^ 0x5EED);
         disk.behave(|behaviour| behaviour.lies = lies);
         let mut random = Random::new(seed);
@@ -133,7 +133,7 @@ impl Sim {
             disk,
             model: Model::default(),
             counts: Arc::default(),
-            fired: Fired::new(),
+            fired: FiredFaults::new(),
             submitted: 0,
         }
     }
@@ -175,7 +175,7 @@ impl Sim {
     }
 
     fn open(&mut self) -> Result<Log, OpenError> {
-        let options = Options {
+        let options = LogOptions {
             bytes_max: 64 << 10,
             bulk_share_max: 0.1,
             segment_bytes: self.segment_bytes,
@@ -226,9 +226,9 @@ impl Sim {
                 self.fire("poisoned");
                 let mut results = Vec::new();
                 let record = Bytes::new();
-                let class = Class::Ordinary;
+                let class = RecordClass::Ordinary;
                 log.append_batch(
-                    &[Request {
+                    &[AppendRequest {
                         record: &record,
                         class,
                         audience: None,
@@ -277,7 +277,9 @@ impl Sim {
                 self.model.cursors.remove(name);
                 continue;
             }
-            let found = log.cursor(name, Start::Oldest).map_err(|error| error.to_string())?;
+            let found = log
+                .cursor(name, CursorStart::Oldest)
+                .map_err(|error| error.to_string())?;
             let position = found.position.load(Ordering::Acquire);
             // One that lost both slots starts at the oldest record, which may be after where it was.
             if known.is_some_and(|known| position > known.max(self.model.floor)) {
@@ -296,7 +298,7 @@ impl Sim {
     }
 
     fn append(&mut self, log: &mut Log) -> Check {
-        let payloads: Vec<(Bytes, Class)> = (0..1 + self.random.below(6))
+        let payloads: Vec<(Bytes, RecordClass)> = (0..1 + self.random.below(6))
             .map(|_| {
                 self.submitted += 1;
                 let len = if self.random.one_in(30) {
@@ -305,9 +307,9 @@ impl Sim {
                     self.random.below(900)
                 };
                 let class = if self.random.one_in(4) {
-                    Class::Bulk
+                    RecordClass::Bulk
                 } else {
-                    Class::Ordinary
+                    RecordClass::Ordinary
                 };
                 let mut bytes = vec![self.random.number() as u8; 8 + len as usize];
                 bytes[..8].copy_from_slice(&self.submitted.to_le_bytes());
@@ -316,7 +318,7 @@ impl Sim {
             .collect();
         let requests: Vec<_> = payloads
             .iter()
-            .map(|(record, class)| Request {
+            .map(|(record, class)| AppendRequest {
                 record,
                 class: *class,
                 audience: None,
@@ -353,9 +355,9 @@ impl Sim {
     fn open_cursor(&mut self, log: &mut Log) {
         let name = CURSORS[self.random.below(3) as usize];
         let start = if self.random.one_in(4) {
-            Start::Head
+            CursorStart::Head
         } else {
-            Start::Oldest
+            CursorStart::Oldest
         };
         match log.cursor(name, start) {
             Ok(state) => {
@@ -373,7 +375,7 @@ impl Sim {
         };
         let head = log.shared().head();
         *position += self.random.below(head.saturating_sub(*position) + 1);
-        if let Ok(state) = log.cursor(name, Start::Head) {
+        if let Ok(state) = log.cursor(name, CursorStart::Head) {
             state.position.fetch_max(*position, Ordering::AcqRel);
         }
         self.model.settle();
@@ -405,7 +407,7 @@ impl Sim {
     }
 }
 
-fn run(seed: u64, lies: Lies, fired: &mut Fired) -> Check {
+fn run(seed: u64, lies: DiskLies, fired: &mut FiredFaults) -> Check {
     let mut sim = Sim::new(seed, lies);
     let result = sim.run();
     for (what, times) in sim.fired.into_iter().chain(sim.disk.fired()) {
@@ -422,9 +424,9 @@ fn number(name: &str) -> Option<u64> {
 fn whatever_the_disk_does_nothing_acknowledged_is_lost() {
     let one = number("FOREBAY_SIM_SEED");
     let seeds = one.map_or(0..number("FOREBAY_SIM_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
-    let mut fired = Fired::new();
+    let mut fired = FiredFaults::new();
     for seed in seeds.clone() {
-        if let Err(problem) = run(seed, Lies::None, &mut fired) {
+        if let Err(problem) = run(seed, DiskLies::None, &mut fired) {
             panic!("{problem}; FOREBAY_SIM_SEED={seed} replays it");
         }
     }
@@ -477,8 +479,8 @@ fn whatever_the_disk_does_nothing_acknowledged_is_lost() {
 fn a_seed_is_the_same_run_each_time() {
     for seed in 0..30 {
         let outcome = || {
-            let mut fired = Fired::new();
-            let mut sim = Sim::new(seed, Lies::None);
+            let mut fired = FiredFaults::new();
+            let mut sim = Sim::new(seed, DiskLies::None);
             let result = sim.run();
             fired.extend(sim.fired);
             fired.extend(sim.disk.fired());
@@ -491,8 +493,8 @@ fn a_seed_is_the_same_run_each_time() {
 
 #[test]
 fn a_disk_that_only_says_it_synced_is_found_out() {
-    for lies in [Lies::AboutFiles, Lies::AboutDirectories] {
-        let found = (0..SEEDS).find(|seed| run(*seed, lies, &mut Fired::new()).is_err());
+    for lies in [DiskLies::AboutFiles, DiskLies::AboutDirectories] {
+        let found = (0..SEEDS).find(|seed| run(*seed, lies, &mut FiredFaults::new()).is_err());
         assert!(found.is_some(), "the model does not see a missing sync: {lies:?}");
     }
 }

@@ -30,7 +30,7 @@ fn three_lives() -> FakeDisk {
             append(
                 &mut log,
                 &(first..first + 4).map(long).collect::<Vec<_>>(),
-                Class::Ordinary,
+                RecordClass::Ordinary,
             );
         }
         match life {
@@ -73,7 +73,7 @@ fn a_sector_that_is_not_given_back_costs_what_is_in_it_and_is_counted() {
             );
             let damage = counts.damage.lock().clone();
             assert!(lost.is_empty() || damage.contains(&"record"), "{context}: {damage:?}");
-            let next = append(&mut log, &[long(37)], Class::Ordinary)[0].expect("it goes on");
+            let next = append(&mut log, &[long(37)], RecordClass::Ordinary)[0].expect("it goes on");
             assert!(next > records.last().map_or(0, |record| record.sequence), "{context}");
         }
     }
@@ -106,7 +106,7 @@ fn on(disk: &FakeDisk) -> Spool {
 fn counted(disk: &FakeDisk, counts: Arc<Counts>) -> Spool {
     Spool::open_on(
         Arc::new(disk.clone()),
-        Options {
+        LogOptions {
             hot_bytes_max: 0,
             ..options(Path::new(DIR))
         },
@@ -126,7 +126,7 @@ async fn a_reader_passes_damage_in_the_last_record() {
     let disk = FakeDisk::new(1);
     let spool = on(&disk);
     for number in 1..=3 {
-        spool.append(long(number), Class::Ordinary).await.unwrap();
+        spool.append(long(number), RecordClass::Ordinary).await.unwrap();
     }
     // The last of three records of 944 bytes.
     disk.spoil(&segments(&disk)[0], 4096 + 2048..4096 + 2800);
@@ -142,7 +142,7 @@ async fn a_reader_passes_damage_in_the_last_record() {
     assert!(records.len() < 3);
     assert!(reader.is_at_head());
     // It goes on when there is more.
-    spool.append(long(4), Class::Ordinary).await.unwrap();
+    spool.append(long(4), RecordClass::Ordinary).await.unwrap();
     records.clear();
     assert_eq!(
         within("the next", reader.next(9, 1 << 20, &mut records)).await.unwrap(),
@@ -157,16 +157,16 @@ async fn a_reader_before_an_end_that_is_lost_passes_it_and_waits() {
     let disk = FakeDisk::new(1);
     let spool = on(&disk);
     for number in 1..=3 {
-        spool.append(long(number), Class::Ordinary).await.unwrap();
+        spool.append(long(number), RecordClass::Ordinary).await.unwrap();
     }
     for (name, position) in [("a", 3), ("b", 1)] {
-        spool.cursor(name, Start::Oldest).unwrap().advance(position);
+        spool.cursor(name, CursorStart::Oldest).unwrap().advance(position);
     }
     spool.close().await;
     let path = segments(&disk).remove(0);
     crate::file_system::FileSystem::unlink(&disk, &path).unwrap();
     let spool = on(&disk);
-    let mut reader = spool.reader(spool.cursor("b", Start::Oldest).unwrap().position() + 1);
+    let mut reader = spool.reader(spool.cursor("b", CursorStart::Oldest).unwrap().position() + 1);
     let mut records = Vec::new();
     assert_eq!(
         within("it passes", reader.next(9, 1 << 20, &mut records))
@@ -178,7 +178,7 @@ async fn a_reader_before_an_end_that_is_lost_passes_it_and_waits() {
     assert_eq!(spool.backlog(1).records, 0);
     let waits = tokio::time::timeout(Duration::from_millis(50), reader.next(9, 1 << 20, &mut records)).await;
     assert!(waits.is_err(), "it waits at the head, and can be given up");
-    spool.append(long(4), Class::Ordinary).await.unwrap();
+    spool.append(long(4), RecordClass::Ordinary).await.unwrap();
     within("what comes next", reader.next(9, 1 << 20, &mut records))
         .await
         .unwrap();
@@ -190,7 +190,7 @@ async fn a_reader_before_an_end_that_is_lost_passes_it_and_waits() {
 fn damage_beyond_the_table_of_places_is_still_counted_and_once() {
     let disk = FakeDisk::new(1);
     let roomy = || {
-        let options = Options {
+        let options = LogOptions {
             bytes_max: 64 << 20,
             segment_bytes: 4 << 20,
             hot_bytes_max: 0,
@@ -204,7 +204,7 @@ fn damage_beyond_the_table_of_places_is_still_counted_and_once() {
     };
     let (mut log, _) = roomy();
     let payloads: Vec<Bytes> = (0..10_000).map(|_| Bytes::from_static(b"some bytes")).collect();
-    append(&mut log, &payloads, Class::Ordinary);
+    append(&mut log, &payloads, RecordClass::Ordinary);
     log.close();
     let path = segments(&disk).remove(0);
     let mut bytes = disk.bytes(&path).unwrap();
@@ -226,7 +226,7 @@ async fn a_read_is_bounded_by_what_it_returns_and_keeps_nothing_else_alive() {
     let disk = FakeDisk::new(1);
     let spool = Spool::open_on(
         Arc::new(disk.clone()),
-        Options {
+        LogOptions {
             bytes_max: 64 << 20,
             segment_bytes: 16 << 20,
             hot_bytes_max: 0,
@@ -238,8 +238,8 @@ async fn a_read_is_bounded_by_what_it_returns_and_keeps_nothing_else_alive() {
     .unwrap();
     let large = Bytes::from(vec![7; 1 << 20]);
     for number in 1..=6 {
-        spool.append(large.clone(), Class::Ordinary).await.unwrap();
-        spool.append(long(number), Class::Ordinary).await.unwrap();
+        spool.append(large.clone(), RecordClass::Ordinary).await.unwrap();
+        spool.append(long(number), RecordClass::Ordinary).await.unwrap();
     }
     let before = disk.read_bytes();
     let mut reader = spool.reader(1);
@@ -268,7 +268,7 @@ async fn a_read_is_bounded_by_what_it_returns_and_keeps_nothing_else_alive() {
 async fn what_was_settled_before_is_not_handed_out_again() {
     let spool = on(&FakeDisk::new(1));
     for number in 1..=20 {
-        spool.append(long(number), Class::Ordinary).await.unwrap();
+        spool.append(long(number), RecordClass::Ordinary).await.unwrap();
     }
     let mut reader = spool.reader(2);
     reader.skip_settled(vec![4..=6, 8..=8, 15..=20]);
@@ -289,7 +289,7 @@ async fn what_is_not_wanted_does_not_come_from_disk_and_its_damage_counts_all_th
     let counts = Arc::new(Counts::default());
     let spool = counted(&disk, counts.clone());
     for number in 1..=40 {
-        spool.append(long(number), Class::Ordinary).await.unwrap();
+        spool.append(long(number), RecordClass::Ordinary).await.unwrap();
     }
     let path = segments(&disk).remove(0);
     let bytes = disk.bytes(&path).unwrap();
@@ -315,7 +315,7 @@ fn what_stands_behind_a_run_of_zeros_of_any_length_is_found() {
     for len in (3900..8400).step_by(8) {
         let disk = FakeDisk::new(1);
         let (mut log, _) = open(&disk);
-        append(&mut log, &[vec![b'y'; len].into(), long(2)], Class::Ordinary);
+        append(&mut log, &[vec![b'y'; len].into(), long(2)], RecordClass::Ordinary);
         let path = segments(&disk).remove(0);
         let bytes = disk.bytes(&path).unwrap();
         let first = bytes.windows(64).position(|window| window == [b'y'; 64]).unwrap();

@@ -3,8 +3,8 @@ use serde::de::IgnoredAny;
 
 use super::*;
 
-fn check(text: &str) -> Option<Value<'_>> {
-    Value::check(text.as_bytes())
+fn check(text: &str) -> Option<JsonValue<'_>> {
+    JsonValue::check(text.as_bytes())
 }
 
 fn members(text: &str) -> Vec<(String, &str, &str)> {
@@ -79,8 +79,8 @@ fn what_is_no_json_is_refused() {
     ] {
         assert_eq!(check(text), None, "{text:?}");
     }
-    assert_eq!(Value::check(b"\"\xff\""), None);
-    assert_eq!(Value::check(b"\"\xed\xa0\x80\""), None, "a surrogate is no UTF-8");
+    assert_eq!(JsonValue::check(b"\"\xff\""), None);
+    assert_eq!(JsonValue::check(b"\"\xed\xa0\x80\""), None, "a surrogate is no UTF-8");
 }
 
 #[test]
@@ -210,7 +210,7 @@ proptest! {
 
     #[test]
     fn the_members_of_what_was_checked_are_those_that_serde_json_finds(text in nearly_json()) {
-        if let Some(read) = check(&text).and_then(Value::members) {
+        if let Some(read) = check(&text).and_then(JsonValue::members) {
             let read: Vec<_> = read.map(|member| (member.name().into_owned(), member.value.raw().to_owned())).collect();
             let expected: Expected = serde_json::from_str(&text).unwrap();
             prop_assert_eq!(read, expected.0);

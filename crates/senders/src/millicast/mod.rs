@@ -12,10 +12,10 @@ use forebay_event::{Content, Event, Provider, ProviderNumber, Time, text};
 use sha1::{Digest, Sha1};
 use uuid::Uuid;
 
-use self::payload::{Envelope, Facts};
+use self::payload::{EventFacts, WebhookEnvelope};
 use super::{
-    FactSource, Headers, Origin, Parameters, Sample, SampleKind, Secret, Sender, SignatureError, SigningKey,
-    UNREADABLE, Unverified, Verified,
+    EventOrigin, FactSource, HeaderLookup, Sample, SampleKind, SampleParameters, Secret, Sender, SignatureError,
+    SigningKey, UNREADABLE, UnverifiedRequest, VerifiedRequest,
 };
 
 /// Dolby.io Real-time Streaming, as a sender.
@@ -63,16 +63,16 @@ impl Sender for Millicast {
         &[signature::HEADER]
     }
 
-    fn check_form(&self, headers: &dyn Headers) -> Result<(), SignatureError> {
+    fn check_form(&self, headers: &dyn HeaderLookup) -> Result<(), SignatureError> {
         signature::check_form(headers.value(signature::HEADER))
     }
 
     fn signing_key(&self, secret: &Secret) -> Box<dyn SigningKey> {
-        Box::new(signature::Key::new(secret))
+        Box::new(signature::HmacKey::new(secret))
     }
 
-    fn event(&self, origin: &Origin, request: Verified<'_>) -> Event {
-        let Unverified {
+    fn event(&self, origin: &EventOrigin, request: VerifiedRequest<'_>) -> Event {
+        let UnverifiedRequest {
             headers,
             body,
             received,
@@ -98,7 +98,7 @@ impl Sender for Millicast {
         samples::LIFE
     }
 
-    fn sample(&self, kind: SampleKind, parameters: &Parameters<'_>) -> Sample {
+    fn sample(&self, kind: SampleKind, parameters: &SampleParameters<'_>) -> Sample {
         samples::sample(kind, parameters)
     }
 
@@ -109,15 +109,15 @@ impl Sender for Millicast {
 
 /// A webhook of which an event is made.
 struct Webhook<'o> {
-    origin: &'o Origin,
+    origin: &'o EventOrigin,
     received: Time,
 }
 
 impl Webhook<'_> {
     /// An event of the JSON envelope, if the body has one.
     fn announcement(&self, body: &Bytes) -> Option<Event> {
-        let envelope = Envelope::parse(body)?;
-        let facts = Facts::of(&envelope.kind, &envelope.name, envelope.data);
+        let envelope = WebhookEnvelope::parse(body)?;
+        let facts = EventFacts::of(&envelope.kind, &envelope.name, envelope.data);
         let time = facts.time.or(envelope.sent).unwrap_or(self.received);
         let id = id(self.origin.endpoint(), body, None);
         let mut event = self.base(facts, FactSource::Signed, id, body);
@@ -129,7 +129,7 @@ impl Webhook<'_> {
         Some(event)
     }
 
-    fn picture(&self, headers: &dyn Headers, body: Bytes) -> Event {
+    fn picture(&self, headers: &dyn HeaderLookup, body: Bytes) -> Event {
         let mut event = self.of_headers(headers, &body);
         event.kind = "thumbnail".to_owned();
         event.name = Some("captured".to_owned());
@@ -137,7 +137,7 @@ impl Webhook<'_> {
         event
     }
 
-    fn unreadable(&self, headers: &dyn Headers, body: Bytes) -> Event {
+    fn unreadable(&self, headers: &dyn HeaderLookup, body: Bytes) -> Event {
         let mut event = self.of_headers(headers, &body);
         event.kind = UNREADABLE.to_owned();
         let content_type = headers.value("Content-Type").map(String::from_utf8_lossy);
@@ -147,7 +147,7 @@ impl Webhook<'_> {
     }
 
     /// An event of which only the headers tell something. They are not signed, so nothing is learned from them.
-    fn of_headers(&self, headers: &dyn Headers, body: &Bytes) -> Event {
+    fn of_headers(&self, headers: &dyn HeaderLookup, body: &Bytes) -> Event {
         let header = |name| {
             headers
                 .value(name)
@@ -155,11 +155,11 @@ impl Webhook<'_> {
                 .filter(|text| !text.trim().is_empty())
         };
         let time = header(TIMESTAMP).and_then(|text| Time::parse(&text));
-        let facts = Facts {
+        let facts = EventFacts {
             stream_id: header(STREAM_ID),
             feed_id: header(FEED_ID),
             time,
-            ..Facts::default()
+            ..EventFacts::default()
         };
         let id = id(self.origin.endpoint(), body, Some(headers));
         let mut event = self.base(facts, FactSource::Unsigned, id, body);
@@ -169,7 +169,7 @@ impl Webhook<'_> {
     }
 
     /// An event with all that its facts say; kind, time and content are the caller's.
-    fn base(&self, facts: Facts<'_>, source: FactSource, id: Uuid, body: &Bytes) -> Event {
+    fn base(&self, facts: EventFacts<'_>, source: FactSource, id: Uuid, body: &Bytes) -> Event {
         let Self { origin, received } = *self;
         let accounts = origin.accounts();
         let foreign = facts.accounts().find(|account| !accounts.include(account, source));
@@ -220,7 +220,7 @@ fn attribute(text: &str) -> Option<String> {
 }
 
 /// A UUID of the endpoint and the raw body, and where the headers say what the body does not, of these.
-fn id(endpoint: &str, body: &[u8], headers: Option<&dyn Headers>) -> Uuid {
+fn id(endpoint: &str, body: &[u8], headers: Option<&dyn HeaderLookup>) -> Uuid {
     let mut hash = Sha1::new_with_prefix(ID_NAMESPACE.as_bytes());
     let mut part = |bytes: Option<&[u8]>| {
         // A length that no part has tells an absent one from an empty one.

@@ -10,22 +10,22 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::payload::{self, Envelope, Rest};
-use crate::json::{self, Member, Members, Value};
+use super::payload::{self, OtherMembers, WebhookEnvelope};
+use crate::json::{self, JsonMember, JsonMembers, JsonValue};
 
 /// A member's name, and the same as JSON has it.
-struct Name {
+struct PresentName {
     plain: &'static str,
     quoted: &'static str,
 }
 
 macro_rules! names {
-    ($($plain:literal),* $(,)?) => { [$(Name { plain: $plain, quoted: concat!("\"", $plain, "\"") }),*] };
+    ($($plain:literal),* $(,)?) => { [$(PresentName { plain: $plain, quoted: concat!("\"", $plain, "\"") }),*] };
 }
 
 /// The members that come first, in this order. Of several with the same name it is the first one; the others stay in
 /// their place, so that the last one is still the last.
-const ORDER: [Name; 10] = names![
+const ORDER: [PresentName; 10] = names![
     "streamId",
     "accountId",
     "streamName",
@@ -39,30 +39,30 @@ const ORDER: [Name; 10] = names![
 ];
 
 #[derive(Clone, Copy, PartialEq)]
-enum Form {
+enum MemberForm {
     Text,
     Time,
 }
 
 /// From which name to which of [`ORDER`].
 #[derive(Clone, Copy)]
-struct Rename {
+struct MemberRename {
     from: &'static str,
     to: &'static str,
-    form: Form,
+    form: MemberForm,
 }
 
 const RENAMES_MAX: usize = 3;
 
 /// The renames of a kind that we know. `None`: we do not know the kind, and touch nothing.
-fn renames(kind: &str) -> Option<&'static [Rename]> {
-    const fn text(from: &'static str, to: &'static str) -> Rename {
-        let form = Form::Text;
-        Rename { from, to, form }
+fn renames(kind: &str) -> Option<&'static [MemberRename]> {
+    const fn text(from: &'static str, to: &'static str) -> MemberRename {
+        let form = MemberForm::Text;
+        MemberRename { from, to, form }
     }
-    const fn time(from: &'static str, to: &'static str) -> Rename {
-        let form = Form::Time;
-        Rename { from, to, form }
+    const fn time(from: &'static str, to: &'static str) -> MemberRename {
+        let form = MemberForm::Time;
+        MemberRename { from, to, form }
     }
     Some(match kind {
         "feeds" => {
@@ -84,10 +84,10 @@ fn renames(kind: &str) -> Option<&'static [Rename]> {
 
 /// The normalised data of a body, as a JSON text. A body that has no envelope is returned as it is.
 pub fn normalize(kind: &str, body: &Bytes) -> Bytes {
-    let Some(Envelope { data, rest, .. }) = Envelope::parse(body) else {
+    let Some(WebhookEnvelope { data, rest, .. }) = WebhookEnvelope::parse(body) else {
         return body.clone();
     };
-    let members = data.map_or(Some(Members::default()), Value::members);
+    let members = data.map_or(Some(JsonMembers::default()), JsonValue::members);
     match (members, renames(kind), data) {
         (Some(members), Some(renames), _) => ordered(members, renames, &rest, body.len()),
         (_, _, Some(data)) if rest.is_empty() => unchanged(body, data),
@@ -98,14 +98,14 @@ pub fn normalize(kind: &str, body: &Bytes) -> Bytes {
         }
         (None, _, data) => {
             let mut object = ObjectWriter::open(body.len());
-            object.member("\"data\"", data.map_or("{}", Value::raw));
+            object.member("\"data\"", data.map_or("{}", JsonValue::raw));
             object.close(&rest)
         }
     }
 }
 
 /// Data as it came, which is a part of the body; a copy only where it is no Unicode.
-fn unchanged(body: &Bytes, data: Value<'_>) -> Bytes {
+fn unchanged(body: &Bytes, data: JsonValue<'_>) -> Bytes {
     let raw = data.raw().as_bytes();
     if json::half_pair(raw, 0).is_none() {
         return body.slice_ref(raw);
@@ -116,8 +116,8 @@ fn unchanged(body: &Bytes, data: Value<'_>) -> Bytes {
 }
 
 /// An object in the order and with the names that a kind has.
-fn ordered(members: Members<'_>, renames: &[Rename], rest: &Rest<'_>, bytes: usize) -> Bytes {
-    let front = front(&Survey::new(members.clone(), renames), renames);
+fn ordered(members: JsonMembers<'_>, renames: &[MemberRename], rest: &OtherMembers<'_>, bytes: usize) -> Bytes {
+    let front = front(&MemberSurvey::new(members.clone(), renames), renames);
     let derived = front.iter().filter(|member| member.from.is_none());
     let derived_bytes: usize = derived
         .map(|member| member.raw_name.len() + member.raw_value.len())
@@ -135,24 +135,24 @@ fn ordered(members: Members<'_>, renames: &[Rename], rest: &Rest<'_>, bytes: usi
 }
 
 /// A member that comes before those that stay in their place.
-struct Front<'a> {
+struct FrontMembers<'a> {
     raw_name: &'a str,
     raw_value: Cow<'a, str>,
     /// The place of the member that it is. `None`: it is derived.
     from: Option<usize>,
 }
 
-impl<'a> Front<'a> {
-    fn unchanged(seen: Seen<'a>) -> Self {
-        Front {
+impl<'a> FrontMembers<'a> {
+    fn unchanged(seen: SeenMembers<'a>) -> Self {
+        FrontMembers {
             raw_name: seen.first.raw_name,
             raw_value: seen.first.value.raw().into(),
             from: Some(seen.index),
         }
     }
 
-    fn named(name: &Name, raw_value: Cow<'a, str>, from: Option<usize>) -> Self {
-        Front {
+    fn named(name: &PresentName, raw_value: Cow<'a, str>, from: Option<usize>) -> Self {
+        FrontMembers {
             raw_name: name.quoted,
             raw_value,
             from,
@@ -161,61 +161,61 @@ impl<'a> Front<'a> {
 }
 
 /// The members of [`ORDER`] that there are: as they came, renamed, or derived from the stream's id.
-fn front<'a>(survey: &Survey<'a>, renames: &[Rename]) -> Vec<Front<'a>> {
+fn front<'a>(survey: &MemberSurvey<'a>, renames: &[MemberRename]) -> Vec<FrontMembers<'a>> {
     let stream_id = survey.ordered[STREAM_ID].and_then(|seen| seen.last.text());
     let (account, stream_name) = stream_id.as_deref().map_or((None, None), payload::split_stream_id);
-    let derived = |name: &Name| match name.plain {
+    let derived = |name: &PresentName| match name.plain {
         "accountId" => account,
         "streamName" => stream_name,
         _ => None,
     };
-    let of_name = |(name, seen): (&Name, Option<Seen<'a>>)| {
-        let as_it_came = seen.map(Front::unchanged);
+    let of_name = |(name, seen): (&PresentName, Option<SeenMembers<'a>>)| {
+        let as_it_came = seen.map(FrontMembers::unchanged);
         let renamed = || {
             let mut candidates = renames.iter().zip(survey.renamed);
             let (rename, seen) = candidates.find(|(rename, _)| rename.to == name.plain)?;
             renamed(name, rename.form, seen?)
         };
-        let derived = || Some(Front::named(name, json::quoted(derived(name)?).into(), None));
+        let derived = || Some(FrontMembers::named(name, json::quoted(derived(name)?).into(), None));
         as_it_came.or_else(renamed).or_else(derived)
     };
     ORDER.iter().zip(survey.ordered).filter_map(of_name).collect()
 }
 
 /// A member under another name, if it may be called so. No member has that name yet.
-fn renamed<'a>(name: &Name, form: Form, seen: Seen<'a>) -> Option<Front<'a>> {
+fn renamed<'a>(name: &PresentName, form: MemberForm, seen: SeenMembers<'a>) -> Option<FrontMembers<'a>> {
     let raw = seen.last.raw();
     let raw_value = match form {
         _ if seen.count > 1 => return None,
-        Form::Text => raw.starts_with('"').then_some(Cow::Borrowed(raw))?,
-        Form::Time => format!("\"{}\"", payload::time(seen.last)?.to_rfc3339()).into(),
+        MemberForm::Text => raw.starts_with('"').then_some(Cow::Borrowed(raw))?,
+        MemberForm::Time => format!("\"{}\"", payload::time(seen.last)?.to_rfc3339()).into(),
     };
-    Some(Front::named(name, raw_value, Some(seen.index)))
+    Some(FrontMembers::named(name, raw_value, Some(seen.index)))
 }
 
 /// What there is of a name.
 #[derive(Clone, Copy)]
-struct Seen<'a> {
+struct SeenMembers<'a> {
     count: usize,
     /// Where the first one stands among all members.
     index: usize,
-    first: Member<'a>,
-    last: Value<'a>,
+    first: JsonMember<'a>,
+    last: JsonValue<'a>,
 }
 
 /// What an object has of the names that matter.
-struct Survey<'a> {
+struct MemberSurvey<'a> {
     /// Of each name of [`ORDER`].
-    ordered: [Option<Seen<'a>>; ORDER.len()],
+    ordered: [Option<SeenMembers<'a>>; ORDER.len()],
     /// Of each name that is changed.
-    renamed: [Option<Seen<'a>>; RENAMES_MAX],
+    renamed: [Option<SeenMembers<'a>>; RENAMES_MAX],
 }
 
 /// Where `streamId` stands in [`ORDER`].
 const STREAM_ID: usize = 0;
 
-impl<'a> Survey<'a> {
-    fn new(members: Members<'a>, renames: &[Rename]) -> Self {
+impl<'a> MemberSurvey<'a> {
+    fn new(members: JsonMembers<'a>, renames: &[MemberRename]) -> Self {
         let mut survey = Self {
             ordered: [None; ORDER.len()],
             renamed: [None; RENAMES_MAX],
@@ -229,7 +229,7 @@ impl<'a> Survey<'a> {
             } else {
                 continue;
             };
-            let seen = seen.get_or_insert(Seen {
+            let seen = seen.get_or_insert(SeenMembers {
                 count: 0,
                 index,
                 first: member,
@@ -267,7 +267,7 @@ impl ObjectWriter {
     }
 
     /// Appends a member as it came.
-    fn unchanged(&mut self, member: &Member<'_>) {
+    fn unchanged(&mut self, member: &JsonMember<'_>) {
         self.member(member.raw_name, member.value.raw());
         let name = member.name();
         let underscores = name
@@ -277,7 +277,7 @@ impl ObjectWriter {
     }
 
     /// Ends the object with what is left of the envelope.
-    fn close(mut self, rest: &Rest<'_>) -> Bytes {
+    fn close(mut self, rest: &OtherMembers<'_>) -> Bytes {
         if !rest.is_empty() {
             let underscores = self.envelope_underscores.map_or(0, |taken| taken + 1);
             let name = format!("\"{ENVELOPE}{}\"", "_".repeat(underscores));

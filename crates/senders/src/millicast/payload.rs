@@ -6,22 +6,22 @@ use std::borrow::Cow;
 
 use forebay_event::{Time, text};
 
-use crate::json::{Member, Members, Value};
+use crate::json::{JsonMember, JsonMembers, JsonValue};
 
 /// The envelope `{"type", "event", "timestamp", "data"}` of everything but pictures.
-pub struct Envelope<'a> {
+pub struct WebhookEnvelope<'a> {
     pub kind: String,
     pub name: String,
     pub sent: Option<Time>,
-    pub data: Option<Value<'a>>,
+    pub data: Option<JsonValue<'a>>,
     /// The members that neither an attribute nor the data carries.
-    pub rest: Rest<'a>,
+    pub rest: OtherMembers<'a>,
 }
 
-impl<'a> Envelope<'a> {
+impl<'a> WebhookEnvelope<'a> {
     /// `None`: not a JSON object with a `type` and an `event` that are strings, or one that not every parser reads.
     pub fn parse(body: &'a [u8]) -> Option<Self> {
-        let members = Value::check(body)?.members()?;
+        let members = JsonValue::check(body)?.members()?;
         let (found, count) = last_of(members.clone(), ["type", "event", "timestamp", "data"]);
         let [kind, name, timestamp, data] = found;
         let (kind, name) = (kind?, name?);
@@ -34,7 +34,7 @@ impl<'a> Envelope<'a> {
             timestamp.filter(|_| sent.is_some()),
             data,
         ];
-        Some(Envelope {
+        Some(WebhookEnvelope {
             kind: if kind_text == "recording" {
                 "recordings".to_owned()
             } else {
@@ -43,7 +43,7 @@ impl<'a> Envelope<'a> {
             name: name_text,
             sent,
             data: data.map(|found| found.value),
-            rest: Rest {
+            rest: OtherMembers {
                 members,
                 count: count - carried.iter().flatten().count(),
                 carried: carried.map(|found| found.map(|found| found.index)),
@@ -54,18 +54,18 @@ impl<'a> Envelope<'a> {
 
 /// Members of an envelope, as they came, without those that are carried elsewhere.
 #[derive(Clone)]
-pub struct Rest<'a> {
-    members: Members<'a>,
+pub struct OtherMembers<'a> {
+    members: JsonMembers<'a>,
     count: usize,
     carried: [Option<usize>; 4],
 }
 
-impl<'a> Rest<'a> {
+impl<'a> OtherMembers<'a> {
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    pub fn members(&self) -> impl Iterator<Item = Member<'a>> {
+    pub fn members(&self) -> impl Iterator<Item = JsonMember<'a>> {
         let carried = self.carried;
         let all = self.members.clone().enumerate();
         all.filter(move |(index, _)| !carried.contains(&Some(*index)))
@@ -75,19 +75,19 @@ impl<'a> Rest<'a> {
 
 /// A member's value, and the member's place among all.
 #[derive(Clone, Copy)]
-struct Found<'a> {
+struct FoundMember<'a> {
     index: usize,
-    value: Value<'a>,
+    value: JsonValue<'a>,
 }
 
 /// The last member of each of these names, which is the one that JSON parsers keep; and how many members there are.
-fn last_of<'a, const N: usize>(members: Members<'a>, names: [&str; N]) -> ([Option<Found<'a>>; N], usize) {
+fn last_of<'a, const N: usize>(members: JsonMembers<'a>, names: [&str; N]) -> ([Option<FoundMember<'a>>; N], usize) {
     let (mut found, mut count) = ([None; N], 0);
     for (index, member) in members.enumerate() {
         count = index + 1;
         let name = member.name();
         if let Some(slot) = names.iter().position(|wanted| *wanted == name) {
-            found[slot] = Some(Found {
+            found[slot] = Some(FoundMember {
                 index,
                 value: member.value,
             });
@@ -98,7 +98,7 @@ fn last_of<'a, const N: usize>(members: Members<'a>, names: [&str; N]) -> ([Opti
 
 /// What data, or a picture's headers, say of whom an event is about.
 #[derive(Debug, Default)]
-pub struct Facts<'a> {
+pub struct EventFacts<'a> {
     pub account: Option<Cow<'a, str>>,
     pub stream_id: Option<Cow<'a, str>>,
     pub stream_name: Option<Cow<'a, str>>,
@@ -109,11 +109,11 @@ pub struct Facts<'a> {
     pub time: Option<Time>,
 }
 
-impl<'a> Facts<'a> {
+impl<'a> EventFacts<'a> {
     /// Of data that is no object nothing is known.
-    pub fn of(kind: &str, event: &str, data: Option<Value<'a>>) -> Self {
-        let Some(members) = data.and_then(Value::members) else {
-            return Facts::default();
+    pub fn of(kind: &str, event: &str, data: Option<JsonValue<'a>>) -> Self {
+        let Some(members) = data.and_then(JsonValue::members) else {
+            return EventFacts::default();
         };
         let names = [
             "accountId",
@@ -145,8 +145,8 @@ impl<'a> Facts<'a> {
             _ => None,
         };
         let has_name = matches!(kind, "feeds" | "viewerconnection");
-        let text = |value: Option<Value<'a>>| value.and_then(Value::text);
-        Facts {
+        let text = |value: Option<JsonValue<'a>>| value.and_then(JsonValue::text);
+        EventFacts {
             account: text(account),
             stream_id: text(stream_id),
             stream_name: text(name.filter(|_| has_name)).or_else(|| text(stream_name)),
@@ -170,7 +170,7 @@ impl<'a> Facts<'a> {
     /// The same facts, of no account.
     pub fn without_account(self) -> Self {
         let stream_name = self.stream_name().map(|name| Cow::Owned(name.to_owned()));
-        Facts {
+        EventFacts {
             account: None,
             stream_id: None,
             stream_name,
@@ -211,6 +211,6 @@ pub fn split_stream_id(stream_id: &str) -> (Option<&str>, Option<&str>) {
 }
 
 /// A time in JSON: a number, or a text that [`Time::parse`] reads.
-pub fn time(value: Value<'_>) -> Option<Time> {
+pub fn time(value: JsonValue<'_>) -> Option<Time> {
     Time::parse(&value.scalar()?)
 }

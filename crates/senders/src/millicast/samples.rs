@@ -4,7 +4,7 @@ use forebay_event::Time;
 use serde_json::{Value, json};
 
 use super::{FEED_ID, STREAM_ID, TIMESTAMP, TOKEN_ID};
-use crate::{Parameters, Sample, SampleKind};
+use crate::{Sample, SampleKind, SampleParameters};
 
 /// Every documented kind and event, in the order in which a stream's life has them.
 pub const ALL: &[SampleKind] = &[
@@ -51,7 +51,7 @@ const fn of(kind: &'static str, event: &'static str) -> SampleKind {
 }
 
 /// Makes a sample.
-pub fn sample(SampleKind { kind, event }: SampleKind, parameters: &Parameters<'_>) -> Sample {
+pub fn sample(SampleKind { kind, event }: SampleKind, parameters: &SampleParameters<'_>) -> Sample {
     if kind == "thumbnail" {
         return thumbnail(parameters);
     }
@@ -76,7 +76,7 @@ pub fn sample(SampleKind { kind, event }: SampleKind, parameters: &Parameters<'_
     }
 }
 
-fn feeds(event: &str, p: &Parameters<'_>) -> Value {
+fn feeds(event: &str, p: &SampleParameters<'_>) -> Value {
     // The published captures take 20 to 150 ms from the occurrence to the sending.
     let occurred = p.sent.0.saturating_sub(130);
     let mut data = json!({
@@ -91,11 +91,11 @@ fn feeds(event: &str, p: &Parameters<'_>) -> Value {
     data
 }
 
-fn viewer_connection(p: &Parameters<'_>) -> Value {
+fn viewer_connection(p: &SampleParameters<'_>) -> Value {
     json!({ "name": p.stream_name, "accountId": p.account, "streamId": stream_id(p) })
 }
 
-fn recordings(event: &str, p: &Parameters<'_>) -> Value {
+fn recordings(event: &str, p: &SampleParameters<'_>) -> Value {
     let mut data = json!({
         "recordFileId": 1_000_000 + p.counter, "tokenId": 4711, "streamName": p.stream_name,
         "recordedOn": p.sent.0.saturating_sub(60_000),
@@ -116,7 +116,7 @@ fn recordings(event: &str, p: &Parameters<'_>) -> Value {
     data
 }
 
-fn media(event: &str, p: &Parameters<'_>) -> Value {
+fn media(event: &str, p: &SampleParameters<'_>) -> Value {
     let mut data = json!({
         "mediaAssetId": format!("{:032x}", p.feed_id.as_u128() ^ u128::from(p.counter)), "type": "clip",
         "startTime": p.sent.0.saturating_sub(120_000), "streamId": stream_id(p), "streamName": p.stream_name,
@@ -129,7 +129,7 @@ fn media(event: &str, p: &Parameters<'_>) -> Value {
     data
 }
 
-fn transcoder(event: &str, p: &Parameters<'_>) -> Value {
+fn transcoder(event: &str, p: &SampleParameters<'_>) -> Value {
     let status = match event {
         "ACTIVE" => "Active",
         "STOPPED" => "Shutdown",
@@ -141,7 +141,7 @@ fn transcoder(event: &str, p: &Parameters<'_>) -> Value {
     })
 }
 
-fn thumbnail(p: &Parameters<'_>) -> Sample {
+fn thumbnail(p: &SampleParameters<'_>) -> Sample {
     Sample {
         kind: "thumbnail",
         event: "captured",
@@ -156,7 +156,7 @@ fn thumbnail(p: &Parameters<'_>) -> Sample {
     }
 }
 
-fn stream_id(p: &Parameters<'_>) -> String {
+fn stream_id(p: &SampleParameters<'_>) -> String {
     format!("{}/{}", p.account, p.stream_name)
 }
 

@@ -4,15 +4,15 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
 use subtle::{Choice, ConstantTimeEq};
 
-use crate::{Headers, Secret, SignatureError, SigningKey};
+use crate::{HeaderLookup, Secret, SignatureError, SigningKey};
 
 /// The header's name.
 pub const HEADER: &str = "X-Millicast-Signature";
 
 /// A secret with the key's part of the hash already done.
-pub struct Key(Hmac<Sha1>);
+pub struct HmacKey(Hmac<Sha1>);
 
-impl Key {
+impl HmacKey {
     pub fn new(secret: &Secret) -> Self {
         Self(Hmac::new_from_slice(secret.bytes()).expect("HMAC takes a key of any length"))
     }
@@ -22,8 +22,8 @@ impl Key {
     }
 }
 
-impl SigningKey for Key {
-    fn has_made(&self, headers: &dyn Headers, body: &[u8]) -> Choice {
+impl SigningKey for HmacKey {
+    fn has_made(&self, headers: &dyn HeaderLookup, body: &[u8]) -> Choice {
         match headers.value(HEADER).and_then(parse) {
             Some(expected) => self.digest(body).ct_eq(&expected),
             None => Choice::from(0),
@@ -43,7 +43,7 @@ pub fn sign(secret: &Secret, body: &[u8]) -> String {
 
     let mut header = String::with_capacity(45);
     header.push_str("sha1=");
-    for byte in Key::new(secret).digest(body) {
+    for byte in HmacKey::new(secret).digest(body) {
         write!(header, "{byte:02x}").expect("a String takes any text");
     }
     header
@@ -78,14 +78,14 @@ mod tests {
 
     struct Given<'a>(Option<&'a str>);
 
-    impl Headers for Given<'_> {
+    impl HeaderLookup for Given<'_> {
         fn value(&self, name: &str) -> Option<&[u8]> {
             self.0.filter(|_| name == HEADER).map(str::as_bytes)
         }
     }
 
     fn has_made(header: Option<&str>, body: &[u8]) -> bool {
-        let key = Key::new(&Secret::from_base64(SECRET).unwrap());
+        let key = HmacKey::new(&Secret::from_base64(SECRET).unwrap());
         key.has_made(&Given(header), body).into()
     }
 

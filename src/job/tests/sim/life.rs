@@ -23,14 +23,14 @@ use super::{
     world::{Pinned, Settlement, World},
 };
 use crate::{
-    config::Route,
+    config::RouteConfig,
     event::Event,
-    job::{DeadLetters, Job, RouteStatus, Routing, backoff::Backoff},
+    job::{DeadLetters, EventRouting, Job, RouteStatus, backoff::SessionBackoff},
     spool::{
-        AppendError, Audience, Class, Cursor, Desk, OpenError, Options, Spool, Start,
+        AppendError, AppendReplies, Audience, Cursor, CursorStart, LogOptions, OpenError, RecordClass, Spool,
         testing::{
             disk::FakeDisk,
-            stepped::{Place, SteppedLog},
+            stepped::{StepPlace, SteppedLog},
         },
     },
     telemetry::Metrics,
@@ -122,7 +122,7 @@ impl Logs {
     }
 
     /// Where the records of the log stand.
-    pub(super) fn places(&self, disk: &FakeDisk) -> Vec<Place> {
+    pub(super) fn places(&self, disk: &FakeDisk) -> Vec<StepPlace> {
         without_faults(disk, || self.log.places())
     }
 
@@ -145,7 +145,7 @@ fn without_faults<T>(disk: &FakeDisk, look: impl FnOnce() -> T) -> T {
 
 /// Begins a life; `None` when the disk does not let it.
 fn begin(disk: &FakeDisk, world: &Arc<Mutex<World>>) -> Result<Option<(Spool, Spool, Logs)>, String> {
-    let options = |of: fn(&World) -> &Options| of(&world.lock()).clone();
+    let options = |of: fn(&World) -> &LogOptions| of(&world.lock()).clone();
     let (mut log_options, dead_options) = (
         options(|world| &world.shape.log),
         options(|world| &world.shape.dead_letters),
@@ -175,7 +175,7 @@ fn begin(disk: &FakeDisk, world: &Arc<Mutex<World>>) -> Result<Option<(Spool, Sp
         .collect();
     let mut cursors = Vec::new();
     for name in names {
-        match log.cursor(&name, Start::Oldest) {
+        match log.cursor(&name, CursorStart::Oldest) {
             Ok(cursor) => cursors.push(cursor),
             Err(error) => return refused(&error),
         }
@@ -205,7 +205,7 @@ pub(super) async fn live(
     world: &Arc<Mutex<World>>,
     metrics: &Arc<Metrics>,
     plan: Plan,
-) -> Result<Vec<Place>, String> {
+) -> Result<Vec<StepPlace>, String> {
     let Some((spool, dead_spool, logs)) = begin(disk, world)? else {
         world.lock().note("not opened", 0, 0);
         return Ok(Vec::new());
@@ -222,17 +222,17 @@ pub(super) async fn live(
     let logs = Rc::new(RefCell::new(logs));
     let (mut jobs, mut statuses) = (Vec::new(), Vec::new());
     for (at, route) in routes.iter().enumerate() {
-        let cursor = logs.borrow_mut().log.cursor(&route.name, Start::Oldest);
+        let cursor = logs.borrow_mut().log.cursor(&route.name, CursorStart::Oldest);
         let cursor = cursor.map_err(|error| error.to_string())?;
         let world = world.clone();
         let sink = SimulatedSink { world, route: at };
         let (spool, dead_letters, metrics) = (spool.clone(), dead_letters.clone(), metrics.clone());
         let mut job = Job::new(route, "replica-0".into(), sink, cursor, spool, dead_letters, metrics);
         statuses.push(job.status());
-        job.backoff = Backoff::without_jitter();
+        job.backoff = SessionBackoff::without_jitter();
         jobs.push(job);
     }
-    let routing = Routing::new(jobs.iter().map(Job::subscription).collect());
+    let routing = EventRouting::new(jobs.iter().map(Job::subscription).collect());
     let mut parts: Vec<Option<Part>> = Vec::new();
     for job in jobs {
         parts.push(Some(Box::pin(job.run(signal.clone()))));
@@ -286,8 +286,8 @@ pub(super) async fn live(
 }
 
 /// How many events each route has given up.
-fn dropped(metrics: &Metrics, routes: &[Route]) -> Vec<u64> {
-    let of = |route: &Route| metrics.backlog_dropped.with_label_values(&[&route.name]).get();
+fn dropped(metrics: &Metrics, routes: &[RouteConfig]) -> Vec<u64> {
+    let of = |route: &RouteConfig| metrics.backlog_dropped.with_label_values(&[&route.name]).get();
     routes.iter().map(of).collect()
 }
 
@@ -429,14 +429,14 @@ impl Life<'_> {
 struct Sender {
     spool: Spool,
     world: Arc<Mutex<World>>,
-    routing: Routing,
+    routing: EventRouting,
     audience_of_all: Audience,
 }
 
 impl Sender {
     /// Sends events in bursts, and waits for the answers.
     async fn send(self, every_ms: u64) {
-        let desk = Arc::new(Desk::default());
+        let desk = Arc::new(AppendReplies::default());
         let most = self.world.lock().submitted.len() + EVENTS_MAX;
         while self.world.lock().submitted.len() < most {
             let (delay_ms, burst) = {
@@ -459,12 +459,12 @@ impl Sender {
         }
     }
 
-    fn submit(&self, desk: &Arc<Desk>) -> Result<(), (u64, AppendError)> {
+    fn submit(&self, desk: &Arc<AppendReplies>) -> Result<(), (u64, AppendError)> {
         let world = &mut *self.world.lock();
         let (index, record) = world.submit();
         let class = match world.shape.is_picture(index) {
-            true => Class::Bulk,
-            false => Class::Ordinary,
+            true => RecordClass::Bulk,
+            false => RecordClass::Ordinary,
         };
         // Only damage makes an event that cannot be read: of that nobody knows for whom it was.
         let event = Event::decode(&record).ok();

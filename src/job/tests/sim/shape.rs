@@ -6,10 +6,10 @@ use bytes::Bytes;
 
 use super::super::{event, place_of, route};
 use crate::{
-    config::{BacklogFull, BacklogLimit, Match, Route},
+    config::{BacklogFull, BacklogLimit, EventMatch, RouteConfig},
     event::{Event, Time},
     job::sizes::RouteSizes,
-    spool::{Options, RECORD_OVERHEAD_BYTES, sizes::ReadSizes, testing::Random},
+    spool::{LogOptions, RECORD_OVERHEAD_BYTES, sizes::ReadSizes, testing::Random},
 };
 
 /// What becomes of an event at any broker.
@@ -31,7 +31,7 @@ const ENDPOINT: &str = "acme";
 const EVENT_BYTES: u64 = 400;
 
 pub(super) struct Shape {
-    pub routes: Vec<Route>,
+    pub routes: Vec<RouteConfig>,
     pub lanes: u64,
     streams: u64,
     /// One event in so many has something wrong with it; 0: none.
@@ -39,15 +39,15 @@ pub(super) struct Shape {
     record_bytes_max: u64,
     pub read: ReadSizes,
     pub route: RouteSizes,
-    pub log: Options,
-    pub dead_letters: Options,
+    pub log: LogOptions,
+    pub dead_letters: LogOptions,
     /// Sectors go bad, and bits rot.
     pub is_damaged: bool,
     salt: u64,
 }
 
 /// Which events a route wants: there is always one for those that are no pictures.
-fn matches(at: u64, random: &mut Random) -> Match {
+fn matches(at: u64, random: &mut Random) -> EventMatch {
     let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
     let (kinds, not_kinds): (Vec<String>, Vec<String>) = match random.below(5) {
         0 if at > 0 => (words(&["thumbnail"]), Vec::new()),
@@ -56,10 +56,10 @@ fn matches(at: u64, random: &mut Random) -> Match {
         3 | 4 if at > 0 => (Vec::new(), Vec::new()),
         _ => (Vec::new(), words(&["thumbnail"])),
     };
-    Match {
+    EventMatch {
         kinds,
         not_kinds,
-        ..Match::default()
+        ..EventMatch::default()
     }
 }
 
@@ -77,8 +77,8 @@ impl Shape {
     pub(super) fn new(random: &mut Random) -> Self {
         let among = |random: &mut Random, all: &[usize]| all[random.below(all.len() as u64) as usize];
         let record_bytes_max = [100, 900, 2500][random.below(3) as usize];
-        let routes: Vec<Route> = (0..1 + random.below(3))
-            .map(|at| Route {
+        let routes: Vec<RouteConfig> = (0..1 + random.below(3))
+            .map(|at| RouteConfig {
                 name: format!("route-{at}"),
                 matches: matches(at, random),
                 backlog: backlog(record_bytes_max + EVENT_BYTES, random),
@@ -90,7 +90,7 @@ impl Shape {
                 ..route()
             })
             .collect();
-        let options = |dir: &str, bytes_max, segment_bytes, hot_bytes_max, readers_bytes_max| Options {
+        let options = |dir: &str, bytes_max, segment_bytes, hot_bytes_max, readers_bytes_max| LogOptions {
             dir: dir.into(),
             replica: "replica-0".into(),
             numbers_from: 0,

@@ -9,7 +9,7 @@ use super::{
     shape::{Fate, Shape},
     world::{Pending, World},
 };
-use crate::sink::{EnqueueError, Failure, Labels, Message, Place, Remedy, Settled, Sink};
+use crate::sink::{EnqueueError, Message, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels};
 
 /// The lane of what nobody knows the partition of.
 const UNKNOWN_LANE: u64 = 99;
@@ -19,15 +19,15 @@ pub(super) struct SimulatedSink {
     pub route: usize,
 }
 
-fn failure(remedy: Remedy) -> Failure {
-    Failure {
+fn failure(remedy: Remedy) -> PublishFailure {
+    PublishFailure {
         remedy,
         label: "scripted",
         text: "by script".into(),
     }
 }
 
-fn passing(world: &mut World) -> Failure {
+fn passing(world: &mut World) -> PublishFailure {
     failure(if world.random.one_in(2) {
         Remedy::Retry
     } else {
@@ -36,14 +36,14 @@ fn passing(world: &mut World) -> Failure {
 }
 
 impl Sink for SimulatedSink {
-    fn labels(&self) -> Labels {
-        Labels {
+    fn labels(&self) -> SinkLabels {
+        SinkLabels {
             failures: &["scripted"],
             dead_letters: &["scripted"],
         }
     }
 
-    async fn reopen(&mut self) -> Result<(), Failure> {
+    async fn reopen(&mut self) -> Result<(), PublishFailure> {
         let takes = {
             let world = &mut *self.world.lock();
             world.forget_session(self.route);
@@ -61,14 +61,14 @@ impl Sink for SimulatedSink {
         Ok(())
     }
 
-    fn place(&self, _: &str, key: &str) -> Place {
+    fn place(&self, _: &str, key: &str) -> MessagePlace {
         let world = self.world.lock();
         let stream = Shape::stream(key);
         let lane = match world.routes[self.route].weather.is_ignorant {
             true => UNKNOWN_LANE,
             false => stream % world.shape.lanes,
         };
-        Place { lane, stream }
+        MessagePlace { lane, stream }
     }
 
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
@@ -97,7 +97,7 @@ impl Sink for SimulatedSink {
         Ok(())
     }
 
-    async fn settle(&mut self, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+    async fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
         loop {
             let at = {
                 let world = &mut *self.world.lock();
@@ -115,14 +115,14 @@ impl Sink for SimulatedSink {
         }
     }
 
-    fn trouble(&self) -> Option<Failure> {
+    fn trouble(&self) -> Option<PublishFailure> {
         let has_trouble = self.world.lock().routes[self.route].weather.trouble;
         has_trouble.then(|| failure(Remedy::Hold))
     }
 }
 
 /// What the broker does at one moment.
-fn answer(world: &mut World, at: usize, settled: &mut Vec<Settled>) -> Result<(), Failure> {
+fn answer(world: &mut World, at: usize, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
     let weather = world.routes[at].weather.clone();
     let lanes: Vec<u64> = world.routes[at].lanes.keys().copied().collect();
     for lane in lanes {
@@ -144,7 +144,7 @@ fn answer(world: &mut World, at: usize, settled: &mut Vec<Settled>) -> Result<()
         let at = world.random.below(settled.len() as u64) as usize;
         if settled[at].result.is_ok() {
             let sequence = settled[at].sequence;
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence,
                 result: Ok(()),
             });
@@ -159,7 +159,7 @@ fn answer(world: &mut World, at: usize, settled: &mut Vec<Settled>) -> Result<()
 }
 
 /// Some messages of a lane arrive, in order; returns whether a batch of them was refused.
-fn take_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settled: &mut Vec<Settled>) -> bool {
+fn take_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settled: &mut Vec<SettledMessage>) -> bool {
     let mut first = pending.iter().position(|one| !one.has_arrived).unwrap_or(pending.len());
     let waiting = (pending.len() - first) as u64;
     let mut end = first + world.random.below(waiting + 1) as usize;
@@ -184,7 +184,7 @@ fn take_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settled: 
             world.routes[at].in_flight -= 1;
             end -= 1;
             world.set_aside(at, sequence, stream);
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence,
                 result: Err(failure(Remedy::SetAside)),
             });
@@ -198,7 +198,7 @@ fn take_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settled: 
         // The session is over for all of them.
         for one in pending.drain(first..) {
             world.note("refused", at, one.sequence);
-            settled.push(Settled {
+            settled.push(SettledMessage {
                 sequence: one.sequence,
                 result: Err(failure(Remedy::DeadLetter)),
             });
@@ -208,7 +208,7 @@ fn take_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settled: 
 }
 
 /// Some of what arrived is confirmed, mostly in order.
-fn confirm_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settled: &mut Vec<Settled>) {
+fn confirm_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settled: &mut Vec<SettledMessage>) {
     let arrived = pending.iter().take_while(|one| one.has_arrived).count();
     let mut left = match world.random.below(4) {
         0 => world.random.below(arrived as u64 + 1) as usize,
@@ -225,7 +225,7 @@ fn confirm_some(world: &mut World, at: usize, pending: &mut Vec<Pending>, settle
         let one = pending.remove(next);
         world.routes[at].in_flight -= 1;
         world.confirm(at, one.sequence, one.stream);
-        settled.push(Settled {
+        settled.push(SettledMessage {
             sequence: one.sequence,
             result: Ok(()),
         });

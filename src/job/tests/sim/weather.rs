@@ -10,8 +10,8 @@ use super::{
     world::{Weather, World},
 };
 use crate::spool::{
-    Start,
-    testing::{Random, disk::FakeDisk, stepped::Place},
+    CursorStart,
+    testing::{Random, disk::FakeDisk, stepped::StepPlace},
 };
 
 const EMPTIED_INTERVAL: Duration = Duration::from_secs(3);
@@ -109,7 +109,7 @@ impl Sky {
 
     fn empty_dead_letters(&self, world: &mut World) {
         let logs = &mut *self.logs.borrow_mut();
-        if let Ok(emptied) = logs.dead.cursor("emptied", Start::Oldest) {
+        if let Ok(emptied) = logs.dead.cursor("emptied", CursorStart::Oldest) {
             world.note("dead letters emptied", 0, logs.dead.head());
             emptied.advance(logs.dead.head());
         }
@@ -117,9 +117,9 @@ impl Sky {
 }
 
 /// One place of the log rots, or is not given back any more.
-pub(super) fn damage(disk: &FakeDisk, world: &mut World, places: &[Place]) {
+pub(super) fn damage(disk: &FakeDisk, world: &mut World, places: &[StepPlace]) {
     // Of what is younger than the page nobody could know that it was there.
-    let known: Vec<&Place> = places
+    let known: Vec<&StepPlace> = places
         .iter()
         .filter(|place| place.sequence <= world.page_knows)
         .collect();

@@ -16,7 +16,7 @@ use crate::{
     config::BacklogFull,
     job::DeadLetter,
     spool::{
-        Answer, AppendError, Observer,
+        AppendError, AppendReply, LogObserver,
         testing::{Random, stepped::frame_len},
     },
 };
@@ -68,7 +68,7 @@ pub(super) struct Weather {
 #[derive(Default)]
 pub(super) struct Alarms(Mutex<Vec<&'static str>>);
 
-impl Observer for Alarms {
+impl LogObserver for Alarms {
     fn synced(&self, _records: usize, _took: Duration) {}
 
     fn damage(&self, kind: &'static str) {
@@ -230,7 +230,7 @@ impl World {
     }
 
     /// A burst of appends is answered, in the order of the appends; returns whether one was refused.
-    pub(super) fn is_answered(&mut self, answers: Vec<(u64, Answer)>) -> bool {
+    pub(super) fn is_answered(&mut self, answers: Vec<(u64, AppendReply)>) -> bool {
         self.unanswered -= answers.len();
         let is_refused = answers.iter().any(|(_, answer)| answer.is_err());
         // What each route pins by then, at least and at most.

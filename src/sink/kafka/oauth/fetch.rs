@@ -6,11 +6,11 @@ use reqwest::{Client, StatusCode, redirect};
 use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
-use super::{failure, settings::Settings, token::Token};
+use super::{failure, settings::OauthSettings, token::OauthToken};
 use crate::{
     config::TextSource,
     http_client,
-    sink::{Failure, Remedy},
+    sink::{PublishFailure, Remedy},
 };
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -18,12 +18,12 @@ const ANSWER_BYTES_MAX: usize = 256 * 1024;
 
 /// What a provider says of a request that it refuses.
 #[derive(Deserialize)]
-struct Refusal {
+struct TokenRefusal {
     error: String,
 }
 
 /// Fetches one token.
-pub(super) async fn fetch(settings: &Settings) -> Result<Token, Failure> {
+pub(super) async fn fetch(settings: &OauthSettings) -> Result<OauthToken, PublishFailure> {
     let failed = |remedy, reason: String| {
         let text = format!("{}: no token from {}: {reason}", settings.owner, settings.endpoint);
         failure::failure(remedy, failure::TOKEN, text)
@@ -56,7 +56,7 @@ pub(super) async fn fetch(settings: &Settings) -> Result<Token, Failure> {
         let (remedy, reason) = refusal(status, &body);
         return Err(failed(remedy, reason));
     }
-    Token::parse(&body, settings).map_err(|reason| failed(Remedy::Hold, format!("HTTP 200, but {reason}")))
+    OauthToken::parse(&body, settings).map_err(|reason| failed(Remedy::Hold, format!("HTTP 200, but {reason}")))
 }
 
 fn client(ca_file: Option<&str>) -> Result<Client, String> {
@@ -69,7 +69,7 @@ fn client(ca_file: Option<&str>) -> Result<Client, String> {
     builder.build().map_err(http_client::causes)
 }
 
-fn form(settings: &Settings) -> String {
+fn form(settings: &OauthSettings) -> String {
     let mut url = settings.endpoint.clone();
     let mut pairs = url.query_pairs_mut();
     pairs.clear().append_pair("grant_type", "client_credentials");
@@ -81,7 +81,9 @@ fn form(settings: &Settings) -> String {
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> (Remedy, String) {
-    let code = serde_json::from_slice(body).map(|refusal: Refusal| refusal.error).ok();
+    let code = serde_json::from_slice(body)
+        .map(|refusal: TokenRefusal| refusal.error)
+        .ok();
     // Such as `invalid_client`: what is not such a word is not repeated.
     let is_code = |code: &String| code.len() <= 40 && code.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let code = code

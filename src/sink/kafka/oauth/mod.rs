@@ -18,11 +18,11 @@ use tokio::{
 };
 
 pub(super) use self::{
-    settings::{CA, Settings, is_own, missing, problem},
-    token::Token,
+    settings::{CA, OauthSettings, is_own, missing, problem},
+    token::OauthToken,
 };
 use super::failure;
-use crate::sink::{Failure, Remedy};
+use crate::sink::{PublishFailure, Remedy};
 
 /// How long one waits for a first token. Longer than one request takes.
 const WAIT_MAX: Duration = Duration::from_secs(6);
@@ -35,42 +35,42 @@ const RENEWAL_SHARE: f64 = 0.8;
 const RENEWAL_MIN: Duration = Duration::from_secs(1);
 
 /// Keeps a token at hand for as long as it lives.
-pub(super) struct Tokens {
+pub(super) struct TokenKeeper {
     owner: Arc<str>,
-    latest: watch::Receiver<Latest>,
+    latest: watch::Receiver<LatestToken>,
     fetching: JoinHandle<()>,
 }
 
 #[derive(Default)]
-struct Latest {
-    token: Option<Arc<Token>>,
+struct LatestToken {
+    token: Option<Arc<OauthToken>>,
     /// Why the last try to fetch one failed.
-    failure: Option<Failure>,
+    failure: Option<PublishFailure>,
 }
 
 /// A token, and those that will follow it.
 #[derive(Clone)]
-pub(super) struct Lease {
+pub(super) struct TokenLease {
     owner: Arc<str>,
-    token: Arc<Token>,
-    later: watch::Receiver<Latest>,
+    token: Arc<OauthToken>,
+    later: watch::Receiver<LatestToken>,
 }
 
-impl Latest {
-    fn valid(&self) -> Option<Arc<Token>> {
+impl LatestToken {
+    fn valid(&self) -> Option<Arc<OauthToken>> {
         self.token.clone().filter(|token| !token.is_expired())
     }
 }
 
-impl Tokens {
+impl TokenKeeper {
     /// Begins to fetch, on the current runtime.
-    pub fn fetch(settings: Settings) -> Self {
+    pub fn fetch(settings: OauthSettings) -> Self {
         Self::fetch_telling(settings, |_| {})
     }
 
     /// The same, and tells of each token until when it is valid, in seconds since the Unix epoch.
-    pub fn fetch_telling(settings: Settings, told: impl Fn(i64) + Send + 'static) -> Self {
-        let (sender, latest) = watch::channel(Latest::default());
+    pub fn fetch_telling(settings: OauthSettings, told: impl Fn(i64) + Send + 'static) -> Self {
+        let (sender, latest) = watch::channel(LatestToken::default());
         Self {
             owner: settings.owner.clone(),
             latest,
@@ -79,7 +79,7 @@ impl Tokens {
     }
 
     /// Waits for a valid token, within a deadline of its own, or for the next failure.
-    pub async fn lease(&mut self) -> Result<Lease, Failure> {
+    pub async fn lease(&mut self) -> Result<TokenLease, PublishFailure> {
         let until = Instant::now() + WAIT_MAX;
         let mut is_waiting = true;
         loop {
@@ -89,7 +89,7 @@ impl Tokens {
                     let mut later = self.latest.clone();
                     later.mark_unchanged();
                     let owner = self.owner.clone();
-                    return Ok(Lease { owner, token, later });
+                    return Ok(TokenLease { owner, token, later });
                 }
                 if !is_waiting {
                     let unknown = || {
@@ -109,7 +109,7 @@ impl Tokens {
     }
 
     /// Why there is no valid token.
-    pub fn trouble(&self) -> Option<Failure> {
+    pub fn trouble(&self) -> Option<PublishFailure> {
         let latest = self.latest.borrow();
         match latest.valid() {
             Some(_) => None,
@@ -118,15 +118,15 @@ impl Tokens {
     }
 }
 
-impl Drop for Tokens {
+impl Drop for TokenKeeper {
     fn drop(&mut self) {
         self.fetching.abort();
     }
 }
 
-impl Lease {
+impl TokenLease {
     /// Gives the token to a client, which connects with it.
-    pub fn hand_over<C: ClientContext>(&self, client: &Client<C>) -> Result<(), Failure> {
+    pub fn hand_over<C: ClientContext>(&self, client: &Client<C>) -> Result<(), PublishFailure> {
         self.token.hand_over(client).map_err(|reason| {
             let text = format!("{}: the identity provider's token cannot be used: {reason}", self.owner);
             failure::failure(Remedy::Hold, failure::TOKEN, text)
@@ -134,7 +134,7 @@ impl Lease {
     }
 
     /// Waits for the next token. `None`: there will be none. Cancel-safe.
-    pub async fn next(&mut self) -> Option<Arc<Token>> {
+    pub async fn next(&mut self) -> Option<Arc<OauthToken>> {
         loop {
             self.later.changed().await.ok()?;
             if let Some(token) = self.renewed() {
@@ -144,7 +144,7 @@ impl Lease {
     }
 
     /// The token that has come since the last one, if any.
-    pub fn renewed(&mut self) -> Option<Arc<Token>> {
+    pub fn renewed(&mut self) -> Option<Arc<OauthToken>> {
         let token = self.later.borrow_and_update().token.clone()?;
         if Arc::ptr_eq(&token, &self.token) {
             return None;
@@ -155,7 +155,7 @@ impl Lease {
 }
 
 /// Fetches tokens until nobody wants them any more.
-async fn keep_fresh(settings: Settings, latest: watch::Sender<Latest>, told: impl Fn(i64)) {
+async fn keep_fresh(settings: OauthSettings, latest: watch::Sender<LatestToken>, told: impl Fn(i64)) {
     let mut retry = RETRY_MIN;
     while !latest.is_closed() {
         match fetch::fetch(&settings).await {
@@ -169,7 +169,7 @@ async fn keep_fresh(settings: Settings, latest: watch::Sender<Latest>, told: imp
                 );
                 told(token.expires_ms / 1000);
                 latest.send_modify(|latest| {
-                    *latest = Latest {
+                    *latest = LatestToken {
                         token: Some(Arc::new(token)),
                         failure: None,
                     }

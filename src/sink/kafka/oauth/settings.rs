@@ -25,7 +25,7 @@ const CLIENT_SECRET: [&str; 2] = [
 
 /// How a sink gets its tokens: an OAuth client and its provider.
 #[derive(Clone)]
-pub(in crate::sink::kafka) struct Settings {
+pub(in crate::sink::kafka) struct OauthSettings {
     /// Whose tokens they are, for messages.
     pub owner: Arc<str>,
     pub endpoint: Url,
@@ -38,9 +38,9 @@ pub(in crate::sink::kafka) struct Settings {
     pub ca_file: Option<String>,
 }
 
-impl Settings {
+impl OauthSettings {
     /// `None`: the sink, whose properties were checked, does not use tokens.
-    pub fn of(owner: &str, config: &config::Kafka) -> Option<Self> {
+    pub fn of(owner: &str, config: &config::KafkaConfig) -> Option<Self> {
         let properties = &config.properties;
         let get = |names: &[&str]| names.iter().find_map(|name| properties.get(*name)).cloned();
         let protocol = get(&["security.protocol"])?.to_ascii_lowercase();
@@ -203,20 +203,20 @@ mod tests {
 
     #[test]
     fn only_a_sink_that_authenticates_by_tokens_has_settings() {
-        let config = |pairs: &[(&str, &str)]| config::Kafka {
+        let config = |pairs: &[(&str, &str)]| config::KafkaConfig {
             brokers: Vec::new(),
             properties: properties(pairs),
             create_topics: None,
         };
-        let settings = Settings::of("sink 'main'", &config(&COMPLETE)).unwrap();
+        let settings = OauthSettings::of("sink 'main'", &config(&COMPLETE)).unwrap();
         assert_eq!(
             (settings.client_id.as_str(), settings.client_secret.as_str()),
             ("forebay", "s3cret")
         );
         assert!(
-            Settings::of("sink 'main'", &config(&COMPLETE[1..])).is_none(),
+            OauthSettings::of("sink 'main'", &config(&COMPLETE[1..])).is_none(),
             "without SASL"
         );
-        assert!(Settings::of("sink 'main'", &config(&[COMPLETE[0], ("sasl.mechanisms", "PLAIN")])).is_none());
+        assert!(OauthSettings::of("sink 'main'", &config(&[COMPLETE[0], ("sasl.mechanisms", "PLAIN")])).is_none());
     }
 }

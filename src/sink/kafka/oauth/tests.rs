@@ -9,7 +9,7 @@ use std::{
 use super::*;
 
 /// A provider that gives these answers in turn, and the last one again and again.
-fn provider(answers: &[(&str, &str)]) -> Settings {
+fn provider(answers: &[(&str, &str)]) -> OauthSettings {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}/token", listener.local_addr().unwrap());
     let answers: Vec<String> = answers
@@ -35,8 +35,8 @@ fn provider(answers: &[(&str, &str)]) -> Settings {
     settings(&endpoint)
 }
 
-fn settings(endpoint: &str) -> Settings {
-    Settings {
+fn settings(endpoint: &str) -> OauthSettings {
+    OauthSettings {
         owner: "sink 'main'".into(),
         endpoint: endpoint.parse().unwrap(),
         client_id: "forebay".into(),
@@ -77,7 +77,7 @@ async fn each_failure_of_a_provider_is_told_with_its_remedy_and_without_the_secr
     ];
     for (status, body, remedy, part) in table {
         let settings = provider(&[(status, body)]);
-        let failure = Tokens::fetch(settings.clone()).lease().await.err().unwrap();
+        let failure = TokenKeeper::fetch(settings.clone()).lease().await.err().unwrap();
         assert_eq!(
             (failure.remedy, failure.label),
             (remedy, "kafka_token"),
@@ -90,15 +90,15 @@ async fn each_failure_of_a_provider_is_told_with_its_remedy_and_without_the_secr
     }
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody = settings(&format!("http://127.0.0.1:{port}/token"));
-    let failure = Tokens::fetch(nobody.clone()).lease().await.err().unwrap();
+    let failure = TokenKeeper::fetch(nobody.clone()).lease().await.err().unwrap();
     assert_eq!(failure.remedy, Remedy::Retry);
     assert!(failure.text.contains("refused"), "{failure}");
 
-    let no_ca = Settings {
+    let no_ca = OauthSettings {
         ca_file: Some("/nowhere/ca.pem".into()),
         ..nobody
     };
-    let failure = Tokens::fetch(no_ca).lease().await.err().unwrap();
+    let failure = TokenKeeper::fetch(no_ca).lease().await.err().unwrap();
     assert_eq!(failure.remedy, Remedy::Hold);
     assert!(failure.text.contains("/nowhere/ca.pem"), "{failure}");
 }
@@ -108,7 +108,7 @@ async fn a_token_is_renewed_and_a_failed_renewal_is_no_trouble_while_the_token_l
     let refusal = ("503 Service Unavailable", "");
     let (sender, told) = std::sync::mpsc::channel();
     let tell = move |not_after| sender.send(not_after).unwrap();
-    let mut tokens = Tokens::fetch_telling(provider(&[refusal, GOOD, refusal, GOOD]), tell);
+    let mut tokens = TokenKeeper::fetch_telling(provider(&[refusal, GOOD, refusal, GOOD]), tell);
     assert!(tokens.lease().await.is_err());
     assert!(told.try_recv().is_err());
     assert!(tokens.trouble().is_some(), "there has been no token yet");
@@ -133,7 +133,7 @@ async fn a_token_is_renewed_and_a_failed_renewal_is_no_trouble_while_the_token_l
 
 #[tokio::test]
 async fn nothing_is_fetched_for_nobody() {
-    let tokens = Tokens::fetch(provider(&[GOOD]));
+    let tokens = TokenKeeper::fetch(provider(&[GOOD]));
     let mut latest = tokens.latest.clone();
     drop(tokens);
     let over = async { while latest.changed().await.is_ok() {} };

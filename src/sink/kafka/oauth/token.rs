@@ -10,14 +10,14 @@ use rdkafka::{ClientContext, client::Client, types::RDKafkaRespErr};
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::settings::Settings;
+use super::settings::OauthSettings;
 
 /// Of a token whose provider does not say how long it lives, and that does not say so itself.
 const LIFETIME_DEFAULT: Duration = Duration::from_secs(300);
 const LIFETIME_MAX: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// What a broker is shown.
-pub(in crate::sink::kafka) struct Token {
+pub(in crate::sink::kafka) struct OauthToken {
     text: CString,
     principal: CString,
     /// Names and values in turn.
@@ -31,7 +31,7 @@ pub(in crate::sink::kafka) struct Token {
 
 /// What a provider answers.
 #[derive(Deserialize)]
-struct Answer {
+struct TokenAnswer {
     access_token: String,
     /// Seconds; some providers send text.
     #[serde(default)]
@@ -41,15 +41,15 @@ struct Answer {
 /// What is looked at in a token that is a JWT.
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Claims {
+struct TokenClaims {
     sub: Option<String>,
     exp: Option<f64>,
 }
 
-impl Token {
+impl OauthToken {
     /// Parses a provider's answer. `Err`: what is wrong with it, without any of its content.
-    pub fn parse(answer: &[u8], settings: &Settings) -> Result<Self, &'static str> {
-        let answer: Answer = serde_json::from_slice(answer).map_err(|_| "it is no JSON with an access_token")?;
+    pub fn parse(answer: &[u8], settings: &OauthSettings) -> Result<Self, &'static str> {
+        let answer: TokenAnswer = serde_json::from_slice(answer).map_err(|_| "it is no JSON with an access_token")?;
         let claims = claims(&answer.access_token);
         let now = UNIX_EPOCH.elapsed().unwrap_or_default();
         let given = answer.expires_in.as_f64();
@@ -115,7 +115,7 @@ impl Token {
 }
 
 /// The claims of a JWT, unverified: whether they hold is the broker's business.
-fn claims(token: &str) -> Claims {
+fn claims(token: &str) -> TokenClaims {
     let parse = || {
         let payload = token.split('.').nth(1)?;
         let json = BASE64_URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).ok()?;
@@ -128,8 +128,8 @@ fn claims(token: &str) -> Claims {
 mod tests {
     use super::*;
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> OauthSettings {
+        OauthSettings {
             owner: "sink 'main'".into(),
             endpoint: "https://id.example.com/token".parse().unwrap(),
             client_id: "forebay".into(),
@@ -170,7 +170,7 @@ mod tests {
             (r#"{"access_token":"a.b.c"}"#.to_string(), "forebay", 300),
         ];
         for (answer, principal, seconds) in table {
-            let token = Token::parse(answer.as_bytes(), &settings())
+            let token = OauthToken::parse(answer.as_bytes(), &settings())
                 .map_err(str::to_owned)
                 .unwrap();
             assert_eq!(token.principal.to_str().unwrap(), principal, "{answer}");
@@ -190,7 +190,7 @@ mod tests {
             r#"{"access_token":"a\u0000b"}"#,
             &format!(r#"{{"access_token":"{}"}}"#, jwt(r#"{"exp":1000000000}"#)),
         ] {
-            assert!(Token::parse(answer.as_bytes(), &settings()).is_err(), "{answer}");
+            assert!(OauthToken::parse(answer.as_bytes(), &settings()).is_err(), "{answer}");
         }
     }
 }

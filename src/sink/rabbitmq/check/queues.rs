@@ -7,15 +7,15 @@ use serde_json::Value;
 use super::super::topology;
 use crate::{
     config,
-    sink::{Finding, Level},
+    sink::{CheckFinding, FindingLevel},
 };
 
 /// How many names a finding shows.
 const NAMES_SHOWN_MAX: usize = 4;
 
 /// Judges by what the management API says: `bindings` with the exchange as source, and all queues of the virtual host.
-pub(super) fn judge(config: &config::RabbitMq, bindings: &Value, queues: &Value) -> Vec<Finding> {
-    let bindings: Vec<Binding<'_>> = items(bindings).filter_map(Binding::of).collect();
+pub(super) fn judge(config: &config::RabbitMqConfig, bindings: &Value, queues: &Value) -> Vec<CheckFinding> {
+    let bindings: Vec<QueueBinding<'_>> = items(bindings).filter_map(QueueBinding::of).collect();
     let mut findings = partitions(config, &bindings);
     let bound = |queue: &&Value| {
         let name = queue["name"].as_str();
@@ -23,7 +23,7 @@ pub(super) fn judge(config: &config::RabbitMq, bindings: &Value, queues: &Value)
             .iter()
             .any(|binding| !binding.to_exchange && Some(binding.destination) == name)
     };
-    let mut by_fault: BTreeMap<Fault, Vec<String>> = BTreeMap::new();
+    let mut by_fault: BTreeMap<QueueFault, Vec<String>> = BTreeMap::new();
     let mut good = Vec::new();
     for queue in items(queues).filter(bound) {
         let name = queue["name"].as_str().unwrap_or_default().to_owned();
@@ -35,17 +35,18 @@ pub(super) fn judge(config: &config::RabbitMq, bindings: &Value, queues: &Value)
             by_fault.entry(fault).or_default().push(name.clone());
         }
     }
-    findings.extend(
-        by_fault.into_iter().map(|(fault, names)| {
-            Finding::new(Level::Warning, format!("{}: {}", named("queue", &names), fault.text()))
-        }),
-    );
+    findings.extend(by_fault.into_iter().map(|(fault, names)| {
+        CheckFinding::new(
+            FindingLevel::Warning,
+            format!("{}: {}", named("queue", &names), fault.text()),
+        )
+    }));
     if !good.is_empty() {
         let text = format!(
             "{}: kept, in order, and with a dead-letter exchange",
             named("queue", &good)
         );
-        findings.push(Finding::new(Level::Good, text));
+        findings.push(CheckFinding::new(FindingLevel::Good, text));
     }
     findings
 }
@@ -69,13 +70,13 @@ fn named(what: &str, names: &[String]) -> String {
     format!("{what}{plural} {}{more}", shown.join(", "))
 }
 
-struct Binding<'a> {
+struct QueueBinding<'a> {
     key: &'a str,
     destination: &'a str,
     to_exchange: bool,
 }
 
-impl<'a> Binding<'a> {
+impl<'a> QueueBinding<'a> {
     fn of(binding: &'a Value) -> Option<Self> {
         Some(Self {
             key: binding["routing_key"].as_str()?,
@@ -97,7 +98,7 @@ impl<'a> Binding<'a> {
 }
 
 /// Partitions that no binding, or no binding as a whole, takes.
-fn partitions(config: &config::RabbitMq, bindings: &[Binding<'_>]) -> Vec<Finding> {
+fn partitions(config: &config::RabbitMqConfig, bindings: &[QueueBinding<'_>]) -> Vec<CheckFinding> {
     let mut none = Vec::new();
     let mut part = Vec::new();
     for partition in 0..config.partitions {
@@ -116,14 +117,14 @@ fn partitions(config: &config::RabbitMq, bindings: &[Binding<'_>]) -> Vec<Findin
             "exchange '{exchange}': each of the {} partitions has a binding",
             config.partitions
         );
-        findings.push(Finding::new(Level::Good, text));
+        findings.push(CheckFinding::new(FindingLevel::Good, text));
     }
     if !none.is_empty() && config.declare {
         let text = format!(
             "exchange '{exchange}': {} has no queue yet and gets one",
             named("partition", &none)
         );
-        findings.push(Finding::new(Level::Good, text));
+        findings.push(CheckFinding::new(FindingLevel::Good, text));
     } else if !none.is_empty() {
         let fate = match config.unroutable {
             config::Unroutable::DeadLetter => "their events become dead letters",
@@ -134,21 +135,21 @@ fn partitions(config: &config::RabbitMq, bindings: &[Binding<'_>]) -> Vec<Findin
             named("partition", &none),
             format_args!("{}.#", none[0]),
         );
-        findings.push(Finding::new(Level::Warning, text));
+        findings.push(CheckFinding::new(FindingLevel::Warning, text));
     }
     if !part.is_empty() {
         let text = format!(
             "exchange '{exchange}': {} is bound for some kinds of events only: the others are unroutable",
             named("partition", &part)
         );
-        findings.push(Finding::new(Level::Warning, text));
+        findings.push(CheckFinding::new(FindingLevel::Warning, text));
     }
     findings
 }
 
 /// What a queue can lose, or get out of order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fault {
+enum QueueFault {
     Classic,
     Passing,
     Expires,
@@ -158,7 +159,7 @@ enum Fault {
     Consumers,
 }
 
-impl Fault {
+impl QueueFault {
     fn text(self) -> &'static str {
         match self {
             Self::Classic => {
@@ -184,7 +185,7 @@ impl Fault {
     }
 }
 
-fn faults(queue: &Value) -> Vec<Fault> {
+fn faults(queue: &Value) -> Vec<QueueFault> {
     let set = |argument: &str| -> Option<&Value> {
         let arguments = &queue["arguments"][format!("x-{argument}")];
         let policy = &queue["effective_policy_definition"][argument];
@@ -193,14 +194,14 @@ fn faults(queue: &Value) -> Vec<Fault> {
     let kind = queue["type"].as_str().unwrap_or("classic");
     let is_true = |value: &Value| value.as_bool() == Some(true);
     let mut faults = Vec::new();
-    let mut note = |fault: Fault, found: bool| faults.extend(found.then_some(fault));
-    note(Fault::Classic, kind == "classic");
+    let mut note = |fault: QueueFault, found: bool| faults.extend(found.then_some(fault));
+    note(QueueFault::Classic, kind == "classic");
     note(
-        Fault::Passing,
+        QueueFault::Passing,
         is_true(&queue["auto_delete"]) || is_true(&queue["exclusive"]) || queue["durable"].as_bool() == Some(false),
     );
-    note(Fault::Expires, set("expires").is_some());
-    note(Fault::Ttl, set("message-ttl").is_some());
+    note(QueueFault::Expires, set("expires").is_some());
+    note(QueueFault::Ttl, set("message-ttl").is_some());
     if kind == "stream" {
         return faults;
     }
@@ -208,11 +209,11 @@ fn faults(queue: &Value) -> Vec<Fault> {
     let rejects = set("overflow")
         .and_then(Value::as_str)
         .is_some_and(|how| how.starts_with("reject-publish"));
-    note(Fault::DropHead, limited && !rejects);
-    note(Fault::NoDeadLetters, set("dead-letter-exchange").is_none());
+    note(QueueFault::DropHead, limited && !rejects);
+    note(QueueFault::NoDeadLetters, set("dead-letter-exchange").is_none());
     let single = set("single-active-consumer").is_some_and(is_true);
     note(
-        Fault::Consumers,
+        QueueFault::Consumers,
         queue["consumers"].as_u64().unwrap_or(0) > 1 && !single,
     );
     faults
@@ -237,7 +238,7 @@ mod tests {
             ("03", (false, false)),
             ("", (false, false)),
         ] {
-            let binding = Binding {
+            let binding = QueueBinding {
                 key,
                 destination: "q",
                 to_exchange: false,
@@ -257,16 +258,16 @@ mod tests {
         let policy = |definition: Value| with("effective_policy_definition", definition);
         for (queue, expected) in [
             (quorum(), vec![]),
-            (with("type", json!("classic")), vec![Fault::Classic]),
-            (with("durable", json!(false)), vec![Fault::Passing]),
-            (with("auto_delete", json!(true)), vec![Fault::Passing]),
-            (with("arguments", json!({})), vec![Fault::NoDeadLetters]),
-            (policy(json!({"expires": 5})), vec![Fault::Expires]),
-            (policy(json!({"message-ttl": 5})), vec![Fault::Ttl]),
-            (policy(json!({"max-length": 5})), vec![Fault::DropHead]),
+            (with("type", json!("classic")), vec![QueueFault::Classic]),
+            (with("durable", json!(false)), vec![QueueFault::Passing]),
+            (with("auto_delete", json!(true)), vec![QueueFault::Passing]),
+            (with("arguments", json!({})), vec![QueueFault::NoDeadLetters]),
+            (policy(json!({"expires": 5})), vec![QueueFault::Expires]),
+            (policy(json!({"message-ttl": 5})), vec![QueueFault::Ttl]),
+            (policy(json!({"max-length": 5})), vec![QueueFault::DropHead]),
             (policy(json!({"max-length": 5, "overflow": "reject-publish"})), vec![]),
             (with("consumers", json!(1)), vec![]),
-            (with("consumers", json!(2)), vec![Fault::Consumers]),
+            (with("consumers", json!(2)), vec![QueueFault::Consumers]),
             (json!({"type": "stream", "durable": true}), vec![]),
         ] {
             assert_eq!(faults(&queue), expected, "{queue}");

@@ -2,17 +2,17 @@
 
 use std::io;
 
-use super::{FakeDisk, State, Write, eio, enomem, enospc, unreadable};
+use super::{DiskState, FakeDisk, UnsyncedWrite, eio, enomem, enospc, unreadable};
 use crate::file_system::File;
 
-pub(super) struct Handle {
+pub(super) struct FakeFile {
     pub disk: FakeDisk,
     pub file: usize,
     pub boot: u64,
 }
 
-impl Handle {
-    fn state(&self) -> io::Result<parking_lot::MutexGuard<'_, State>> {
+impl FakeFile {
+    fn state(&self) -> io::Result<parking_lot::MutexGuard<'_, DiskState>> {
         let state = self.disk.state.lock();
         match state.boot == self.boot {
             true => Ok(state),
@@ -21,7 +21,7 @@ impl Handle {
     }
 }
 
-impl File for Handle {
+impl File for FakeFile {
     fn len(&self) -> io::Result<u64> {
         Ok(self.state()?.contents[self.file].live.len() as u64)
     }
@@ -60,7 +60,7 @@ impl File for Handle {
             bytes.truncate(part);
         }
         let offset = offset as usize;
-        state.write(self.file, Write::Bytes { offset, bytes });
+        state.write(self.file, UnsyncedWrite::Bytes { offset, bytes });
         if let Some(errno) = short_of {
             return Err(io::Error::from_raw_os_error(errno));
         }
@@ -121,7 +121,7 @@ impl File for Handle {
             return Err(eio());
         }
         let (offset, bytes) = (offset as usize, vec![0; len as usize]);
-        state.write(self.file, Write::Bytes { offset, bytes });
+        state.write(self.file, UnsyncedWrite::Bytes { offset, bytes });
         state.after()
     }
 
@@ -130,7 +130,7 @@ impl File for Handle {
         if state.call("truncate failed")? {
             return Err(eio());
         }
-        state.write(self.file, Write::Len(len as usize));
+        state.write(self.file, UnsyncedWrite::Len(len as usize));
         state.after()
     }
 }

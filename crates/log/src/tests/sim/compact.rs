@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{CURSORS, Log, Model, Sim};
-use crate::Start;
+use crate::CursorStart;
 
 impl Sim {
     /// A cursor settles records behind a gap, or all of them do.
@@ -23,7 +23,7 @@ impl Sim {
             if only.is_some_and(|only| only != name) || first > last {
                 continue;
             }
-            let Ok(state) = log.cursor(name, Start::Head) else {
+            let Ok(state) = log.cursor(name, CursorStart::Head) else {
                 return;
             };
             state.settle(first..=last);

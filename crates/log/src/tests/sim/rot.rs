@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{Check, Sim};
-use crate::{AppendError, Class, reader::DiskReader, tests::append};
+use crate::{AppendError, RecordClass, reader::DiskReader, tests::append};
 
 impl Sim {
     /// Bits rot at rest, and sectors are no longer given back. What is intact is read, what is lost is counted, and it
@@ -73,7 +73,7 @@ impl Sim {
             return Err(format!("{} records are lost, and nothing is counted", lost.len()));
         }
         let newest = self.model.newest();
-        match append(&mut log, &[Bytes::from_static(b"more")], Class::Ordinary)[0] {
+        match append(&mut log, &[Bytes::from_static(b"more")], RecordClass::Ordinary)[0] {
             Ok(sequence) if sequence <= newest => Err(format!("{sequence} was given out before")),
             Ok(_) | Err(AppendError::Full) => Ok(()),
             Err(error) => Err(format!("after damage: {error}")),

@@ -4,8 +4,8 @@ const RECORDING: &str =
     r#"{"type":"recordings","event":"started","timestamp":1638463486489,"data":{"streamName":"s"}}"#;
 const PICTURE: &[u8] = b"\xff\xd8\xff\xe0";
 
-fn accounts(own: Option<&str>, listed: &[&str]) -> Accounts {
-    Accounts {
+fn accounts(own: Option<&str>, listed: &[&str]) -> EndpointAccounts {
+    EndpointAccounts {
         own: own.map(str::to_owned),
         listed: listed.iter().map(|account| (*account).to_owned()).collect(),
     }
@@ -34,7 +34,7 @@ fn the_account_is_the_events_own_else_configured_else_learned() {
     let restarted = receiver();
     restarted.remember_account("ZG6NWV");
     assert_eq!(post_json(&restarted, RECORDING).key, "ZG6NWV/s");
-    let of_another = Receiver::new(&Millicast, "acme", Some("A"), vec![secret()]);
+    let of_another = EndpointReceiver::new(&Millicast, "acme", Some("A"), vec![secret()]);
     of_another.remember_account("ZG6NWV");
     post_json(&of_another, FEEDS);
     assert_eq!(of_another.learned_account(), None);
@@ -45,7 +45,7 @@ type Expected<'a> = (Option<&'a str>, Option<&'a str>, &'a str);
 
 /// What becomes of an event of this data, and of a picture with this stream's id in an unsigned header.
 struct Case<'a> {
-    accounts: Accounts,
+    accounts: EndpointAccounts,
     data: &'a str,
     of_data: Expected<'a>,
     stream_id: &'a str,

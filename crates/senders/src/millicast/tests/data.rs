@@ -124,7 +124,7 @@ fn data_of_an_unknown_kind_is_not_copied() {
         &receiver(),
         r#"{"type":"new","event":"x","timestamp":1,"data": [1, 2] }"#,
     );
-    let Data::Json(json) = data(&event, Payload::Normalized) else {
+    let EventData::Json(json) = data(&event, RoutePayload::Normalized) else {
         panic!("no JSON")
     };
     assert_eq!(json, "[1, 2]");

@@ -7,10 +7,10 @@ mod table;
 use serde_json::Value;
 
 use super::*;
-use crate::{Accounts, Payload, Receiver, data};
+use crate::{EndpointAccounts, EndpointReceiver, RoutePayload, data};
 use forebay_event::{
-    DecodeError,
-    render::{self, Data, Mode, Stamp},
+    EventDecodeError,
+    render::{self, EventData, EventStamp, RenderMode},
 };
 
 const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
@@ -19,7 +19,7 @@ const RECEIVED: Time = Time(1_700_000_000_000);
 
 pub struct Given(Vec<(&'static str, Vec<u8>)>);
 
-impl Headers for Given {
+impl HeaderLookup for Given {
     fn value(&self, name: &str) -> Option<&[u8]> {
         self.0
             .iter()
@@ -32,15 +32,15 @@ fn secret() -> Secret {
     Secret::from_base64(SECRET).unwrap()
 }
 
-fn receiver() -> Receiver {
-    Receiver::new(&Millicast, "acme", None, vec![secret()])
+fn receiver() -> EndpointReceiver {
+    EndpointReceiver::new(&Millicast, "acme", None, vec![secret()])
 }
 
-fn post(receiver: &Receiver, headers: &[(&'static str, &[u8])], body: &[u8]) -> Event {
+fn post(receiver: &EndpointReceiver, headers: &[(&'static str, &[u8])], body: &[u8]) -> Event {
     let mut given: Vec<_> = headers.iter().map(|(name, value)| (*name, value.to_vec())).collect();
     given.push(("x-millicast-signature", signature::sign(&secret(), body).into_bytes()));
     let (headers, body) = (Given(given), Bytes::copy_from_slice(body));
-    let verified = receiver.verify(Unverified {
+    let verified = receiver.verify(UnverifiedRequest {
         headers: &headers,
         body,
         received: RECEIVED,
@@ -48,40 +48,43 @@ fn post(receiver: &Receiver, headers: &[(&'static str, &[u8])], body: &[u8]) -> 
     receiver.event(verified.expect("it is signed"))
 }
 
-fn post_json(receiver: &Receiver, body: &str) -> Event {
+fn post_json(receiver: &EndpointReceiver, body: &str) -> Event {
     post(receiver, &[("Content-Type", b"application/json")], body.as_bytes())
 }
 
-fn structured(event: &Event, payload: Payload) -> Vec<u8> {
-    let stamp = Stamp {
+fn structured(event: &Event, payload: RoutePayload) -> Vec<u8> {
+    let stamp = EventStamp {
         provider: &PROVIDER,
         sequence: 42,
         replica: "forebay-0",
     };
-    let rendered = render::render(event, stamp, Mode::Structured, data(event, payload));
+    let rendered = render::render(event, stamp, RenderMode::Structured, data(event, payload));
     assert_eq!(rendered.content_type, "application/cloudevents+json; charset=UTF-8");
     assert!(rendered.attributes.is_empty());
     rendered.body.to_vec()
 }
 
 fn normalized(event: &Event) -> String {
-    match data(event, Payload::Normalized) {
-        Data::Json(json) => String::from_utf8(json.to_vec()).unwrap(),
-        Data::Binary(bytes) => panic!("no JSON: {bytes:?}"),
+    match data(event, RoutePayload::Normalized) {
+        EventData::Json(json) => String::from_utf8(json.to_vec()).unwrap(),
+        EventData::Binary(bytes) => panic!("no JSON: {bytes:?}"),
     }
 }
 
 /// Asserts all that holds of an event whatever the request was.
 fn check(event: &Event) {
-    assert_eq!(Event::decode(&event.encode()).as_ref(), Ok::<_, &DecodeError>(event));
+    assert_eq!(
+        Event::decode(&event.encode()).as_ref(),
+        Ok::<_, &EventDecodeError>(event)
+    );
     assert!(!event.key.is_empty() && event.key.len() <= text::ATTRIBUTE_BYTES_MAX);
-    for payload in [Payload::Normalized, Payload::Original] {
-        let stamp = Stamp {
+    for payload in [RoutePayload::Normalized, RoutePayload::Original] {
+        let stamp = EventStamp {
             provider: &PROVIDER,
             sequence: u64::MAX,
             replica: "r",
         };
-        for mode in [Mode::Structured, Mode::Binary] {
+        for mode in [RenderMode::Structured, RenderMode::Binary] {
             let rendered = render::render(event, stamp, mode, data(event, payload));
             if rendered.attributes.is_empty() {
                 let json: Value = parse(&rendered.body);
@@ -140,7 +143,7 @@ fn the_first_feeds_event_becomes_the_documented_cloudevent() {
         r#""streamId":"ZG6NWV/sample_stream","accountId":"ZG6NWV","streamName":"sample_stream","#,
         r#""feedId":"369e4a86-f937-4254-bd9f-99dc484d2bd6","startedAt":"2021-12-02T16:44:46.359Z","active":true}}"#,
     );
-    let actual = String::from_utf8(structured(&event, Payload::Normalized)).unwrap();
+    let actual = String::from_utf8(structured(&event, RoutePayload::Normalized)).unwrap();
     assert_eq!(actual, expected.replace("ID", &event.id.to_string()));
 }
 
@@ -148,19 +151,22 @@ fn the_first_feeds_event_becomes_the_documented_cloudevent() {
 fn an_original_payload_is_the_body_byte_for_byte() {
     let body = FEEDS.replace(":", " :\t");
     let event = post_json(&receiver(), &body);
-    assert_eq!(data(&event, Payload::Original), Data::Json(body.clone().into()));
-    assert!(structured(&event, Payload::Original).ends_with(format!(",\"data\":{body}}}").as_bytes()));
+    assert_eq!(
+        data(&event, RoutePayload::Original),
+        EventData::Json(body.clone().into())
+    );
+    assert!(structured(&event, RoutePayload::Original).ends_with(format!(",\"data\":{body}}}").as_bytes()));
 }
 
 #[test]
 fn a_binary_event_has_its_attributes_beside_the_data() {
     let event = post_json(&receiver(), FEEDS);
-    let stamp = Stamp {
+    let stamp = EventStamp {
         provider: &PROVIDER,
         sequence: 7,
         replica: "r",
     };
-    let rendered = render::render(&event, stamp, Mode::Binary, data(&event, Payload::Original));
+    let rendered = render::render(&event, stamp, RenderMode::Binary, data(&event, RoutePayload::Original));
     assert_eq!(rendered.content_type, "application/json");
     assert_eq!(rendered.body, FEEDS);
     let names: Vec<_> = rendered.attributes.iter().map(|(name, _)| *name).collect();
@@ -191,7 +197,7 @@ fn what_is_no_envelope_is_unreadable_and_kept_as_it_came() {
         assert_eq!(event.type_(&PROVIDER), "com.millicast.unreadable");
         assert_eq!((event.key.as_str(), event.time, event.sent), ("acme", RECEIVED, None));
         assert_eq!(event.body, body);
-        let json: Value = serde_json::from_slice(&structured(&event, Payload::Normalized)).unwrap();
+        let json: Value = serde_json::from_slice(&structured(&event, RoutePayload::Normalized)).unwrap();
         assert_eq!(json["datacontenttype"], "text/plain; charset=x");
         use base64::Engine as _;
         let base64 = json["data_base64"].as_str().unwrap();
@@ -221,12 +227,17 @@ fn a_picture_is_a_thumbnail_whose_headers_say_the_rest() {
         (Some("4711"), Time(1_638_463_486_359), None)
     );
 
-    let stamp = Stamp {
+    let stamp = EventStamp {
         provider: &PROVIDER,
         sequence: 1,
         replica: "r",
     };
-    let rendered = render::render(&event, stamp, Mode::Structured, data(&event, Payload::Normalized));
+    let rendered = render::render(
+        &event,
+        stamp,
+        RenderMode::Structured,
+        data(&event, RoutePayload::Normalized),
+    );
     assert_eq!(
         (rendered.content_type.as_ref(), rendered.body.as_ref()),
         ("image/jpeg", &body[..])
@@ -242,10 +253,13 @@ fn a_picture_is_a_thumbnail_whose_headers_say_the_rest() {
 
 #[test]
 fn a_duplicate_has_the_same_id_and_nothing_else_has() {
-    let id = |receiver: &Receiver, headers: &[(&'static str, &[u8])], body: &str| {
+    let id = |receiver: &EndpointReceiver, headers: &[(&'static str, &[u8])], body: &str| {
         post(receiver, headers, body.as_bytes()).id
     };
-    let (acme, other) = (receiver(), Receiver::new(&Millicast, "other", None, vec![secret()]));
+    let (acme, other) = (
+        receiver(),
+        EndpointReceiver::new(&Millicast, "other", None, vec![secret()]),
+    );
     let picture = |headers: &[(&'static str, &[u8])]| post(&acme, headers, b"\xff\xd8\xffx").id;
     let ids = [
         id(&acme, &[], FEEDS),
@@ -274,7 +288,7 @@ fn a_duplicate_has_the_same_id_and_nothing_else_has() {
 fn secrets_are_replaced_while_running() {
     let receiver = receiver();
     let headers = Given(vec![(signature::HEADER, signature::sign(&secret(), b"x").into_bytes())]);
-    let request = || Unverified {
+    let request = || UnverifiedRequest {
         headers: &headers,
         body: Bytes::from_static(b"x"),
         received: RECEIVED,
@@ -288,7 +302,7 @@ fn secrets_are_replaced_while_running() {
 
 #[test]
 fn every_sample_is_taken_for_what_it_is() {
-    let parameters = Parameters {
+    let parameters = SampleParameters {
         account: "ZG6NWV",
         stream_name: "sample_stream",
         feed_id: Uuid::from_u128(1),

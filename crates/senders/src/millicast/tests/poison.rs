@@ -24,19 +24,19 @@ fn an_unsigned_content_type_is_never_a_trap() {
         let headers: Vec<(&'static str, &[u8])> = sent.iter().map(|sent| ("Content-Type", sent.as_bytes())).collect();
         let event = post(&receiver(), &headers, b"?");
         check(&event);
-        let json: Value = serde_json::from_slice(&structured(&event, Payload::Normalized)).unwrap();
+        let json: Value = serde_json::from_slice(&structured(&event, RoutePayload::Normalized)).unwrap();
         assert_eq!(json["datacontenttype"], expected, "{sent:?}");
         let claimed = sent.filter(|sent| *sent != expected && !sent.is_empty());
         let claimed = claimed.map(|claimed| text::attribute(claimed).into_owned());
         let attribute = json.get("contenttypeclaimed").and_then(Value::as_str);
         assert_eq!(attribute, claimed.as_deref(), "{sent:?}");
 
-        let stamp = Stamp {
+        let stamp = EventStamp {
             provider: &PROVIDER,
             sequence: 1,
             replica: "r",
         };
-        let binary = render::render(&event, stamp, Mode::Binary, data(&event, Payload::Original));
+        let binary = render::render(&event, stamp, RenderMode::Binary, data(&event, RoutePayload::Original));
         assert_eq!(binary.content_type, expected, "{sent:?}");
         let mut headers = binary.attributes.into_iter();
         let header = headers.find(|(name, _)| *name == "contenttypeclaimed");
@@ -76,7 +76,7 @@ fn what_a_parser_refuses_makes_a_body_unreadable() {
 
 #[test]
 fn data_that_base64_would_make_too_long_is_binary() {
-    let stamp = Stamp {
+    let stamp = EventStamp {
         provider: &PROVIDER,
         sequence: 1,
         replica: "r",
@@ -84,7 +84,12 @@ fn data_that_base64_would_make_too_long_is_binary() {
     for (more, is_binary) in [(0, false), (1, true)] {
         let body = vec![b'x'; render::DATA_BASE64_BYTES_MAX + more];
         let event = post(&receiver(), &[], &body);
-        let rendered = render::render(&event, stamp, Mode::Structured, data(&event, Payload::Normalized));
+        let rendered = render::render(
+            &event,
+            stamp,
+            RenderMode::Structured,
+            data(&event, RoutePayload::Normalized),
+        );
         assert_eq!(!rendered.attributes.is_empty(), is_binary, "{more}");
     }
 }

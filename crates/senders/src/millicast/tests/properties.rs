@@ -44,8 +44,11 @@ fn known_name() -> impl Strategy<Value = String> {
     prop_oneof![4 => proptest::sample::select(names).prop_map(str::to_owned), 1 => any::<String>()]
 }
 
-fn members_of(object: &str) -> Vec<(String, crate::json::Value<'_>)> {
-    let members = crate::json::Value::check(object.as_bytes()).unwrap().members().unwrap();
+fn members_of(object: &str) -> Vec<(String, crate::json::JsonValue<'_>)> {
+    let members = crate::json::JsonValue::check(object.as_bytes())
+        .unwrap()
+        .members()
+        .unwrap();
     members
         .map(|member| (member.name().into_owned(), member.value))
         .collect()
@@ -75,7 +78,7 @@ proptest! {
     #[test]
     fn no_signature_header_makes_it_panic(header: Vec<u8>) {
         let headers = Given(vec![(signature::HEADER, header)]);
-        let request = Unverified { headers: &headers, body: Bytes::new(), received: RECEIVED };
+        let request = UnverifiedRequest { headers: &headers, body: Bytes::new(), received: RECEIVED };
         prop_assert!(receiver().verify(request).is_err());
     }
 

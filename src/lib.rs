@@ -11,7 +11,8 @@
 //!
 //! [`order`] is for whoever reads the events from the broker: it makes order of what comes out of order.
 //!
-//! [`node`] puts them together, [`cli`] starts what was asked for, [`config`] and [`telemetry`] serve all of them.
+//! [`node`] puts them together, [`cli`] starts what was asked for, [`config`], [`settings`] and [`telemetry`] serve all
+//! of them.
 
 pub mod admin;
 pub mod cli;
@@ -22,6 +23,7 @@ pub mod ingress;
 pub mod job;
 pub mod lifecycle;
 pub mod node;
+pub mod settings;
 pub mod sink;
 pub mod telemetry;
 

@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, SinkKind, TextSource, problems::FoundProblems, secret::SecretSource};
+use super::{Config, SecretSource, SinkKind, TextSource, problems::FoundProblems};
 
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_ENTER: u32 = 0o001;

@@ -374,42 +374,6 @@ impl TopicTemplate {
             _ => Ok(Self { parts }),
         }
     }
-
-    /// `topic` is what it names, or can be made of it.
-    pub fn fits(&self, topic: &str) -> bool {
-        fits(&self.parts, topic)
-    }
-}
-
-/// A placeholder stands for one character or more.
-fn fits(parts: &[TemplatePart], topic: &str) -> bool {
-    match parts {
-        [] => topic.is_empty(),
-        [TemplatePart::Literal(text), rest @ ..] => {
-            topic.strip_prefix(text.as_str()).is_some_and(|topic| fits(rest, topic))
-        }
-        [_, rest @ ..] => topic
-            .char_indices()
-            .skip(1)
-            .map(|(at, _)| at)
-            .chain([topic.len()])
-            .any(|at| at > 0 && fits(rest, &topic[at..])),
-    }
-}
-
-impl std::fmt::Display for TopicTemplate {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.parts.iter().try_for_each(|part| {
-            f.write_str(match part {
-                TemplatePart::Literal(text) => text,
-                TemplatePart::Provider => "{provider}",
-                TemplatePart::Endpoint => "{endpoint}",
-                TemplatePart::Account => "{account}",
-                TemplatePart::Kind => "{kind}",
-                TemplatePart::Event => "{event}",
-            })
-        })
-    }
 }
 
 fn literal_part(text: &str) -> Result<Option<TemplatePart>, String> {

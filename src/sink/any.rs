@@ -1,6 +1,6 @@
 //! One type for a route's sink, whichever broker it talks to, if it does.
 
-use crate::config::UNROUTED;
+use crate::settings::UNROUTED;
 
 use super::{
     EnqueueError, Message, MessagePlace, PublishFailure, SettledMessage, Sink, SinkLabels, kafka::KafkaSink,

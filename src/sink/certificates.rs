@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
 use super::{kafka, rabbitmq};
-use crate::config::{SinkConfig, SinkKind};
+use crate::settings::{SinkConfig, SinkKind};
 
 /// Between two reads.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -14,7 +14,7 @@ use rdkafka::{ClientConfig, producer::BaseProducer};
 use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{SECRETS, properties::with_secrets, session::ProducerShared};
-use crate::config::TextSource;
+use crate::settings::TextSource;
 
 const INTERVAL: Duration = Duration::from_secs(2);
 const PROPERTIES: [&str; 5] = [

@@ -24,7 +24,7 @@ use super::{
     topics::{admin, admin_options},
 };
 use crate::{
-    config,
+    settings,
     sink::{CheckFinding, FindingLevel, PublishFailure},
 };
 
@@ -34,7 +34,7 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Writes nothing. Takes up to half a minute.
 pub async fn connect_check(
     sink: &str,
-    config: &config::KafkaConfig,
+    config: &settings::KafkaConfig,
     topics: &[String],
     body_bytes_max: u64,
 ) -> Vec<CheckFinding> {
@@ -83,7 +83,7 @@ pub async fn connect_check(
 }
 
 /// Says by whose word brokers are trusted, for the vendored OpenSSL knows no store of its own.
-fn trust(sink: &str, config: &config::KafkaConfig) -> Vec<CheckFinding> {
+fn trust(sink: &str, config: &settings::KafkaConfig) -> Vec<CheckFinding> {
     let property = |key: &str| config.properties.get(key).map(|value| value.to_ascii_lowercase());
     let tls = property("security.protocol").is_some_and(|protocol| protocol.contains("ssl"));
     if tls && !config.properties.keys().any(|key| key.starts_with("ssl.ca.")) {
@@ -104,7 +104,7 @@ fn look(
     lease: Option<TokenLease>,
     names: KafkaNames,
     topics: &[String],
-    create: Option<config::CreateTopics>,
+    create: Option<settings::CreateTopics>,
 ) -> Result<SeenCluster, PublishFailure> {
     let sink = names.sink.clone();
     let metrics = KafkaMetrics::register(&Registry::new()).expect("the first on its registry");
@@ -118,7 +118,7 @@ fn look_with(
     session: &ProducerSession,
     sink: &str,
     topics: &[String],
-    create: Option<config::CreateTopics>,
+    create: Option<settings::CreateTopics>,
 ) -> Result<SeenCluster, PublishFailure> {
     let mut seen = SeenCluster {
         findings: Vec::new(),
@@ -180,7 +180,7 @@ fn look_with(
 }
 
 impl SeenCluster {
-    fn topic(&mut self, topic: &MetadataTopic, create: Option<config::CreateTopics>) {
+    fn topic(&mut self, topic: &MetadataTopic, create: Option<settings::CreateTopics>) {
         let name = topic.name();
         let finding = match topic.error() {
             Some(RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART) => match create {

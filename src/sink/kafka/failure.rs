@@ -4,7 +4,7 @@ use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
 use super::{KafkaNames, lanes::StalledLane};
 use crate::{
-    config::TopicTemplate,
+    settings::TopicTemplate,
     sink::{PublishFailure, Remedy},
 };
 

@@ -54,7 +54,7 @@ use self::{
     sizes::{AskedTopics, TopicSizes},
 };
 use super::{EnqueueError, Message, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels, number_of};
-use crate::config::{self, TopicTemplate, UnknownTopic};
+use crate::settings::{self, TopicTemplate, UnknownTopic};
 
 /// How long a route's owner waits for an old producer to go, before it goes on without.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
@@ -114,7 +114,7 @@ pub struct KafkaSink {
     names: KafkaNames,
     topics: RouteTopics,
     metrics: Arc<KafkaMetrics>,
-    create_topics: Option<config::CreateTopics>,
+    create_topics: Option<settings::CreateTopics>,
     session: Option<ProducerSession>,
     lanes: PartitionLanes,
     search: TopicSearch,
@@ -143,7 +143,7 @@ pub struct KafkaSink {
 impl KafkaSink {
     /// A sink without a session yet: [`Sink::reopen`] opens it. `Err`: a property breaks a promise.
     pub fn new(
-        config: &config::KafkaConfig,
+        config: &settings::KafkaConfig,
         mut names: KafkaNames,
         topics: RouteTopics,
         limits: ProducerLimits,

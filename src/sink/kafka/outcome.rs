@@ -9,7 +9,7 @@ use super::{
     session::{DeliveryOutcome, FailedMessage},
 };
 use crate::{
-    config::UnknownTopic,
+    settings::UnknownTopic,
     sink::{PublishFailure, Remedy, SettledMessage},
 };
 

@@ -6,7 +6,7 @@ use rdkafka::{ClientConfig, config::RDKafkaLogLevel, error::KafkaError};
 
 use super::oauth;
 use crate::{
-    config::{self, TextSource},
+    settings::{self, TextSource},
     sink::{
         self,
         certificates::{CertificateFile, CertificateUse},
@@ -220,7 +220,7 @@ fn without_value(reason: &str) -> String {
 
 /// What a producer of `config`, whose properties [`check_properties`] lets pass, is created with.
 pub(super) fn client_config(
-    config: &config::KafkaConfig,
+    config: &settings::KafkaConfig,
     message_bytes_max: u64,
     queue_records: usize,
 ) -> ClientConfig {
@@ -290,7 +290,7 @@ pub(super) fn alone(client: &ClientConfig) -> ClientConfig {
 }
 
 /// The files of certificates that the properties name: not a directory, nor what librdkafka looks for itself.
-pub(in crate::sink) fn certificate_files(config: &config::KafkaConfig) -> Vec<CertificateFile> {
+pub(in crate::sink) fn certificate_files(config: &settings::KafkaConfig) -> Vec<CertificateFile> {
     let property = |name: &str| config.properties.get(name).cloned();
     let password = property("ssl.keystore.password").unwrap_or_default();
     let named = [
@@ -414,7 +414,7 @@ mod tests {
 
     #[test]
     fn librdkafka_never_sees_where_tokens_come_from() {
-        let config = config::KafkaConfig {
+        let config = settings::KafkaConfig {
             brokers: vec!["a:1".into()],
             properties: [
                 ("security.protocol", "sasl_ssl"),
@@ -456,7 +456,7 @@ mod tests {
 
     #[test]
     fn what_the_promises_rest_on_is_what_librdkafka_gets() {
-        let config = config::KafkaConfig {
+        let config = settings::KafkaConfig {
             brokers: vec!["a:1".into(), "b:2".into()],
             properties: BTreeMap::from([("request.required.acks".to_string(), "-1".to_string())]),
             create_topics: None,
@@ -481,7 +481,7 @@ mod tests {
     #[test]
     fn the_files_that_hold_certificates_are_found() {
         let files = |properties: &[(&str, &str)]| {
-            certificate_files(&config::KafkaConfig {
+            certificate_files(&settings::KafkaConfig {
                 brokers: Vec::new(),
                 properties: properties
                     .iter()

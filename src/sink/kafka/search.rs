@@ -10,7 +10,7 @@ use super::{
     topics::{TopicAnswer, TopicAnswers, TopicCreation, TopicLook},
 };
 use crate::{
-    config::UnknownTopic,
+    settings::UnknownTopic,
     sink::{Message, PublishFailure, Remedy, SettledMessage},
 };
 

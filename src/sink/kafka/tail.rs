@@ -22,7 +22,7 @@ use super::{
     oauth::{OauthSettings, TokenKeeper, TokenLease},
     properties::{client_config, message_bytes_max, with_secrets},
 };
-use crate::config::{self, TopicTemplate};
+use crate::settings::{self, TopicTemplate};
 
 /// Messages that were read and wait for [`KafkaTail::next`].
 pub(super) const AHEAD_MESSAGES_MAX: usize = 1024;
@@ -33,7 +33,7 @@ pub(super) const POLL: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone)]
 pub struct KafkaTailOptions {
     /// Brokers and properties, as a sink has them. What only a producer understands does no harm.
-    pub kafka: config::KafkaConfig,
+    pub kafka: settings::KafkaConfig,
     /// With placeholders: every topic that fits when the tail is opened.
     pub topics: Vec<TopicTemplate>,
     /// From the oldest message that is there; else from the first that comes after the opening.
@@ -175,7 +175,7 @@ pub(super) fn consumer(config: &ClientConfig, lease: Option<&TokenLease>) -> Res
     Ok(consumer)
 }
 
-pub(super) fn config(kafka: &config::KafkaConfig) -> ClientConfig {
+pub(super) fn config(kafka: &settings::KafkaConfig) -> ClientConfig {
     let mut client = client_config(kafka, message_bytes_max(0), 0);
     // What the broker has is read, whatever this process would send.
     client.remove("message.max.bytes");
@@ -335,7 +335,7 @@ mod tests {
 
     fn options(brokers: &str, topic: &str, from_start: bool) -> KafkaTailOptions {
         KafkaTailOptions {
-            kafka: config::KafkaConfig {
+            kafka: settings::KafkaConfig {
                 brokers: brokers.split(',').map(str::to_owned).collect(),
                 properties: BTreeMap::new(),
                 create_topics: None,

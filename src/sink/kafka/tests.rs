@@ -26,7 +26,7 @@ fn mock(partitions: i32) -> Mock {
 }
 
 fn sink(cluster: &Mock, properties: &[(&str, &str)]) -> (KafkaSink, Registry) {
-    let config = config::KafkaConfig {
+    let config = settings::KafkaConfig {
         brokers: vec![cluster.bootstrap_servers()],
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
@@ -302,7 +302,7 @@ fn metric(registry: &Registry, name: &str) -> Option<f64> {
 
 #[test]
 fn a_sink_whose_properties_break_a_promise_is_not_built() {
-    let config = config::KafkaConfig {
+    let config = settings::KafkaConfig {
         brokers: vec!["localhost:9092".into()],
         properties: BTreeMap::from([("acks".to_string(), "1".to_string())]),
         create_topics: None,

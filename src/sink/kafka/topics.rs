@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::{failure, oauth::TokenLease, properties::with_secrets, session::SessionProducer};
 use crate::{
-    config::{CreateTopics, TopicTemplate},
+    settings::{CreateTopics, TopicTemplate},
     sink::PublishFailure,
 };
 

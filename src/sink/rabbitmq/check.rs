@@ -13,7 +13,7 @@ use super::{
     topology,
 };
 use crate::{
-    config,
+    settings,
     sink::{CheckFinding, FindingLevel, message_bytes_max},
 };
 
@@ -21,7 +21,7 @@ const MIB: u64 = 1024 * 1024;
 
 /// Connects to each node of the sink called `sink`, looks at its exchange, and asks the management API for what AMQP
 /// does not tell. Takes up to a quarter of a minute for each node that does not answer.
-pub async fn connect_check(sink: &str, config: &config::RabbitMqConfig, body_bytes_max: u64) -> Vec<CheckFinding> {
+pub async fn connect_check(sink: &str, config: &settings::RabbitMqConfig, body_bytes_max: u64) -> Vec<CheckFinding> {
     let (link, mut findings) = nodes(sink, config).await;
     let Some(link) = link else { return findings };
     findings.push(exchange(&link, sink, config).await);
@@ -34,7 +34,7 @@ pub async fn connect_check(sink: &str, config: &config::RabbitMqConfig, body_byt
 }
 
 /// A connection to the first node that takes one, and what each of them said.
-async fn nodes(sink: &str, config: &config::RabbitMqConfig) -> (Option<BrokerLink>, Vec<CheckFinding>) {
+async fn nodes(sink: &str, config: &settings::RabbitMqConfig) -> (Option<BrokerLink>, Vec<CheckFinding>) {
     let mut first = None;
     let mut good = Vec::new();
     let mut failed = Vec::new();
@@ -66,8 +66,8 @@ async fn nodes(sink: &str, config: &config::RabbitMqConfig) -> (Option<BrokerLin
     (first, good)
 }
 
-async fn exchange(link: &BrokerLink, sink: &str, config: &config::RabbitMqConfig) -> CheckFinding {
-    let passive = config::RabbitMqConfig {
+async fn exchange(link: &BrokerLink, sink: &str, config: &settings::RabbitMqConfig) -> CheckFinding {
+    let passive = settings::RabbitMqConfig {
         declare: false,
         ..config.clone()
     };
@@ -88,7 +88,7 @@ async fn exchange(link: &BrokerLink, sink: &str, config: &config::RabbitMqConfig
 
 /// Whether the user may publish: the right to write is the first thing that is looked at when a binding to the exchange
 /// is taken off, and one that is not there can be taken off.
-async fn writable(link: &BrokerLink, config: &config::RabbitMqConfig) -> Option<CheckFinding> {
+async fn writable(link: &BrokerLink, config: &settings::RabbitMqConfig) -> Option<CheckFinding> {
     let asked = async {
         let channel = link.create_channel().await?;
         channel
@@ -124,7 +124,7 @@ async fn writable(link: &BrokerLink, config: &config::RabbitMqConfig) -> Option<
 }
 
 /// What the management API says, or that it says nothing, and what was therefore not looked at.
-async fn managed(sink: &str, config: &config::RabbitMqConfig, body_bytes_max: u64) -> Vec<CheckFinding> {
+async fn managed(sink: &str, config: &settings::RabbitMqConfig, body_bytes_max: u64) -> Vec<CheckFinding> {
     let unknown = |cause: String| {
         let text = format!(
             "sink '{sink}': {cause}; not checked: the exchange's type, bindings, kinds and arguments of queues, consumers, RabbitMQ's \
@@ -178,14 +178,14 @@ fn too_small(sink: &str, version: &str, body_bytes_max: u64) -> Option<String> {
 }
 
 /// Why RabbitMQ may not take everything that is accepted. `None` also where the management API does not answer.
-pub(super) async fn takes_less(sink: &str, config: &config::RabbitMqConfig, body_bytes_max: u64) -> Option<String> {
+pub(super) async fn takes_less(sink: &str, config: &settings::RabbitMqConfig, body_bytes_max: u64) -> Option<String> {
     let overview = ManagementApi::of(config).ok()?.ask(&["api", "overview"]).await.ok()?;
     too_small(sink, overview["management_version"].as_str()?, body_bytes_max)
 }
 
 async fn of_exchange(
     management: &ManagementApi,
-    config: &config::RabbitMqConfig,
+    config: &settings::RabbitMqConfig,
 ) -> Result<Vec<CheckFinding>, UnknownQueues> {
     let name = config.exchange.as_str();
     let exchange = management.of_vhost("exchanges", &[name]).await?;

@@ -26,7 +26,7 @@ use super::{
     uri::{self, AmqpNode},
 };
 use crate::{
-    config,
+    settings,
     sink::{
         PublishFailure,
         certificates::{CertificateFile, CertificateUse},
@@ -120,8 +120,8 @@ struct BrokerLogin {
 }
 
 impl BrokerLogin {
-    fn read(config: &config::RabbitMqConfig, node: &AmqpNode) -> Result<Self, config::SecretSourceError> {
-        let read = |source: &Option<config::TextSource>| source.as_ref().map(config::TextSource::read).transpose();
+    fn read(config: &settings::RabbitMqConfig, node: &AmqpNode) -> Result<Self, settings::SecretSourceError> {
+        let read = |source: &Option<settings::TextSource>| source.as_ref().map(settings::TextSource::read).transpose();
         let name = read(&config.username)?.or_else(|| node.username.clone());
         let password = read(&config.password)?.or_else(|| node.password.clone());
         let external = name.is_none() && password.is_none() && config.tls.certificate_file.is_some();
@@ -147,7 +147,7 @@ impl BrokerLogin {
 ///
 /// `Err`: of the nodes' failures the one that tells most.
 pub async fn connect(
-    config: &config::RabbitMqConfig,
+    config: &settings::RabbitMqConfig,
     sink: &str,
     purpose: &str,
     first: usize,
@@ -174,8 +174,8 @@ pub async fn connect(
 }
 
 async fn connect_node(
-    config: &config::RabbitMqConfig,
-    source: &config::TextSource,
+    config: &settings::RabbitMqConfig,
+    source: &settings::TextSource,
     sink: &str,
     purpose: &str,
 ) -> Result<BrokerLink, PublishFailure> {
@@ -289,7 +289,7 @@ async fn open(
 }
 
 /// The files of certificates that the configuration names.
-pub(in crate::sink) fn certificate_files(config: &config::RabbitMqConfig) -> Vec<CertificateFile> {
+pub(in crate::sink) fn certificate_files(config: &settings::RabbitMqConfig) -> Vec<CertificateFile> {
     let own = config.tls.certificate_file.iter();
     let own = own.map(|path| CertificateFile::new(path, CertificateUse::Own));
     let authorities = config.tls.ca_file.iter();
@@ -298,7 +298,7 @@ pub(in crate::sink) fn certificate_files(config: &config::RabbitMqConfig) -> Vec
 }
 
 /// What is trusted, and the client's own certificate. `Err` names the file.
-fn read_tls(tls: &config::RabbitMqTls) -> Result<OwnedTLSConfig, String> {
+fn read_tls(tls: &settings::RabbitMqTls) -> Result<OwnedTLSConfig, String> {
     let read = |what: &str, path: &Path| {
         std::fs::read_to_string(path).map_err(|error| format!("{what} {}: cannot be read: {error}", path.display()))
     };

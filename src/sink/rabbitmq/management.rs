@@ -6,7 +6,7 @@ use reqwest::{Client, StatusCode, Url};
 use serde_json::Value;
 
 use super::uri::{self, AmqpNode};
-use crate::{config, http_client};
+use crate::{http_client, settings};
 
 const DEADLINE: Duration = Duration::from_secs(5);
 /// Of one answer: a thousand queues are about one.
@@ -34,8 +34,8 @@ pub(super) enum UnknownQueues {
 
 impl ManagementApi {
     /// For the sink's first node, unless the configuration says where.
-    pub fn of(config: &config::RabbitMqConfig) -> Result<Self, String> {
-        let text = |source: &config::TextSource| source.read().map_err(|error| error.to_string());
+    pub fn of(config: &settings::RabbitMqConfig) -> Result<Self, String> {
+        let text = |source: &settings::TextSource| source.read().map_err(|error| error.to_string());
         let first = config.uris.first().ok_or("no uri")?;
         let node = uri::parse(&text(first)?)?;
         let user = config
@@ -106,7 +106,7 @@ fn usual(node: &AmqpNode) -> String {
     }
 }
 
-fn client(config: &config::RabbitMqConfig) -> Result<Client, String> {
+fn client(config: &settings::RabbitMqConfig) -> Result<Client, String> {
     let mut builder = Client::builder()
         .timeout(DEADLINE)
         .redirect(reqwest::redirect::Policy::none());

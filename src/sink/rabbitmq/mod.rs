@@ -63,7 +63,7 @@ use super::{
     EnqueueError, Message, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels, number_of,
     partition::partition_of,
 };
-use crate::config;
+use crate::settings;
 
 /// Whose session it is.
 #[derive(Debug, Clone)]
@@ -74,7 +74,7 @@ pub struct RabbitMqNames {
 
 /// One route's publishing session with RabbitMQ.
 pub struct RabbitMqSink {
-    config: config::RabbitMqConfig,
+    config: settings::RabbitMqConfig,
     names: RabbitMqNames,
     metrics: Arc<RabbitMqMetrics>,
     /// The largest body that is accepted, until it was compared with what RabbitMQ takes.
@@ -93,7 +93,7 @@ pub struct RabbitMqSink {
 impl RabbitMqSink {
     /// A sink without a session yet: [`Sink::reopen`] opens it. `body_bytes_max`: the largest body that is accepted.
     pub fn new(
-        config: &config::RabbitMqConfig,
+        config: &settings::RabbitMqConfig,
         names: RabbitMqNames,
         body_bytes_max: u64,
         metrics: Arc<RabbitMqMetrics>,

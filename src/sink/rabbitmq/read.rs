@@ -32,7 +32,7 @@ use super::{
     tail::{RabbitMqTailed, tailed},
     topology::word,
 };
-use crate::config;
+use crate::settings;
 
 /// What a consumer may hold: `prefetch-count` has 16 bits.
 const UNACKNOWLEDGED_MAX: u64 = u16::MAX as u64;
@@ -47,7 +47,7 @@ const STEP_DEADLINE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct ReadOptions {
     /// Nodes and credentials, as a sink has them.
-    pub rabbitmq: config::RabbitMqConfig,
+    pub rabbitmq: settings::RabbitMqConfig,
     /// None: those that are bound to the exchange for one of its partitions, or for all.
     pub queues: Vec<String>,
     /// Also where each reading is one of a limited number of deliveries.
@@ -196,7 +196,7 @@ fn is_4_or_later(overview: &Value) -> bool {
 }
 
 /// The queues that the exchange's events of one partition, or all, go to.
-async fn bound(management: &ManagementApi, config: &config::RabbitMqConfig) -> Result<Vec<String>, QueueReadError> {
+async fn bound(management: &ManagementApi, config: &settings::RabbitMqConfig) -> Result<Vec<String>, QueueReadError> {
     let exchange = config.exchange.as_str();
     let bindings = management
         .of_vhost("exchanges", &[exchange, "bindings", "source"])

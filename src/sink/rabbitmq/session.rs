@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{RabbitMqNames, connect::BrokerLink, failure, lane::ChannelLane, metrics::RabbitMqMetrics};
 use crate::{
-    config,
+    settings,
     sink::{Message, PublishFailure, Remedy, SettledMessage, partition::partition_of},
 };
 
@@ -87,7 +87,7 @@ impl RabbitMqSession {
     /// `before`: what is to be known of the session before. `lanes`: how many channels there may be.
     pub fn new(
         link: BrokerLink,
-        config: &config::RabbitMqConfig,
+        config: &settings::RabbitMqConfig,
         names: RabbitMqNames,
         metrics: Arc<RabbitMqMetrics>,
         before: SessionBefore,
@@ -98,7 +98,7 @@ impl RabbitMqSession {
         let shared = Arc::new(SessionShared {
             names,
             exchange: config.exchange.as_str().into(),
-            hold_unroutable: config.unroutable == config::Unroutable::Hold,
+            hold_unroutable: config.unroutable == settings::Unroutable::Hold,
             declares: config.declare,
             returned_before: before.returned,
             returned: Mutex::default(),

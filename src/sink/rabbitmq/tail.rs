@@ -20,7 +20,7 @@ use super::{
     BrokerLink, connect,
     management::{ManagementApi, UnknownQueues},
 };
-use crate::config;
+use crate::settings;
 
 /// What waits for a slow reader; then the oldest is dropped, rather than fill the broker.
 const WAITING_MESSAGES_MAX: u32 = 10_000;
@@ -29,7 +29,7 @@ const WAITING_MESSAGES_MAX: u32 = 10_000;
 #[derive(Debug, Clone)]
 pub struct RabbitMqTailOptions {
     /// Nodes and credentials, as a sink has them.
-    pub rabbitmq: config::RabbitMqConfig,
+    pub rabbitmq: settings::RabbitMqConfig,
     pub source: RabbitMqSource,
     /// How long the opening may take, the connection not counted.
     pub deadline: Duration,
@@ -107,7 +107,10 @@ impl RabbitMqTail {
 }
 
 /// The exchange and the key of each binding of a queue.
-async fn bindings_of(config: &config::RabbitMqConfig, queue: &str) -> Result<Vec<(String, String)>, RabbitMqTailError> {
+async fn bindings_of(
+    config: &settings::RabbitMqConfig,
+    queue: &str,
+) -> Result<Vec<(String, String)>, RabbitMqTailError> {
     let unknown = |cause: String| {
         RabbitMqTailError(format!(
             "what queue {queue} is bound to cannot be read: {cause}; name it: --exchange NAME [--binding KEY]"

@@ -21,7 +21,7 @@ use super::{
     failure::{ACCESS_REFUSED, CHANNELS, CLOSED, OTHER, TOPOLOGY, UNKNOWN_EXCHANGE, failure, is_about_channels},
 };
 use crate::{
-    config,
+    settings,
     sink::{PublishFailure, Remedy},
 };
 
@@ -39,7 +39,7 @@ pub(super) fn dead_letters(exchange: &str) -> String {
 }
 
 /// Connects once and does what a session does first: makes what is not there, or sees that the exchange is.
-pub async fn prepare(config: &config::RabbitMqConfig, sink: &str) -> Result<(), PublishFailure> {
+pub async fn prepare(config: &settings::RabbitMqConfig, sink: &str) -> Result<(), PublishFailure> {
     let link = connect(config, sink, "forebay", 0).await?;
     ensure(&link, config).await?;
     link.close().await;
@@ -48,7 +48,7 @@ pub async fn prepare(config: &config::RabbitMqConfig, sink: &str) -> Result<(), 
 
 /// Makes what is not there, when the configuration says `declare`; else sees that the exchange is there, of whose type
 /// AMQP tells nothing.
-pub(super) async fn ensure(connection: &Connection, config: &config::RabbitMqConfig) -> Result<(), PublishFailure> {
+pub(super) async fn ensure(connection: &Connection, config: &settings::RabbitMqConfig) -> Result<(), PublishFailure> {
     let exchange = config.exchange.as_str();
     let channel = step(exchange, connection.create_channel()).await?;
     match config.declare {

@@ -8,8 +8,8 @@ use tokio::task::spawn_blocking;
 
 use super::{failure, settings::OauthSettings, token::OauthToken};
 use crate::{
-    config::TextSource,
     http_client,
+    settings::TextSource,
     sink::{PublishFailure, Remedy},
 };
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use reqwest::Url;
 
-use crate::config;
+use crate::settings;
 
 const ENDPOINT: &str = "sasl.oauthbearer.token.endpoint.url";
 const METHOD: &str = "sasl.oauthbearer.method";
@@ -40,7 +40,7 @@ pub(in crate::sink::kafka) struct OauthSettings {
 
 impl OauthSettings {
     /// `None`: the sink, whose properties were checked, does not use tokens.
-    pub fn of(owner: &str, config: &config::KafkaConfig) -> Option<Self> {
+    pub fn of(owner: &str, config: &settings::KafkaConfig) -> Option<Self> {
         let properties = &config.properties;
         let get = |names: &[&str]| names.iter().find_map(|name| properties.get(*name)).cloned();
         let protocol = get(&["security.protocol"])?.to_ascii_lowercase();
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn only_a_sink_that_authenticates_by_tokens_has_settings() {
-        let config = |pairs: &[(&str, &str)]| config::KafkaConfig {
+        let config = |pairs: &[(&str, &str)]| settings::KafkaConfig {
             brokers: Vec::new(),
             properties: properties(pairs),
             create_topics: None,

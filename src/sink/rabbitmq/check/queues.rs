@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::super::topology;
 use crate::{
-    config,
+    settings,
     sink::{CheckFinding, FindingLevel},
 };
 
@@ -14,7 +14,7 @@ use crate::{
 const NAMES_SHOWN_MAX: usize = 4;
 
 /// Judges by what the management API says: `bindings` with the exchange as source, and all queues of the virtual host.
-pub(super) fn judge(config: &config::RabbitMqConfig, bindings: &Value, queues: &Value) -> Vec<CheckFinding> {
+pub(super) fn judge(config: &settings::RabbitMqConfig, bindings: &Value, queues: &Value) -> Vec<CheckFinding> {
     let bindings: Vec<QueueBinding<'_>> = items(bindings).filter_map(QueueBinding::of).collect();
     let mut findings = partitions(config, &bindings);
     let bound = |queue: &&Value| {
@@ -98,7 +98,7 @@ impl<'a> QueueBinding<'a> {
 }
 
 /// Partitions that no binding, or no binding as a whole, takes.
-fn partitions(config: &config::RabbitMqConfig, bindings: &[QueueBinding<'_>]) -> Vec<CheckFinding> {
+fn partitions(config: &settings::RabbitMqConfig, bindings: &[QueueBinding<'_>]) -> Vec<CheckFinding> {
     let mut none = Vec::new();
     let mut part = Vec::new();
     for partition in 0..config.partitions {
@@ -127,8 +127,8 @@ fn partitions(config: &config::RabbitMqConfig, bindings: &[QueueBinding<'_>]) ->
         findings.push(CheckFinding::new(FindingLevel::Good, text));
     } else if !none.is_empty() {
         let fate = match config.unroutable {
-            config::Unroutable::DeadLetter => "their events become dead letters",
-            config::Unroutable::Hold => "they hold the route",
+            settings::Unroutable::DeadLetter => "their events become dead letters",
+            settings::Unroutable::Hold => "they hold the route",
         };
         let text = format!(
             "exchange '{exchange}': no queue is bound for {}: {fate}; bind '{}', or set declare = true",

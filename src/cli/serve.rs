@@ -5,10 +5,7 @@ use crate::node::{BuildError, ConfigFile, HandedError, HandedSockets, Node, RunE
 
 pub(super) fn run(args: &ServeArgs) -> Result<ExitCause, CommandFailure> {
     let handed = HandedSockets::from_environment()?;
-    let file = ConfigFile {
-        path: args.config.config.clone(),
-        watch: args.watch,
-    };
+    let file = ConfigFile::new(args.config.config.clone(), args.watch);
     let config = file.load()?;
     for warning in &config.warnings {
         tracing::warn!("{warning}");

@@ -29,7 +29,7 @@ use super::{
     spools, task_of_route,
 };
 use crate::{
-    config::Config,
+    config::{Config, ServerConfig},
     ingress,
     job::{DeadLetters, EventRouting, Job, RouteSubscription},
     sink::{AnySink, CertificateWatch},
@@ -178,7 +178,7 @@ impl LiveNode {
         let stopped: Vec<String> = stopped.into_iter().chain(readded).collect();
         let deadline = Instant::now() + next.server.shutdown_deadline;
         self.jobs.stop(&stopped, deadline).await;
-        self.dead_letters.keep_for(spools::keep_dead_letters(&next));
+        block_in_place(|| self.dead_letters.keep_for(spools::keep_dead_letters(&next)));
         self.spool.limit_readers(spools::readers_bytes_max(&next));
         self.change_routes(starting, ending)?;
         for route in routes.removed.iter().filter(|route| !self.is_ending(route)) {
@@ -188,10 +188,13 @@ impl LiveNode {
             tracing::error!(%error, "the routes' names are not kept; the next start takes a new route for one whose cursor is gone");
         }
 
-        next.server.connections_max = shares.public;
         self.endpoints.replace(opened);
         born_unrouted(&next, &self.metrics);
-        self.settings.change(&next.server, self.endpoints.served());
+        let server = ServerConfig {
+            connections_max: shares.public,
+            ..next.server.clone()
+        };
+        self.settings.change(&server, self.endpoints.served());
         block_in_place(|| self.certificates.watch(&next.sinks));
         self.config = next;
         self.show();

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::time::sleep;
+use tokio::{task::spawn_blocking, time::sleep};
 
 use super::{ConfigChanges, stop::Hangups};
 use crate::{
@@ -26,12 +26,18 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 /// The file that a configuration comes from.
 #[derive(Debug, Clone)]
 pub struct ConfigFile {
-    pub path: PathBuf,
-    /// Read it again when it changes, and not only after a SIGHUP.
-    pub watch: bool,
+    path: PathBuf,
+    /// Where it is read again when it changes, and not only after a SIGHUP: what it held at first.
+    watched: Option<Option<Vec<u8>>>,
 }
 
 impl ConfigFile {
+    /// Of which, if it is to be watched, every change counts from here on.
+    pub fn new(path: PathBuf, watch: bool) -> Self {
+        let watched = watch.then(|| fs::read(&path).ok());
+        Self { path, watched }
+    }
+
     /// Reads it, and the environment of the process over it.
     ///
     /// # Errors
@@ -57,11 +63,8 @@ pub(super) struct ReloadRequests {
 
 impl ReloadRequests {
     pub fn new(hangups: Hangups, file: Option<&ConfigFile>) -> Self {
-        let watched = file.filter(|file| file.watch);
-        Self {
-            hangups,
-            watched: watched.map(|file| WatchedFile::new(&file.path)),
-        }
+        let watched = file.and_then(|file| Some(WatchedFile::new(&file.path, file.watched.clone()?)));
+        Self { hangups, watched }
     }
 
     /// Waits for the next reason. Cancel-safe.
@@ -89,8 +92,7 @@ struct WatchedFile {
 }
 
 impl WatchedFile {
-    fn new(path: &Path) -> Self {
-        let content = fs::read(path).ok();
+    fn new(path: &Path, content: Option<Vec<u8>>) -> Self {
         Self {
             path: path.to_owned(),
             taken: content.clone(),
@@ -101,7 +103,10 @@ impl WatchedFile {
     async fn changed(&mut self) {
         loop {
             sleep(WATCH_INTERVAL).await;
-            if self.look(fs::read(&self.path).ok()) {
+            let path = self.path.clone();
+            let read = spawn_blocking(move || fs::read(path).ok()).await;
+            // Only a runtime that ends takes it away.
+            if self.look(read.unwrap_or_default()) {
                 return;
             }
         }

@@ -305,6 +305,29 @@ fn a_file_that_is_watched_is_applied_when_it_changes_also_one_that_kubernetes_mo
     assert_eq!(told(&forebay).len(), 3, "a file that does not change is not read again");
 }
 
+/// What a process may have open lowers `connections_max`, which the file does not say.
+#[test]
+fn a_limit_that_was_lowered_is_no_change_of_the_configuration() {
+    let mut setup = setup();
+    setup.wrapper = ["sh", "-c", "ulimit -n 600; exec \"$@\"", "sh"]
+        .map(str::to_owned)
+        .to_vec();
+    let forebay = setup.start();
+    assert!(
+        forebay.log().contains("connections_max is lowered"),
+        "{}",
+        forebay.log()
+    );
+    let lowered = forebay.metric("forebay_limit_max{limit=\"connections\"}");
+    assert!(lowered < 600.0, "{lowered}");
+    for _ in 0..2 {
+        let said = apply(&setup, &forebay);
+        assert!(said.contains("it changed nothing"), "{said}");
+    }
+    let now = forebay.metric("forebay_limit_max{limit=\"connections\"}");
+    assert_eq!(now, lowered);
+}
+
 #[test]
 fn a_file_that_is_not_watched_waits_for_the_signal() {
     let mut setup = setup();

@@ -101,7 +101,7 @@ fn the_limits_that_the_chart_knows_are_those_of_the_code() {
             "src/node/mod.rs",
             "SPOOL_CLOSE_DEADLINE: Duration = Duration::from_secs(10);",
         ),
-        ("src/config/mod.rs", "BYTES_MAX: u64 = 256 << 20;"),
+        ("src/settings/mod.rs", "BYTES_MAX: u64 = 256 << 20;"),
         ("src/config/load.rs", "take_or(\"event_ids_max\", 200_000,"),
         ("src/node/spools.rs", "READERS_BYTES_MAX: usize = 128 << 20;"),
         ("src/node/spools.rs", "HOT_BYTES_MAX: usize = 64 << 20;"),

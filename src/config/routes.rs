@@ -207,10 +207,10 @@ fn gaps<'e>(routes: &[EventMatch], endpoints: &'e [NamedSection<EndpointConfig>]
     let mut gaps = Vec::new();
     for endpoint in endpoints {
         let sender = endpoint.value.as_ref().map(EndpointConfig::sender);
-        let of_sender = |kind: &str| sender.is_none_or(|sender| sender.kinds().contains(&kind));
+        // What only other senders are known to send does not come here.
         let may_come = |kind: &&String| {
-            let is_anothers = senders::kinds().contains(&kind.as_str()) && !of_sender(kind) && **kind != UNREADABLE;
-            !is_anothers
+            let is_its_own = sender.is_none_or(|sender| sender.kinds().contains(&kind.as_str()));
+            is_its_own || **kind == UNREADABLE || !senders::kinds().contains(&kind.as_str())
         };
         let is_wanted = |kind: &&String| routes.iter().any(|route| route.accepts(kind, &endpoint.name));
         let unwanted = kinds

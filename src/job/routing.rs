@@ -42,7 +42,8 @@ impl EventRouting {
     }
 
     /// The routes that want an event.
-    pub fn audience(&self, event: &Event) -> Audience {
+    #[cfg(test)]
+    pub(super) fn audience(&self, event: &Event) -> Audience {
         audience(&self.subscriptions.read(), event)
     }
 

@@ -158,8 +158,7 @@ impl LiveNode {
     ///
     /// It cannot be used, and nothing was changed; or the disk failed.
     pub async fn apply(&mut self, mut next: Config) -> Result<ConfigChanges, BuildError> {
-        let needs_restart = changes::needing_restart(&self.started, &next);
-        keep_what_needs_a_restart(&mut next, &self.started);
+        let needs_restart = changes::keep_what_needs_a_restart(&mut next, &self.started);
         let shares = descriptors::share(&next)?;
         let settings = changes::settings(&self.config, &next);
         let setups = RouteSetup::of_all(&next);
@@ -362,21 +361,4 @@ impl LiveNode {
             self.endpoints.shown(),
         );
     }
-}
-
-/// What cannot be changed stays as the process was started with it.
-fn keep_what_needs_a_restart(next: &mut Config, started: &Config) {
-    next.server.listen = started.server.listen;
-    next.server.keep_alive = started.server.keep_alive;
-    next.server.proxy_protocol = started.server.proxy_protocol;
-    next.server.streams_max = started.server.streams_max;
-    next.server.event_ids_max = started.server.event_ids_max;
-    next.server.shutdown_deadline = started.server.shutdown_deadline;
-    next.admin = started.admin.clone();
-    let abandon_routes = std::mem::take(&mut next.spool.abandon_routes);
-    next.spool = crate::config::SpoolConfig {
-        abandon_routes,
-        ..started.spool.clone()
-    };
-    next.tracing = started.tracing.clone();
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, iter};
 
-use crate::config::{Config, TracingConfig};
+use crate::config::Config;
 
 /// What was changed, by name.
 #[derive(Debug, Default, Clone, PartialEq, Eq, serde::Serialize)]
@@ -85,71 +85,81 @@ impl fmt::Display for ConfigChanges {
     }
 }
 
-/// A key of the configuration, and its value as text, to be compared.
-type ComparedSetting = (&'static str, fn(&Config) -> String);
-
-/// The settings that are not a route's, a sink's or an endpoint's, which a running process takes over.
-const SETTINGS: &[ComparedSetting] = &[
-    ("server.body_bytes_max", |config| shown(&config.server.body_bytes_max)),
-    ("server.bodies_bytes_max", |config| {
-        shown(&config.server.bodies_bytes_max)
-    }),
-    ("server.body_deadline", |config| shown(&config.server.body_deadline)),
-    ("server.connections_max", |config| shown(&config.server.connections_max)),
-    ("server.connections_per_client_max", |config| {
-        shown(&config.server.connections_per_client_max)
-    }),
-    ("server.health_path", |config| shown(&config.server.health_path)),
-    ("server.trusted_proxies", |config| shown(&config.server.trusted_proxies)),
-    ("server.drain_delay", |config| shown(&config.server.drain_delay)),
-];
-
-/// Those that it does not.
-const NEEDS_RESTART: &[ComparedSetting] = &[
-    ("server.listen", |config| shown(&config.server.listen)),
-    ("server.keep_alive", |config| shown(&config.server.keep_alive)),
-    ("server.proxy_protocol", |config| shown(&config.server.proxy_protocol)),
-    ("server.streams_max", |config| shown(&config.server.streams_max)),
-    ("server.event_ids_max", |config| shown(&config.server.event_ids_max)),
-    ("server.shutdown_deadline", |config| {
-        shown(&config.server.shutdown_deadline)
-    }),
-    ("admin.listen", |config| shown(&config.admin.listen)),
-    ("spool.dir", |config| shown(&config.spool.dir)),
-    ("spool.bytes_max", |config| shown(&config.spool.bytes_max)),
-    ("spool.thumbnail_share_max", |config| {
-        shown(&config.spool.thumbnail_share_max)
-    }),
-    ("spool.replica", |config| shown(&config.spool.replica)),
-    ("tracing.endpoint", |config| {
-        shown(&tracing(config).map(|tracing| &tracing.endpoint))
-    }),
-    ("tracing.sample_ratio", |config| {
-        shown(&tracing(config).map(|tracing| tracing.sample_ratio))
-    }),
-];
-
-fn shown(value: &impl fmt::Debug) -> String {
-    format!("{value:?}")
+/// A key of the configuration that is not a route's, a sink's or an endpoint's.
+struct Setting {
+    key: &'static str,
+    /// Its value as text, to be compared.
+    shown: fn(&Config) -> String,
+    /// Of one that only a restart can change: keeps it as the process was started with it.
+    keep: Option<fn(&mut Config, &Config)>,
 }
 
-fn tracing(config: &Config) -> Option<&TracingConfig> {
-    config.tracing.as_ref()
+macro_rules! taken_over {
+    ($section:ident.$name:ident) => {
+        Setting {
+            key: concat!(stringify!($section), ".", stringify!($name)),
+            shown: |config| format!("{:?}", config.$section.$name),
+            keep: None,
+        }
+    };
 }
+
+macro_rules! needs_restart {
+    ($section:ident.$name:ident) => {
+        Setting {
+            keep: Some(|next, started| next.$section.$name.clone_from(&started.$section.$name)),
+            ..taken_over!($section.$name)
+        }
+    };
+}
+
+const SETTINGS: &[Setting] = &[
+    taken_over!(server.body_bytes_max),
+    taken_over!(server.bodies_bytes_max),
+    taken_over!(server.body_deadline),
+    taken_over!(server.connections_max),
+    taken_over!(server.connections_per_client_max),
+    taken_over!(server.health_path),
+    taken_over!(server.trusted_proxies),
+    taken_over!(server.drain_delay),
+    taken_over!(spool.abandon_routes),
+    needs_restart!(server.listen),
+    needs_restart!(server.keep_alive),
+    needs_restart!(server.proxy_protocol),
+    needs_restart!(server.streams_max),
+    needs_restart!(server.event_ids_max),
+    needs_restart!(server.shutdown_deadline),
+    needs_restart!(admin.listen),
+    needs_restart!(spool.dir),
+    needs_restart!(spool.bytes_max),
+    needs_restart!(spool.thumbnail_share_max),
+    needs_restart!(spool.replica),
+    Setting {
+        key: "tracing",
+        shown: |config| format!("{:?}", config.tracing),
+        keep: Some(|next, started| next.tracing.clone_from(&started.tracing)),
+    },
+];
 
 /// The settings that differ and are taken over.
 pub(super) fn settings(before: &Config, after: &Config) -> Vec<&'static str> {
-    differing(SETTINGS, before, after)
+    let taken_over = SETTINGS.iter().filter(|setting| setting.keep.is_none());
+    let differing = taken_over.filter(|setting| (setting.shown)(before) != (setting.shown)(after));
+    differing.map(|setting| setting.key).collect()
 }
 
-/// The settings that differ and need a restart. `started`: what the process was started with.
-pub(super) fn needing_restart(started: &Config, after: &Config) -> Vec<&'static str> {
-    differing(NEEDS_RESTART, started, after)
-}
-
-fn differing(keys: &[ComparedSetting], before: &Config, after: &Config) -> Vec<&'static str> {
-    let differs = |(_, value): &&ComparedSetting| value(before) != value(after);
-    keys.iter().filter(differs).map(|(key, _)| *key).collect()
+/// Keeps what only a restart can change as the process was `started` with it; returns what of it differed.
+pub(super) fn keep_what_needs_a_restart(next: &mut Config, started: &Config) -> Vec<&'static str> {
+    let mut kept = Vec::new();
+    for Setting { key, shown, keep } in SETTINGS {
+        if let Some(keep) = keep
+            && shown(next) != shown(started)
+        {
+            keep(next, started);
+            kept.push(*key);
+        }
+    }
+    kept
 }
 
 /// Endpoints by name.
@@ -158,4 +168,61 @@ pub(super) fn endpoints(config: &Config) -> impl Iterator<Item = (&str, &crate::
         config.endpoints.iter().map(|endpoint| endpoint.name.as_str()),
         &config.endpoints,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(more: &str) -> Config {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("forebay.toml");
+        let text = r#"
+            [endpoints.acme]
+            path = "/acme"
+            secrets = ["base64:c2VjcmV0"]
+            [sinks.main]
+            type = "kafka"
+            brokers = ["localhost"]
+        "#;
+        std::fs::write(&path, format!("{more}\n{text}")).unwrap();
+        Config::load(&path, iter::empty()).unwrap()
+    }
+
+    /// The names of a section's fields, as it shows itself.
+    fn fields(section: &impl fmt::Debug) -> Vec<String> {
+        let text = format!("{section:#?}");
+        let names = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("    ")?.split_once(": "));
+        let names = names.filter(|(name, _)| !name.starts_with(' '));
+        names.map(|(name, _)| name.to_owned()).collect()
+    }
+
+    #[test]
+    fn every_setting_is_taken_over_or_needs_a_restart() {
+        let config = config("");
+        let server = fields(&config.server).into_iter().map(|name| format!("server.{name}"));
+        let admin = fields(&config.admin).into_iter().map(|name| format!("admin.{name}"));
+        let spool = fields(&config.spool).into_iter().map(|name| format!("spool.{name}"));
+        let mut expected: Vec<String> = server.chain(admin).chain(spool).chain(["tracing".to_owned()]).collect();
+        let mut found: Vec<String> = SETTINGS.iter().map(|setting| setting.key.to_owned()).collect();
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_needs_a_restart_stays_and_is_named() {
+        let started = config("");
+        let mut next = config(
+            "server.listen = \"127.0.0.1:1\"\nserver.body_bytes_max = 5000\n\
+             spool.replica = \"other\"\ntracing.endpoint = \"http://localhost:4318\"",
+        );
+        assert_eq!(settings(&started, &next), ["server.body_bytes_max"]);
+        let kept = keep_what_needs_a_restart(&mut next, &started);
+        assert_eq!(kept, ["server.listen", "spool.replica", "tracing"]);
+        assert_eq!(keep_what_needs_a_restart(&mut next, &started), [""; 0]);
+        assert_eq!(settings(&started, &next), ["server.body_bytes_max"], "that is applied");
+    }
 }

@@ -3,16 +3,11 @@
 
 mod brokers;
 
-use std::{
-    fs,
-    net::SocketAddr,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, net::SocketAddr, path::PathBuf, time::Duration};
 
 use serde_json::Value;
 
+use crate::rotation::mount;
 use crate::support::{
     forebay::{Forebay, PATH, SECRET, Setup, kafka_route, wait_until},
     http,
@@ -268,38 +263,24 @@ fn a_route_that_cannot_publish_what_it_has_stays_unless_it_is_abandoned() {
     setup.start();
 }
 
-/// Puts a new version of a file in place as the kubelet does: a directory, and a link to it that is replaced.
-fn mount(volume: &Path, version: &str, text: &str) {
-    let dir = volume.join(version);
-    fs::create_dir_all(&dir).unwrap();
-    fs::write(dir.join("forebay.toml"), text).unwrap();
-    let (data, new) = (volume.join("..data"), volume.join("..data_tmp"));
-    let before = fs::read_link(&data).ok();
-    symlink(version, &new).unwrap();
-    fs::rename(new, &data).unwrap();
-    if let Some(before) = before {
-        fs::remove_dir_all(volume.join(before)).unwrap();
-    }
-}
-
 #[test]
 fn a_file_that_is_watched_is_applied_when_it_changes_also_one_that_kubernetes_mounts() {
     let setup = setup();
     let text = fs::read_to_string(setup.config()).unwrap();
     let volume: PathBuf = setup.dir.path().join("volume");
     fs::create_dir(&volume).unwrap();
-    mount(&volume, "..1", &text);
-    symlink(Path::new("..data").join("forebay.toml"), volume.join("forebay.toml")).unwrap();
+    let mount = |version: &str, text: &str| mount(&volume, version, &[("forebay.toml", text)]);
+    mount("..1", &text);
     let forebay = setup.serve(&["--watch"], &volume.join("forebay.toml"));
     forebay.wait_until_ready();
 
-    let said = reload(&forebay, || mount(&volume, "..2", &text.replace(SECRET, NEXT)));
+    let said = reload(&forebay, || mount("..2", &text.replace(SECRET, NEXT)));
     assert!(said.contains("endpoints: ~acme"), "{said}");
     assert_eq!(post(setup.public, PATH, NEXT), Some(200));
-    let said = reload(&forebay, || mount(&volume, "..3", "nothing of this kind"));
+    let said = reload(&forebay, || mount("..3", "nothing of this kind"));
     assert!(said.contains("cannot be used"), "{said}");
     assert_eq!(post(setup.public, PATH, NEXT), Some(200));
-    let said = reload(&forebay, || mount(&volume, "..4", &text));
+    let said = reload(&forebay, || mount("..4", &text));
     assert!(said.contains("endpoints: ~acme"), "{said}");
     assert_eq!(post(setup.public, PATH, SECRET), Some(200));
     assert_eq!(told(&forebay).len(), 3, "a file that does not change is not read again");

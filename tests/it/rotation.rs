@@ -202,7 +202,7 @@ fn the_documented_rotation_refuses_nothing_under_load() {
 }
 
 /// Puts a new version of the files in place as the kubelet does: a directory, and a link to it that is replaced.
-fn mount(volume: &Path, version: &str, files: &[(&str, &str)]) {
+pub fn mount(volume: &Path, version: &str, files: &[(&str, &str)]) {
     let dir = volume.join(version);
     fs::create_dir_all(&dir).unwrap();
     for (name, text) in files {

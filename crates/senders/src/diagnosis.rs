@@ -181,21 +181,12 @@ mod tests {
     use flate2::{Compression, write};
 
     use super::*;
-    use crate::{HeaderLookup, Secret, Sender as _, millicast::Millicast};
+    use crate::{Secret, Sender as _, millicast::Millicast, testing::Given};
 
     const SECRET: &str = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=";
     const OTHER: &str = "b3RoZXI=";
     const OLD: &str = "b2xk";
     const BODY: &[u8] = br#"{"type":"feeds","data":{"name":"a \"b\" \u00e9","list":[1,2.50,{}],"none":[]}}"#;
-
-    struct Given(Vec<(&'static str, String)>);
-
-    impl HeaderLookup for Given {
-        fn value(&self, name: &str) -> Option<&[u8]> {
-            let found = self.0.iter().find(|(given, _)| *given == name);
-            found.map(|(_, value)| value.as_bytes())
-        }
-    }
 
     fn secret(text: &str) -> Secret {
         Secret::from_base64(text).unwrap()

@@ -15,6 +15,8 @@ mod receiver;
 mod reformat;
 mod samples;
 mod secret;
+#[cfg(test)]
+mod testing;
 
 use std::{panic::RefUnwindSafe, sync::OnceLock};
 

@@ -18,7 +18,6 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 mod http;
-mod http_client;
 pub mod ingress;
 pub mod job;
 pub mod lifecycle;
@@ -27,6 +26,7 @@ pub mod settings;
 pub mod sink;
 pub mod telemetry;
 
+pub use forebay_broker as broker;
 pub use forebay_consumer as order;
 pub use forebay_event as event;
 pub use forebay_log as spool;

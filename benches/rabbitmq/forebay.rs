@@ -7,10 +7,10 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, bail};
 use forebay::{
-    config::{RabbitMqConfig, RabbitMqTls, TextSource, Unroutable},
+    config::TextSource,
     sink::{
         EnqueueError, Message, PublishFailure, SettledMessage, Sink,
-        rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink},
+        rabbitmq::{RabbitMqConfig, RabbitMqMetrics, RabbitMqNames, RabbitMqSink, RabbitMqTls, Unroutable},
     },
 };
 

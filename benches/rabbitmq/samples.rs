@@ -35,7 +35,7 @@ pub fn messages() -> Vec<Message> {
                 sequence: 0,
                 replica: replica.clone(),
                 id,
-                destination: routing_key::words("feeds", Some("started"), Some("ZG6NWV"), &name).into(),
+                address: routing_key::words("feeds", Some("started"), Some("ZG6NWV"), &name).into(),
                 key: format!("ZG6NWV/{name}"),
                 content_type: STRUCTURED_CONTENT_TYPE.into(),
                 attributes: Vec::new(),
@@ -52,7 +52,7 @@ pub fn lines(messages: &[Message], partitions: u32) -> Result<String> {
     let mut lines = String::new();
     for message in messages {
         let partition = partition_of(message.key.as_bytes(), partitions);
-        let routing_key = format!("{partition:02}.{}", message.destination);
+        let routing_key = format!("{partition:02}.{}", message.address);
         let body = std::str::from_utf8(&message.body).context("a body that is no text")?;
         writeln!(
             lines,

@@ -14,9 +14,9 @@ use clap::Args;
 
 use super::{CommandFailure, ConfigArg, ExitCause, out, runtime};
 use crate::{
-    config::{self, AdminConfig, Config, EventMatch, RouteConfig, SinkKind, process_env},
+    config::{self, AdminConfig, Config, EventMatch, RouteConfig, process_env},
     event::render::RenderMode,
-    sink::{CheckFinding, FindingLevel, kafka, rabbitmq},
+    sink::FindingLevel,
 };
 
 #[derive(Args)]
@@ -115,10 +115,8 @@ fn summary(config: &Config) -> String {
         };
         format!("endpoint  {}: POST {}, {secrets}", endpoint.name, endpoint.path)
     }));
-    lines.extend(config.sinks.iter().map(|sink| match &sink.kind {
-        SinkKind::Kafka(kafka) => format!("sink      {}: Kafka at {}", sink.name, kafka.brokers.join(", ")),
-        SinkKind::RabbitMq(rabbitmq) => format!("sink      {}: RabbitMQ, exchange {}", sink.name, rabbitmq.exchange),
-    }));
+    let sinks = config.sinks.iter();
+    lines.extend(sinks.map(|sink| format!("sink      {}: {}", sink.name, sink.settings.summary())));
     lines.extend(config.routes.iter().map(route));
     if let Some(unrouted) = &config.unrouted {
         lines.push(format!(
@@ -134,7 +132,9 @@ fn route(route: &RouteConfig) -> String {
         RenderMode::Structured => "structured",
         RenderMode::Binary => "binary",
     };
-    let topic = (route.topic.as_ref()).map_or(String::new(), |topic| format!(", topic {topic}"));
+    let topic = route
+        .template()
+        .map_or(String::new(), |topic| format!(", topic {topic}"));
     format!(
         "route     {}: {} to {}{topic}, {mode}",
         route.name,
@@ -270,33 +270,16 @@ fn taken(dir: PathBuf) -> u64 {
 async fn brokers(config: &Config) -> FindingLevel {
     let mut worst = FindingLevel::Good;
     for sink in &config.sinks {
-        let findings = match &sink.kind {
-            SinkKind::Kafka(kafka) => of_kafka(config, &sink.name, kafka).await,
-            SinkKind::RabbitMq(rabbitmq) => {
-                rabbitmq::connect_check(&sink.name, rabbitmq, config.server.body_bytes_max).await
-            }
-        };
+        let routes = config.routes.iter().filter(|route| route.sink == sink.name);
+        let routes = routes.filter_map(|route| Some((route.name.as_str(), route.address.as_ref()?)));
+        let routes: Vec<_> = routes.collect();
+        let findings = sink
+            .settings
+            .check(&sink.name, &routes, config.server.body_bytes_max)
+            .await;
         for finding in findings {
             worst = worst.max(find(finding.level, finding.text));
         }
     }
     worst
-}
-
-async fn of_kafka(config: &Config, sink: &str, kafka: &config::KafkaConfig) -> Vec<CheckFinding> {
-    let mut topics: Vec<String> = Vec::new();
-    let mut findings = Vec::new();
-    let routes = config.routes.iter().filter(|route| route.sink == sink);
-    for (route, topic) in routes.filter_map(|route| Some((route, route.topic.as_ref()?))) {
-        match topic.literal() {
-            Some(topic) if !topics.iter().any(|known| known == topic) => topics.push(topic.to_owned()),
-            Some(_) => {}
-            None => findings.push(CheckFinding {
-                level: FindingLevel::Warning,
-                text: format!("route {}: {topic} is known only when an event comes", route.name),
-            }),
-        }
-    }
-    findings.extend(kafka::connect_check(sink, kafka, &topics, config.server.body_bytes_max).await);
-    findings
 }

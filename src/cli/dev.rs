@@ -18,19 +18,17 @@ use uuid::Uuid;
 
 use self::guide::{DevBroker, DevGuide};
 use super::{
-    CommandFailure, DevArgs, ExitCause, out, runtime,
-    secret::warn_of_uri,
-    tail::{BrokerTail, EventPrinter, TailSource, of_rabbitmq},
+    CommandFailure, DevArgs, ExitCause,
+    brokers::warn_of_uri,
+    out, runtime,
+    tail::{EventPrinter, ShownMessage},
 };
 use crate::{
-    config::{Config, SinkKind, process_env},
+    config::{Config, process_env},
     event::Time,
     node::{HandedSockets, Node},
     senders::{self, Sample, SampleParameters, Secret},
-    sink::{
-        kafka::{embedded::EmbeddedKafka, tail::KafkaTailOptions},
-        rabbitmq,
-    },
+    sink::{EventSource, MessageTail, TailOptions, kafka::embedded::EmbeddedKafka},
 };
 
 const EXCHANGE: &str = "forebay-dev";
@@ -72,7 +70,7 @@ async fn dev(args: &DevArgs) -> Result<ExitCause, CommandFailure> {
         warn_of_uri("--amqp", uri);
     }
     let config = config(args, dir.path(), &text, brokers.as_deref())?;
-    let source = source(&config).await?;
+    let source = source(&config, embedded.is_some()).await?;
     let node = Node::open(config, HandedSockets::default()).await.map_err(|error| {
         let failure = CommandFailure::from(error);
         match failure.exit {
@@ -84,7 +82,7 @@ async fn dev(args: &DevArgs) -> Result<ExitCause, CommandFailure> {
     })?;
     let broker = brokers.map_or(DevBroker::RabbitMq, DevBroker::Embedded);
     let guide = DevGuide::of(&node, &secret, text, broker);
-    let tail = BrokerTail::open(source).await?;
+    let tail = source.open().await?;
 
     if args.json {
         say(&guide.json())?;
@@ -112,29 +110,25 @@ async fn dev(args: &DevArgs) -> Result<ExitCause, CommandFailure> {
     }
 }
 
-/// What is shown: from the beginning of the embedded Kafka, or all that comes to an exchange, which is there before.
-async fn source(config: &Config) -> Result<TailSource, CommandFailure> {
-    match config.sinks[0].kind.clone() {
-        SinkKind::Kafka(kafka) => Ok(TailSource::Kafka(KafkaTailOptions {
-            kafka,
-            topics: config.routes.iter().filter_map(|route| route.topic.clone()).collect(),
-            from_start: true,
-            deadline: TAIL_DEADLINE,
-        })),
-        SinkKind::RabbitMq(rabbit) => {
-            rabbitmq::prepare(&rabbit, "dev")
-                .await
-                .map_err(|failure| CommandFailure::unavailable(failure.text))?;
-            let (name, bindings) = (rabbit.exchange.clone(), vec!["#".to_owned()]);
-            let source = rabbitmq::tail::RabbitMqSource::Exchange { name, bindings };
-            Ok(of_rabbitmq(rabbit, source))
-        }
-    }
+/// What is shown: from the beginning of the embedded Kafka, or all that comes to a broker, where what takes it is there
+/// before.
+async fn source(config: &Config, from_start: bool) -> Result<EventSource<dyn MessageTail>, CommandFailure> {
+    let sink = &config.sinks[0];
+    let prepared = sink.settings.prepare("dev").await;
+    prepared.map_err(|failure| CommandFailure::unavailable(failure.text))?;
+    // Of the routes together nothing is left out.
+    let routes = config.routes.iter().filter_map(|route| route.address.as_ref());
+    let followed: Vec<_> = routes.map(|address| (address, [].as_slice())).collect();
+    let options = TailOptions {
+        from_start,
+        deadline: TAIL_DEADLINE,
+    };
+    Ok(sink.settings.tail(&followed, options)?)
 }
 
 /// Shows every event as it arrives; behind the last sample, how to go on.
 async fn show(
-    mut tail: BrokerTail,
+    mut tail: Box<dyn MessageTail>,
     mut show: EventPrinter,
     samples: Option<usize>,
     json: bool,
@@ -145,7 +139,7 @@ async fn show(
         say(&guide.how_to_go_on())?;
     }
     loop {
-        let message = tail.next().await?;
+        let message = ShownMessage(tail.next().await?);
         if show.message(&message).is_err() {
             // Nobody reads any more.
             return Ok(ExitCause::Ok);

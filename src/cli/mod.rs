@@ -2,6 +2,7 @@
 //!
 //! What a subcommand has to say goes to stdout; progress, logs and failures go to stderr.
 
+mod brokers;
 mod check;
 mod dev;
 mod drain;

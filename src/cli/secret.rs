@@ -3,7 +3,7 @@
 use std::{convert::Infallible, str::FromStr};
 
 use super::CommandFailure;
-use crate::{config::TextSource, senders::Secret, sink::rabbitmq};
+use crate::senders::Secret;
 
 /// `--secret`: base64 text, `env:NAME`, `file:PATH` or `base64:TEXT`. Shows itself in no message.
 #[derive(Clone)]
@@ -24,18 +24,6 @@ pub(super) fn warn_of_process_list(option: &str) {
         "what is secret in this option stands in the list of processes, where every user of this machine can read it: name it \
          by env:NAME or file:PATH"
     );
-}
-
-/// Warns of an AMQP URI of the command line that has a password in it.
-pub(super) fn warn_of_uri(option: &str, uri: &str) {
-    let node = match TextSource::parse(uri) {
-        TextSource::Inline(uri) => rabbitmq::uri::parse(&uri).ok(),
-        _ => None,
-    };
-    // Of the user `guest` everybody knows it.
-    if node.is_some_and(|node| node.password.is_some_and(|password| password != "guest")) {
-        warn_of_process_list(option);
-    }
 }
 
 impl SecretText {

@@ -7,11 +7,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-pub use self::{
-    show::{EventPrinter, ShownMessage},
-    source::{BrokerTail, TailSource, of_rabbitmq},
-};
-use super::{CommandFailure, ExitCause, runtime, stopped};
+pub use self::show::{EventPrinter, ShownMessage};
+use super::{CommandFailure, ExitCause, brokers::FollowedFlags, runtime, stopped};
+use crate::sink::{EventSource, MessageTail};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -36,31 +34,8 @@ pub struct TailArgs {
     /// The route whose topic is meant [default: all routes of the only sink]
     #[arg(long, value_name = "NAME", requires = "config")]
     pub route: Option<String>,
-    /// Kafka's brokers, host:port, separated by commas
-    #[arg(long, value_name = "LIST", requires = "topic", value_delimiter = ',')]
-    pub brokers: Vec<String>,
-    /// The topic
-    #[arg(long, value_name = "NAME", requires = "brokers")]
-    pub topic: Option<String>,
-    /// RabbitMQ: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of
-    /// processes
-    #[arg(long, value_name = "URI", requires = "followed")]
-    pub amqp: Option<String>,
-    /// What this queue gets: its bindings are copied, as the management API tells them
-    #[arg(long, value_name = "NAME", requires = "amqp")]
-    pub queue: Option<String>,
-    /// What this exchange gets
-    #[arg(long, value_name = "NAME", requires = "amqp")]
-    pub exchange: Option<String>,
-    /// Only what this binding takes, such as 03.# or *.feeds.#; may be repeated; # when none is given
-    #[arg(long = "binding", value_name = "KEY", requires = "exchange")]
-    pub bindings: Vec<String>,
-    /// RabbitMQ's management API [default: the same host, port 15672, with TLS 15671]
-    #[arg(long, value_name = "URL", requires = "amqp")]
-    pub management: Option<String>,
-    /// CAs in PEM that are trusted beside the system's, for amqps://
-    #[arg(long, value_name = "FILE", requires = "amqp")]
-    pub ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub followed: FollowedFlags,
     /// Begin with the oldest event that is there (Kafka)
     #[arg(long)]
     pub from_start: bool,
@@ -76,7 +51,7 @@ pub struct TailArgs {
 }
 
 pub(super) fn run(args: &TailArgs) -> Result<ExitCause, CommandFailure> {
-    let source = TailSource::of(args)?;
+    let source = source::find(args)?;
     runtime()?.block_on(async {
         tokio::select! {
             ended = follow(args, source) => ended,
@@ -85,14 +60,14 @@ pub(super) fn run(args: &TailArgs) -> Result<ExitCause, CommandFailure> {
     })
 }
 
-async fn follow(args: &TailArgs, source: TailSource) -> Result<ExitCause, CommandFailure> {
-    let what = source.what();
-    let mut tail = BrokerTail::open(source).await?;
+async fn follow(args: &TailArgs, source: EventSource<dyn MessageTail>) -> Result<ExitCause, CommandFailure> {
+    let what = source.what.clone();
+    let mut tail = source.open().await?;
     tracing::info!(what, "reading; Ctrl-C ends it");
     let mut show = EventPrinter::new(args.json);
     let mut shown = 0;
     while args.count.is_none_or(|count| shown < count) {
-        let message = tail.next().await?;
+        let message = ShownMessage(tail.next().await?);
         if !args.stream.as_ref().is_none_or(|stream| message.is_of(stream)) {
             continue;
         }

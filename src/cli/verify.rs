@@ -12,12 +12,13 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use self::{
-    census::{EventCensus, EventPlace},
+    census::EventCensus,
     report::VerifyReport,
     schemas::EventSchemas,
-    source::{VerifyPart, VerifyPlan, VerifyReading},
+    source::{VerifyPart, VerifyPlan},
 };
-use super::{CommandFailure, ExitCause, out, runtime, stopped};
+use super::{CommandFailure, ExitCause, brokers::VerifiedFlags, out, runtime, stopped, tail::ShownMessage};
+use crate::sink::{MessageReading, ReadPlace};
 
 #[derive(Args)]
 #[command(after_help = "\
@@ -38,25 +39,8 @@ pub struct VerifyArgs {
     /// Only this route
     #[arg(long, value_name = "NAME", requires = "config")]
     pub route: Option<String>,
-    /// Kafka's brokers, host:port, separated by commas
-    #[arg(long, value_name = "LIST", requires = "topics", value_delimiter = ',')]
-    pub brokers: Vec<String>,
-    /// A topic; may be repeated
-    #[arg(long = "topic", id = "topics", value_name = "NAME", requires = "brokers")]
-    pub topics: Vec<String>,
-    /// RabbitMQ: env:NAME, file:PATH, or amqp(s)://user:password@host:port/vhost, which then stands in the list of
-    /// processes
-    #[arg(long, value_name = "URI", requires = "queues")]
-    pub amqp: Option<String>,
-    /// A queue or stream; may be repeated
-    #[arg(long = "queue", id = "queues", value_name = "NAME", requires = "amqp")]
-    pub queues: Vec<String>,
-    /// RabbitMQ's management API [default: the same host, port 15672, with TLS 15671]
-    #[arg(long, value_name = "URL", requires = "amqp")]
-    pub management: Option<String>,
-    /// CAs in PEM that are trusted beside the system's, for amqps://
-    #[arg(long, value_name = "FILE", requires = "amqp")]
-    pub ca_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub verified: VerifiedFlags,
     /// Read queues whose messages may be delivered only so often: it costs one delivery of each message
     #[arg(long)]
     pub spend_delivery: bool,
@@ -100,9 +84,10 @@ async fn verify(args: &VerifyArgs, plan: VerifyPlan) -> Result<VerifyReport, Com
     let began = Instant::now();
     let schemas = EventSchemas::load();
     let mut routes = Vec::new();
-    for part in &plan.parts {
-        let (reading, places, messages) = VerifyReading::open(part, args).await?;
-        routes.push((read(part, reading, messages, &schemas).await?, places));
+    for (part, source) in plan.parts {
+        let reading = source.open().await?;
+        let places = reading.places();
+        routes.push((read(&part, reading, &places, &schemas).await?, places));
     }
     Ok(VerifyReport::new(
         routes,
@@ -114,18 +99,18 @@ async fn verify(args: &VerifyArgs, plan: VerifyPlan) -> Result<VerifyReport, Com
 
 async fn read(
     part: &VerifyPart,
-    mut reading: VerifyReading,
-    messages: u64,
+    mut reading: Box<dyn MessageReading>,
+    places: &[ReadPlace],
     schemas: &EventSchemas,
 ) -> Result<EventCensus, CommandFailure> {
     let style = ProgressStyle::with_template("{prefix} {bar:40} {pos}/{len} messages, {per_sec}, {eta} left")
         .expect("the template is a constant");
-    let progress = ProgressBar::new(messages)
+    let progress = ProgressBar::new(places.iter().map(|place| place.messages).sum())
         .with_style(style)
         .with_prefix(part.name.clone());
     let mut census = EventCensus::new(part);
     while let Some((place, message)) = reading.next().await? {
-        census.take(&place, &message, schemas);
+        census.take(&place, &ShownMessage(message), schemas);
         progress.inc(1);
     }
     reading.close().await;

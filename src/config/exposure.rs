@@ -9,7 +9,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Config, SecretSource, SinkKind, TextSource, problems::FoundProblems};
+use forebay_section::FoundProblems;
+
+use super::{Config, SecretSource};
 
 const OTHERS_READ: u32 = 0o004;
 const OTHERS_ENTER: u32 = 0o001;
@@ -47,35 +49,11 @@ fn inline_secrets(config: &Config, found: &FoundProblems) -> Vec<String> {
         }
     }
     for sink in &config.sinks {
-        let key = |name: &str| format!("sinks.{}.{name}", sink.name);
-        match &sink.kind {
-            SinkKind::Kafka(kafka) => {
-                let secret = kafka.properties.keys().filter(|name| is_secret_property(name));
-                keys.extend(secret.map(|name| key(&format!("properties.{name}"))));
-            }
-            SinkKind::RabbitMq(rabbitmq) => {
-                if rabbitmq.uris.iter().any(has_password) {
-                    keys.push(key("uri"));
-                }
-                if matches!(rabbitmq.password, Some(TextSource::Inline(_))) {
-                    keys.push(key("password"));
-                }
-            }
-        }
+        let secret = sink.settings.inline_secrets();
+        keys.extend(secret.into_iter().map(|key| format!("sinks.{}.{key}", sink.name)));
     }
     keys.retain(|key| !found.is_of_environment(key));
     keys
-}
-
-/// Properties of librdkafka whose values are secret.
-fn is_secret_property(name: &str) -> bool {
-    ["password", "secret", "passphrase", "key.pem"]
-        .iter()
-        .any(|word| name.contains(word))
-}
-
-fn has_password(uri: &TextSource) -> bool {
-    matches!(uri, TextSource::Inline(uri) if crate::sink::rabbitmq::uri::parse(uri).is_ok_and(|node| node.password.is_some()))
 }
 
 /// Whether whoever is in `root` can read a file: its own mode and those of all directories between allow it.

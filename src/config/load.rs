@@ -3,12 +3,13 @@
 use std::{cell::RefCell, collections::BTreeMap, net::SocketAddr, path::Path, time::Duration};
 
 use config::Value;
+use forebay_section::{ConfigTable, ConfigTree, FoundProblems, LoadContext};
 
 use super::{
-    AdminConfig, AllowList, Config, ConfigProblems, EndpointConfig, SecretSource, ServerConfig, Shown, SinkKind,
-    SpoolConfig, TracingConfig, exposure, near_keys, problems::FoundProblems, source, table::ConfigTable, values,
+    AdminConfig, AllowList, Config, ConfigProblems, EndpointConfig, SecretSource, ServerConfig, Shown, SpoolConfig,
+    TracingConfig, exposure, near_keys, source, values,
 };
-use crate::{senders, sink::kafka::check_sizes};
+use crate::senders;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -39,9 +40,11 @@ impl Config {
             let file = path.display().to_string();
             let variables = env.iter().map(|(name, value)| (name.as_str(), value.as_str()));
             let loader = ConfigLoader {
-                file: &file,
-                found: &found,
-                env: variables.collect(),
+                context: LoadContext {
+                    file: &file,
+                    found: &found,
+                    env: &variables.collect(),
+                },
                 warnings: Vec::new(),
             };
             let mut config = loader.config(tree);
@@ -66,22 +69,25 @@ impl AdminConfig {
         let found = FoundProblems::default();
         let admin = source::file(path, &found).map(|mut tree| {
             source::overlay(&mut tree, &env, &found);
-            admin(ConfigTable::new(tree, &path.display().to_string(), &found).table("admin"))
+            let context = LoadContext {
+                file: &path.display().to_string(),
+                found: &found,
+                env: &BTreeMap::new(),
+            };
+            admin(ConfigTable::new(tree, context).table("admin"))
         });
         found.or(admin)
     }
 }
 
 pub(super) struct ConfigLoader<'a> {
-    pub file: &'a str,
-    pub found: &'a FoundProblems,
-    env: BTreeMap<&'a str, &'a str>,
+    pub context: LoadContext<'a>,
     pub warnings: Vec<String>,
 }
 
 impl ConfigLoader<'_> {
-    fn config(mut self, tree: source::ConfigTree) -> Config {
-        let mut root = ConfigTable::new(tree, self.file, self.found);
+    fn config(mut self, tree: ConfigTree) -> Config {
+        let mut root = ConfigTable::new(tree, self.context);
         let server = server(root.table("server"));
         let admin = admin(root.table("admin"));
         let spool = spool(root.table("spool"));
@@ -96,7 +102,9 @@ impl ConfigLoader<'_> {
             .filter(|name| routes.iter().any(|r| &r.name == *name))
         {
             let text = format!("the route {name} is configured, so it cannot be abandoned as well");
-            self.found.add_to(self.file, "spool.abandon_routes", text);
+            self.context
+                .found
+                .add_to(self.context.file, "spool.abandon_routes", text);
         }
         let mut config = Config {
             server,
@@ -111,7 +119,7 @@ impl ConfigLoader<'_> {
         };
         self.relations(&config);
         config.warnings = self.warnings;
-        let exposed = exposure::warnings(&config, self.file, self.found);
+        let exposed = exposure::warnings(&config, self.context.file, self.context.found);
         config.warnings.extend(exposed);
         config
     }
@@ -119,7 +127,7 @@ impl ConfigLoader<'_> {
     /// The limits that must fit each other.
     fn relations(&mut self, config: &Config) {
         let Config { server, spool, .. } = config;
-        let wrong = |key: &str, text: String| self.found.add_to(self.file, key, text);
+        let wrong = |key: &str, text: String| self.context.found.add_to(self.context.file, key, text);
         if server.listen == config.admin.listen && server.listen.port() != 0 {
             wrong("admin.listen", format!("{} is server.listen already", server.listen));
         }
@@ -159,10 +167,8 @@ impl ConfigLoader<'_> {
             );
         }
         for sink in &config.sinks {
-            if let SinkKind::Kafka(kafka) = &sink.kind
-                && let Err((property, text)) = check_sizes(&kafka.properties, server.body_bytes_max)
-            {
-                wrong(&format!("sinks.{}.properties.{property}", sink.name), text);
+            if let Err((key, text)) = sink.settings.check_sizes(server.body_bytes_max) {
+                wrong(&format!("sinks.{}.{key}", sink.name), text);
             }
         }
         for sink in config
@@ -248,7 +254,7 @@ impl ConfigLoader<'_> {
         self.warnings.extend(unreadable.into_inner());
         if endpoints.is_empty() {
             let text = "missing: at least one endpoint, [endpoints.<name>] with path and secrets";
-            self.found.add(self.file, "endpoints", text);
+            self.context.found.add(self.context.file, "endpoints", text);
         }
         endpoints
     }
@@ -262,7 +268,7 @@ impl ConfigLoader<'_> {
             let numbered = |error| format!("number {}: {error}", index + 1);
             match SecretSource::parse(text) {
                 Ok(source) => {
-                    let read = source.read_with(|name| self.variable(name));
+                    let read = source.read_with(|name| self.context.variable(name));
                     unread.extend(read.err().map(numbered));
                     secrets.push(source);
                 }
@@ -279,11 +285,6 @@ impl ConfigLoader<'_> {
             [] => Ok((secrets, unread)),
             wrong => Err(wrong.join("; ")),
         }
-    }
-
-    /// A variable of the environment that the configuration was loaded with.
-    pub fn variable(&self, name: &str) -> Option<String> {
-        self.env.get(name).map(|value| (*value).to_owned())
     }
 
     /// Reads `[<name>.<name of the user's own>]`, each with `read`, and checks the names.

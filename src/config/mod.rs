@@ -8,23 +8,18 @@ mod exposure;
 mod load;
 mod near_keys;
 mod overlap;
-mod problems;
 mod routes;
 mod sinks;
 mod source;
-mod table;
 mod values;
 
-pub use problems::{ConfigProblem, ConfigProblems};
-pub(crate) use values::{broker, management_url};
+pub use forebay_section::{ConfigProblem, ConfigProblems};
 
 pub use crate::settings::{
-    AdminConfig, AllowList, BacklogFull, BacklogLimit, Config, CreateTopics, EndpointConfig, EventMatch, IpNetwork,
-    KafkaConfig, KeepDeadLetters, RabbitMqConfig, RabbitMqTls, RouteConfig, SecretSource, SecretSourceError,
-    ServerConfig, SinkConfig, SinkKind, SpoolConfig, TemplatePart, TextSource, TopicTemplate, TracingConfig, UNROUTED,
-    UnknownTopic, Unroutable, WhenFull,
+    AdminConfig, AllowList, BacklogFull, BacklogLimit, Config, EndpointConfig, EventMatch, IpNetwork, KeepDeadLetters,
+    RouteConfig, SecretSource, SecretSourceError, ServerConfig, Shown, SinkConfig, SpoolConfig, TextSource,
+    TracingConfig, UNROUTED, WhenFull, host_of,
 };
-pub(crate) use crate::settings::{Shown, host_of};
 
 /// The environment of this process, without the variables that are not Unicode.
 pub fn process_env() -> impl Iterator<Item = (String, String)> {

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::source::ENV_PREFIX;
+use forebay_section::ENV_PREFIX;
 
 /// The variables that begin so and are no keys.
 const OF_THE_COMMAND_LINE: [&str; 3] = ["FOREBAY_CONFIG", "FOREBAY_LOG", "FOREBAY_LOG_FORMAT"];

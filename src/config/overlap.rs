@@ -8,11 +8,14 @@
 use std::collections::{BTreeSet, HashSet};
 
 use super::{
-    EndpointConfig, RouteConfig, SinkConfig, SinkKind, TemplatePart, TopicTemplate, UNROUTED,
+    EndpointConfig, RouteConfig, SinkConfig, UNROUTED,
     load::NamedSection,
     routes::{NEW_KIND, kinds_to_try},
 };
-use crate::senders;
+use crate::{
+    senders,
+    sink::{TemplatePart, TopicTemplate},
+};
 
 /// What stands for anything: no topic has these.
 const ANY_ACCOUNT: u8 = 1;
@@ -97,8 +100,8 @@ fn compare(
     kind: &str,
     endpoint: &NamedSection<EndpointConfig>,
 ) -> (bool, bool) {
-    let (Some(one), Some(other)) = (&one.topic, &other.topic) else {
-        // RabbitMQ's routing key is made from the event alone.
+    let (Some(one), Some(other)) = (one.template(), other.template()) else {
+        // Where they go is said by the event alone.
         return (true, true);
     };
     let known: &[String] = endpoint.value.as_ref().map_or(&[], |endpoint| &endpoint.accounts);
@@ -175,19 +178,14 @@ fn can_be_equal(one: &[u8], other: &[u8]) -> bool {
     false
 }
 
-/// Whether two routes publish to the same broker, and there to the same exchange.
+/// Whether two routes with the same address publish to the same place.
 fn is_same_broker(one: &RouteConfig, other: &RouteConfig, sinks: &[SinkConfig]) -> bool {
     if one.sink == other.sink {
         return true;
     }
-    let kind = |route: &RouteConfig| Some(&sinks.iter().find(|sink| sink.name == route.sink)?.kind);
-    match (kind(one), kind(other)) {
-        (Some(SinkKind::Kafka(one)), Some(SinkKind::Kafka(other))) => {
-            one.brokers.iter().any(|broker| other.brokers.contains(broker))
-        }
-        (Some(SinkKind::RabbitMq(one)), Some(SinkKind::RabbitMq(other))) => {
-            one.exchange == other.exchange && one.uris.iter().any(|uri| other.uris.contains(uri))
-        }
+    let settings = |route: &RouteConfig| Some(&sinks.iter().find(|sink| sink.name == route.sink)?.settings);
+    match (settings(one), settings(other)) {
+        (Some(one), Some(other)) => one.is_same_place(other),
         _ => false,
     }
 }

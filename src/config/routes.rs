@@ -3,19 +3,20 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use config::Value;
+use forebay_section::{ConfigTable, closest};
 
 use super::{
-    BacklogFull, BacklogLimit, EndpointConfig, EventMatch, KeepDeadLetters, RouteConfig, Shown, SinkConfig,
-    TemplatePart, TopicTemplate, UNROUTED, UnknownTopic, WhenFull,
+    BacklogFull, BacklogLimit, EndpointConfig, EventMatch, KeepDeadLetters, RouteConfig, Shown, SinkConfig, UNROUTED,
+    WhenFull,
     load::{ConfigLoader, NamedSection},
     overlap::overlaps,
-    sinks::{DeclaredSink, SinkType},
-    table::{ConfigTable, closest},
+    sinks::DeclaredSink,
     values,
 };
 use crate::{
     event::render::RenderMode,
     senders::{self, RoutePayload, UNREADABLE},
+    sink::{self as brokers, RegisteredBroker},
     spool::CursorStart,
 };
 
@@ -23,11 +24,8 @@ const MIB: u64 = 1024 * 1024;
 const IN_FLIGHT_RECORDS_MAX: u64 = 10_000;
 const IN_FLIGHT_BYTES_MAX: u64 = 64 * MIB;
 /// What a route that discards has no use for.
-const OF_PUBLISHING: [&str; 17] = [
+const OF_PUBLISHING: [&str; 14] = [
     "sink",
-    "topic",
-    "unknown_topic",
-    "topic_fallback",
     "mode",
     "payload",
     "start",
@@ -65,6 +63,7 @@ impl ConfigLoader<'_> {
                 for name in OF_PUBLISHING {
                     table.take(name, |_| Ok(()));
                 }
+                ignore_addresses(&mut table);
                 table.finish();
                 return None;
             }
@@ -77,8 +76,13 @@ impl ConfigLoader<'_> {
             let sink = sink(&mut table, sinks);
             let matches = matches(&mut table, endpoints, &mut warnings);
             let broker = broker(sink.as_deref(), sinks);
-            let topic = topic(&mut table, broker);
-            let unknown_topic = unknown_topic(&mut table, topic.as_ref().and_then(Option::as_ref), broker);
+            let address = match broker {
+                Some(broker) => broker.read_address(&mut table),
+                None => {
+                    ignore_addresses(&mut table);
+                    None
+                }
+            };
             let mode = table.take_or(
                 "mode",
                 RenderMode::Structured,
@@ -115,8 +119,7 @@ impl ConfigLoader<'_> {
                 name: name.to_owned(),
                 sink: sink?,
                 matches,
-                topic: topic?,
-                unknown_topic,
+                address: Some(address?),
                 mode,
                 payload,
                 start,
@@ -141,7 +144,7 @@ impl ConfigLoader<'_> {
 
             ([], [_, _, ..]) => {
                 let text = "missing: with more than one sink, [routes.<name>] must say which events go where";
-                self.found.add(self.file, "routes", text);
+                self.context.found.add(self.context.file, "routes", text);
                 Vec::new()
             }
             _ => routes.into_iter().filter_map(|named| named.value).collect(),
@@ -181,7 +184,7 @@ impl ConfigLoader<'_> {
         for overlap in overlaps(routes, &sinks, endpoints) {
             let key = format!("routes.{}", overlap.other);
             match overlap.is_certain {
-                true => self.found.add_to(self.file, &key, overlap.text()),
+                true => self.context.found.add_to(self.context.file, &key, overlap.text()),
                 false => self.warnings.push(format!("{key}: {}", overlap.text())),
             }
         }
@@ -288,7 +291,7 @@ fn sink(table: &mut ConfigTable<'_>, sinks: &[NamedSection<DeclaredSink>]) -> Op
 }
 
 /// What the sink called `name` talks to, as far as that is known.
-fn broker(name: Option<&str>, sinks: &[NamedSection<DeclaredSink>]) -> Option<SinkType> {
+fn broker(name: Option<&str>, sinks: &[NamedSection<DeclaredSink>]) -> Option<&'static dyn RegisteredBroker> {
     sinks
         .iter()
         .find(|sink| Some(sink.name.as_str()) == name)?
@@ -297,56 +300,10 @@ fn broker(name: Option<&str>, sinks: &[NamedSection<DeclaredSink>]) -> Option<Si
         .broker
 }
 
-/// Kafka's topic, which a route to RabbitMQ does not have. `None` when it is not right.
-fn topic(table: &mut ConfigTable<'_>, broker: Option<SinkType>) -> Option<Option<TopicTemplate>> {
-    let parse = |value: &Value| TopicTemplate::parse(&values::text(value)?);
-    match broker {
-        Some(SinkType::Kafka) => table.require("topic", parse).map(Some),
-        Some(SinkType::RabbitMq) => {
-            let refuse = |_: &Value| -> Result<(), String> {
-                Err(
-                    "a route to a RabbitMQ sink has none: the routing key is made from each event \
-                     (<partition>.<kind>.<event>.<account>.<stream>), and queues choose by their bindings; remove it"
-                        .to_owned(),
-                )
-            };
-            let has_one = table.has("topic");
-            table.take("topic", refuse);
-            (!has_one).then_some(None)
-        }
-        None => Some(table.take("topic", parse)),
-    }
-}
-
-/// What becomes of an event whose topic is not there. A topic that the event names may be anybody's invention, so that
-/// only such a one is given up where nothing is said.
-fn unknown_topic(table: &mut ConfigTable<'_>, topic: Option<&TopicTemplate>, broker: Option<SinkType>) -> UnknownTopic {
-    let by_event = topic.is_some_and(|topic| topic.literal().is_none());
-    if broker == Some(SinkType::RabbitMq) {
-        for name in ["unknown_topic", "topic_fallback"] {
-            table.take(name, |_| -> Result<(), String> {
-                Err("a route to a RabbitMQ sink has no topic; see `unroutable` of the sink; remove it".to_owned())
-            });
-        }
-        return UnknownTopic::Hold;
-    }
-    let both = table.has("unknown_topic") && table.has("topic_fallback");
-    let holds = table.take("unknown_topic", values::word(&[("dead_letter", false), ("hold", true)]));
-    let fallback = table.take("topic_fallback", |value| {
-        let fallback = TopicTemplate::parse(&values::text(value)?)?;
-        let literal = fallback.literal().map(str::to_owned);
-        literal.ok_or_else(|| "a topic without placeholders: it is for events whose own topic is not there".to_owned())
-    });
-    if both {
-        table.problem(
-            "topic_fallback",
-            "says what becomes of such an event, and so does unknown_topic: remove one",
-        );
-    }
-    match fallback {
-        Some(fallback) => UnknownTopic::Fallback(fallback),
-        None if holds.unwrap_or(!by_event) => UnknownTopic::Hold,
-        None => UnknownTopic::DeadLetter,
+/// Takes the keys by which any broker is told where a route's messages go.
+fn ignore_addresses(table: &mut ConfigTable<'_>) {
+    for key in brokers::brokers().iter().flat_map(|broker| broker.route_keys()) {
+        table.take(key, |_| Ok(()));
     }
 }
 
@@ -418,7 +375,12 @@ fn kinds(value: &Value) -> Result<Vec<String>, String> {
 }
 
 /// All but the pictures, and the pictures. `provider`: after whom the topics are called.
-fn defaults(sink: &str, provider: &str, broker: Option<SinkType>, spool_bytes_max: u64) -> Vec<RouteConfig> {
+fn defaults(
+    sink: &str,
+    provider: &str,
+    broker: Option<&'static dyn RegisteredBroker>,
+    spool_bytes_max: u64,
+) -> Vec<RouteConfig> {
     let thumbnail = || vec!["thumbnail".to_owned()];
     let route = |name: &str, matches: EventMatch, mode: RenderMode| RouteConfig {
         name: name.to_owned(),
@@ -428,10 +390,7 @@ fn defaults(sink: &str, provider: &str, broker: Option<SinkType>, spool_bytes_ma
             ..BacklogLimit::default()
         },
         matches,
-        topic: (broker != Some(SinkType::RabbitMq)).then(|| TopicTemplate {
-            parts: vec![TemplatePart::Literal(format!("{provider}.{name}"))],
-        }),
-        unknown_topic: UnknownTopic::Hold,
+        address: broker.map(|broker| broker.usual_address(provider, name)),
         mode,
         payload: RoutePayload::Normalized,
         start: CursorStart::Head,

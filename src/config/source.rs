@@ -4,12 +4,7 @@ use std::path::Path;
 
 use config::{FileFormat, Source, Value, ValueKind};
 
-use super::problems::FoundProblems;
-
-/// What the name of every environment variable that is a key begins with; two underscores go down one table.
-pub(super) const ENV_PREFIX: &str = "FOREBAY__";
-
-pub(super) type ConfigTree = config::Map<String, Value>;
+use forebay_section::{ConfigTree, ENV_PREFIX, FoundProblems};
 
 /// Reads the file. `None`, with the problem in `found`, when it cannot be read or is not TOML or YAML.
 pub(super) fn file(path: &Path, found: &FoundProblems) -> Option<ConfigTree> {

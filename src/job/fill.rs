@@ -269,14 +269,16 @@ impl<S: Sink> Job<S> {
     }
 
     fn place(&self, waiting: &WaitingEvent) -> (Arc<str>, MessagePlace) {
-        let destination = self.plan.destination(&waiting.event);
-        let place = self.sink.place(&destination, &waiting.event.key);
-        (destination, place)
+        let address = self.plan.address(&waiting.event);
+        let place = self.sink.place(&address, &waiting.event.key);
+        (address, place)
     }
 
-    fn render(&mut self, waiting: &WaitingEvent, destination: Arc<str>) -> Message {
-        let mut message = self.plan.message(&waiting.event, waiting.sequence, destination);
-        self.spans.begin(&waiting.event, &mut message);
+    fn render(&mut self, waiting: &WaitingEvent, address: Arc<str>) -> Message {
+        let mut message = self.plan.message(&waiting.event, waiting.sequence, address);
+        let sink = &self.sink;
+        self.spans
+            .begin(&waiting.event, &mut message, |message| sink.destination(message));
         message
     }
 

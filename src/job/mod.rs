@@ -70,7 +70,6 @@ pub use dead_letter::{DeadLetter, LetterDecodeError};
 pub use dead_letters::{DeadLetters, DeadLettersKept, RouteDeadLetters};
 pub use end::{JobUntil, StopSignal};
 pub use routing::{EventRouting, RouteSubscription};
-pub use spans::SpanBroker;
 pub use status::{RouteSnapshot, RouteStatus, RouteTrouble};
 
 use crate::{

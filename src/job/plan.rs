@@ -1,20 +1,17 @@
-//! What a route does with one event: whether it wants it, to which topic it goes, how it is rendered.
+//! What a route does with one event: whether it wants it, to which address it goes, how it is rendered.
 
 use std::sync::Arc;
 
 use crate::{
-    config::{self, EventMatch, TemplatePart, TopicTemplate},
+    config::{self, EventMatch},
     event::{
         Event, EventInterest,
         render::{EventStamp, RenderMode, render},
     },
     senders::{self, RoutePayload},
-    sink::{Message, rabbitmq::routing_key},
+    sink::{Message, RouteAddress},
     spool::WantedRecords,
 };
-
-/// A topic's name is at most this long in Kafka.
-const TOPIC_BYTES_MAX: usize = 249;
 
 /// Whether a route wants a record.
 pub(super) fn wants(matches: &EventMatch, record: &[u8]) -> bool {
@@ -31,18 +28,10 @@ pub(super) fn accepts(matches: &EventMatch, interest: Option<EventInterest<'_>>)
 pub(super) struct RoutePlan {
     replica: Arc<str>,
     matches: EventMatch,
-    destination: RouteDestination,
+    /// `None`: the route has no sink.
+    address: Option<RouteAddress>,
     mode: RenderMode,
     payload: RoutePayload,
-}
-
-#[derive(Debug)]
-enum RouteDestination {
-    Topic(Arc<str>),
-    TopicPerEvent(TopicTemplate),
-    RoutingKey,
-    /// The route has no sink.
-    None,
 }
 
 impl RoutePlan {
@@ -50,14 +39,7 @@ impl RoutePlan {
         Self {
             replica,
             matches: route.matches.clone(),
-            destination: match &route.topic {
-                None if route.sink.is_empty() => RouteDestination::None,
-                None => RouteDestination::RoutingKey,
-                Some(topic) => match topic.literal() {
-                    Some(topic) => RouteDestination::Topic(topic.into()),
-                    None => RouteDestination::TopicPerEvent(topic.clone()),
-                },
-            },
+            address: route.address.clone(),
             mode: route.mode,
             payload: route.payload,
         }
@@ -75,11 +57,11 @@ impl RoutePlan {
 
     /// Whether what the route wants is to be kept among its dead letters, and nowhere else.
     pub(super) fn has_no_sink(&self) -> bool {
-        matches!(self.destination, RouteDestination::None)
+        self.address.is_none()
     }
 
     /// Renders the event as this route's message.
-    pub(super) fn message(&self, event: &Event, sequence: u64, destination: Arc<str>) -> Message {
+    pub(super) fn message(&self, event: &Event, sequence: u64, address: Arc<str>) -> Message {
         let stamp = EventStamp {
             provider: senders::of(event).provider(),
             sequence,
@@ -90,7 +72,7 @@ impl RoutePlan {
             sequence,
             replica: self.replica.clone(),
             id: event.id,
-            destination,
+            address,
             key: event.key.clone(),
             content_type: rendered.content_type,
             attributes: rendered.attributes,
@@ -100,33 +82,9 @@ impl RoutePlan {
         }
     }
 
-    /// Which topic it goes to, or the routing key behind the partition.
-    pub(super) fn destination(&self, event: &Event) -> Arc<str> {
-        match &self.destination {
-            RouteDestination::Topic(name) => name.clone(),
-            RouteDestination::TopicPerEvent(template) => expand(template, event).into(),
-            RouteDestination::RoutingKey | RouteDestination::None => {
-                let stream = event.stream_name.as_deref().unwrap_or(&event.key);
-                routing_key::words(&event.kind, event.name.as_deref(), event.account.as_deref(), stream).into()
-            }
-        }
+    /// Where the event's message goes, in the words of the route's broker; nowhere where the route has no sink.
+    pub(super) fn address(&self, event: &Event) -> Arc<str> {
+        let address = self.address.as_ref();
+        address.map_or_else(Arc::default, |address| address.of(event, senders::of(event).provider()))
     }
-}
-
-/// Fills in a template. Characters that a topic cannot hold become `_` and two hexadecimal digits for each byte.
-fn expand(template: &TopicTemplate, event: &Event) -> String {
-    let mut topic = String::new();
-    for part in &template.parts {
-        let word = match part {
-            TemplatePart::Literal(text) => text,
-            TemplatePart::Provider => senders::of(event).provider().name,
-            TemplatePart::Endpoint => &event.endpoint,
-            TemplatePart::Account => event.account.as_deref().unwrap_or("unknown"),
-            TemplatePart::Kind => &event.kind,
-            TemplatePart::Event => event.name.as_deref().unwrap_or("none"),
-        };
-        topic.push_str(&TopicTemplate::word(word));
-    }
-    topic.truncate(TOPIC_BYTES_MAX);
-    topic
 }

@@ -7,59 +7,57 @@ use super::{Job, status::now_ms};
 use crate::{
     event::Event,
     senders,
-    sink::{Message, Sink, partition::partition_of, rabbitmq::routing_key},
+    sink::{Message, MessageDestination, Sink},
     telemetry::{
         Traces,
         traces::{SpanRole, TraceSpan},
     },
 };
 
-/// What a route publishes to, as its spans name it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SpanBroker {
-    Kafka,
-    RabbitMq { exchange: String, partitions: u32 },
-}
-
 /// Makes and keeps a route's spans. Empty, and of no cost, unless they are recorded.
 pub(super) struct RouteSpans {
     traces: Traces,
-    broker: SpanBroker,
     route: String,
     open: HashMap<u64, TraceSpan>,
 }
 
 impl<S: Sink> Job<S> {
     /// Makes spans of what it publishes.
-    pub fn traced(self, traces: Traces, broker: SpanBroker) -> Self {
-        let spans = RouteSpans::new(traces, broker, &self.route);
+    pub fn traced(self, traces: Traces) -> Self {
+        let spans = RouteSpans::new(traces, &self.route);
         Self { spans, ..self }
     }
 }
 
 impl RouteSpans {
     pub(super) fn off(route: &str) -> Self {
-        Self::new(Traces::off(), SpanBroker::Kafka, route)
+        Self::new(Traces::off(), route)
     }
 
-    pub(super) fn new(traces: Traces, broker: SpanBroker, route: &str) -> Self {
+    pub(super) fn new(traces: Traces, route: &str) -> Self {
         Self {
             traces,
-            broker,
             route: route.to_owned(),
             open: HashMap::new(),
         }
     }
 
-    /// Begins the span of a message, which from then on names it as its own.
-    pub(super) fn begin(&mut self, event: &Event, message: &mut Message) {
+    /// Begins the span of a message, which from then on names it as its own. `destination`: where it goes, which is
+    /// asked for when there is a span.
+    pub(super) fn begin(
+        &mut self,
+        event: &Event,
+        message: &mut Message,
+        destination: impl FnOnce(&Message) -> MessageDestination,
+    ) {
         // Without a context the event was taken in while nobody traced it.
         let Some(trace) = event.trace else { return };
-        let destination = match &self.broker {
-            SpanBroker::Kafka => &*message.destination,
-            SpanBroker::RabbitMq { exchange, .. } => exchange,
+        let mut attributes = Vec::new();
+        let name = || {
+            let destination = destination(message);
+            attributes = destination.attributes;
+            format!("send {}", destination.name).into()
         };
-        let name = || format!("send {destination}").into();
         let Some(mut span) = self
             .traces
             .span(SpanRole::Producer, name, SystemTime::now(), Some(trace))
@@ -68,19 +66,8 @@ impl RouteSpans {
         };
         span.set("messaging.operation.name", "send");
         span.set("messaging.operation.type", "send");
-        match &self.broker {
-            SpanBroker::Kafka => {
-                span.set("messaging.system", "kafka");
-                span.set("messaging.destination.name", destination.to_owned());
-                span.set("messaging.kafka.message.key", message.key.clone());
-            }
-            SpanBroker::RabbitMq { exchange, partitions } => {
-                let partition = partition_of(message.key.as_bytes(), *partitions);
-                let key = routing_key::with_partition(partition, &message.destination);
-                span.set("messaging.system", "rabbitmq");
-                span.set("messaging.destination.name", format!("{exchange}:{key}"));
-                span.set("messaging.rabbitmq.destination.routing_key", key);
-            }
+        for (name, value) in attributes {
+            span.set(name, value);
         }
         span.set("messaging.message.id", message.id.hyphenated().to_string());
         span.set("messaging.message.body.size", number(message.body.len() as u64));

@@ -13,10 +13,10 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    config::{EventMatch, RouteConfig, TemplatePart, TopicTemplate, UnknownTopic},
+    config::{EventMatch, RouteConfig},
     event::{Content, ProviderNumber, Time, render::RenderMode},
     senders::RoutePayload,
-    sink::{EnqueueError, Message, MessagePlace, SinkLabels},
+    sink::{self, EnqueueError, Message, MessageDestination, MessagePlace, SinkLabels},
     spool::{self, CursorStart, LogObserver, RecordClass},
 };
 
@@ -135,6 +135,13 @@ impl Sink for ScriptedSink {
         place_of(key)
     }
 
+    fn destination(&self, message: &Message) -> MessageDestination {
+        MessageDestination {
+            name: message.address.to_string(),
+            attributes: Vec::new(),
+        }
+    }
+
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
         if self.queue.len() >= self.capacity {
             return Err(EnqueueError::Full(Box::new(message)));
@@ -242,10 +249,7 @@ fn route() -> RouteConfig {
             not_kinds: vec!["thumbnail".into()],
             ..EventMatch::default()
         },
-        unknown_topic: UnknownTopic::Hold,
-        topic: Some(TopicTemplate {
-            parts: vec![TemplatePart::Literal("millicast.events".into())],
-        }),
+        address: Some(sink::brokers()[0].usual_address("millicast", "events")),
         mode: RenderMode::Structured,
         payload: RoutePayload::Normalized,
         start: CursorStart::Oldest,

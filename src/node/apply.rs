@@ -32,7 +32,7 @@ use crate::{
     config::{Config, ServerConfig},
     ingress,
     job::{DeadLetters, EventRouting, Job, RouteSubscription},
-    sink::{AnySink, CertificateWatch},
+    sink::{BoxedSink, CertificateWatch},
     spool::{Cursor, OpenError, Spool},
     telemetry::Metrics,
 };
@@ -93,7 +93,7 @@ impl PinnedCounting {
 /// A route whose job is to start, and whether its cursor counts what it wants from new.
 struct StartingRoute {
     setup: RouteSetup,
-    sink: AnySink,
+    sink: BoxedSink,
     cursor: Cursor,
     is_counted_anew: bool,
 }
@@ -221,7 +221,7 @@ impl LiveNode {
     }
 
     /// The routes that go, unless they are abandoned, each with a sink for what it still has.
-    fn prepare_ending(&self, routes: &[String], next: &Config) -> Result<Vec<(RouteSetup, AnySink)>, BuildError> {
+    fn prepare_ending(&self, routes: &[String], next: &Config) -> Result<Vec<(RouteSetup, BoxedSink)>, BuildError> {
         let kept = routes.iter().filter(|route| !next.spool.abandon_routes.contains(route));
         let setups = kept.filter_map(|route| self.jobs.get(route).map(|job| job.setup.clone()));
         setups
@@ -275,14 +275,14 @@ impl LiveNode {
     fn change_routes(
         &mut self,
         starting: Vec<StartingRoute>,
-        ending: Vec<(RouteSetup, AnySink)>,
+        ending: Vec<(RouteSetup, BoxedSink)>,
     ) -> Result<(), OpenError> {
         if starting.is_empty() && ending.is_empty() {
             self.replace_subscriptions(&[]);
             return Ok(());
         }
         self.counting.stop();
-        let mut jobs: Vec<(RouteSetup, Job<AnySink>)> = Vec::new();
+        let mut jobs: Vec<(RouteSetup, Job<BoxedSink>)> = Vec::new();
         let mut counted_anew = Vec::new();
         for one in starting {
             if one.is_counted_anew {

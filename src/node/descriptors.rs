@@ -8,11 +8,7 @@ use std::thread::available_parallelism;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::BuildError;
-use crate::{
-    config::{Config, SinkKind},
-    ingress,
-    job::DeadLetters,
-};
+use crate::{config::Config, ingress, job::DeadLetters};
 
 /// The log's files, what was inherited, the runtime, and what connections and brokers are woken by.
 const OF_PROCESS: u64 = 64;
@@ -25,13 +21,8 @@ const PASSING: u64 = 48;
 const OF_DEAD_LETTERS: u64 = 8;
 /// A segment of the log that is read.
 const OF_READER: u64 = 1;
-/// A producer has a pair to be woken by, and for each broker another pair and a connection.
-const OF_PRODUCER: u64 = 2;
-const OF_KAFKA_BROKER: u64 = 3;
-/// A connection, and the next one beside it while that is closed.
-const OF_RABBITMQ: u64 = 2;
 /// A cluster has more brokers than are listed, unless that would leave too few connections.
-const KAFKA_BROKERS_MIN: u64 = 3;
+const BROKERS_MIN: u64 = 3;
 const CONNECTIONS_AMPLE: usize = 64;
 /// With fewer connections than this there is no start.
 const CONNECTIONS_MIN: usize = 16;
@@ -108,16 +99,13 @@ fn raise_limit() -> u64 {
     allowed.unwrap_or(u64::MAX)
 }
 
-/// What is not for connections, where a cluster of Kafka's has at least so many brokers.
+/// What is not for connections, where a cluster has at least so many brokers.
 fn need(config: &Config, brokers_min: u64) -> u64 {
     let workers = available_parallelism().map_or(1, usize::from) as u64;
     let routes = config.routes.iter().map(|route| {
         let sink = config.sinks.iter().find(|sink| sink.name == route.sink);
-        let of_sink = match &sink.expect("a checked route names a sink that exists").kind {
-            SinkKind::Kafka(kafka) => OF_PRODUCER + OF_KAFKA_BROKER * brokers_min.max(kafka.brokers.len() as u64),
-            SinkKind::RabbitMq(_) => OF_RABBITMQ,
-        };
-        OF_READER + of_sink
+        let sink = sink.expect("a checked route names a sink that exists");
+        OF_READER + sink.settings.descriptors(brokers_min)
     });
     let dead_letters = DeadLetters::logs(&super::spools::dead_letters_dir(config)) as u64 * OF_DEAD_LETTERS;
     OF_PROCESS + OF_WORKER * workers + PASSING + routes.sum::<u64>() + dead_letters
@@ -135,7 +123,7 @@ fn divide(allowed: u64, wanted: usize, need: impl Fn(u64) -> u64) -> (Connection
         let public = affordable(left, wanted);
         (ConnectionShares { public, admin }, needed)
     };
-    let ample = shares(KAFKA_BROKERS_MIN);
+    let ample = shares(BROKERS_MIN);
     match ample.0.public < CONNECTIONS_AMPLE.min(wanted) {
         true => shares(1),
         false => ample,

@@ -12,13 +12,9 @@ use tokio::{sync::watch, task::JoinHandle, time::Instant};
 
 use super::{BuildError, ONCE};
 use crate::{
-    config::{self, Config, SinkKind},
-    job::{DeadLetters, Job, JobUntil, RouteStatus, RouteSubscription, SpanBroker},
-    sink::{
-        AnySink,
-        kafka::{self, KafkaMetrics, KafkaSink},
-        rabbitmq::{self, RabbitMqMetrics, RabbitMqSink},
-    },
+    config::{self, Config},
+    job::{DeadLetters, Job, JobUntil, RouteStatus, RouteSubscription},
+    sink::{self, BoxedSink, BrokerMetrics, SinkLimits, UnroutedSink},
     spool::{Cursor, Spool},
     telemetry::{Metrics, Traces},
 };
@@ -52,16 +48,6 @@ impl RouteSetup {
     pub fn has_sink(&self) -> bool {
         self.sink.is_some()
     }
-
-    fn broker(&self) -> Option<SpanBroker> {
-        Some(match &self.sink.as_ref()?.kind {
-            SinkKind::Kafka(_) => SpanBroker::Kafka,
-            SinkKind::RabbitMq(rabbitmq) => SpanBroker::RabbitMq {
-                exchange: rabbitmq.exchange.clone(),
-                partitions: rabbitmq.partitions,
-            },
-        })
-    }
 }
 
 /// What every job is made with.
@@ -70,8 +56,7 @@ pub(super) struct JobMaker {
     spool: Spool,
     dead_letters: DeadLetters,
     metrics: Arc<Metrics>,
-    kafka: Arc<KafkaMetrics>,
-    rabbitmq: Arc<RabbitMqMetrics>,
+    brokers: Vec<BrokerMetrics>,
     traces: Traces,
 }
 
@@ -83,12 +68,13 @@ impl JobMaker {
         metrics: Arc<Metrics>,
         traces: Traces,
     ) -> Self {
+        let registered = sink::brokers().iter();
+        let registered = registered.map(|broker| broker.register_metrics(&metrics.registry).expect(ONCE));
         Self {
             replica,
             spool,
             dead_letters,
-            kafka: Arc::new(KafkaMetrics::register(&metrics.registry).expect(ONCE)),
-            rabbitmq: Arc::new(RabbitMqMetrics::register(&metrics.registry).expect(ONCE)),
+            brokers: registered.collect(),
             metrics,
             traces,
         }
@@ -99,41 +85,29 @@ impl JobMaker {
     /// # Errors
     ///
     /// The client of the broker takes no such configuration.
-    pub fn sink(&self, setup: &RouteSetup) -> Result<AnySink, BuildError> {
+    pub fn sink(&self, setup: &RouteSetup) -> Result<BoxedSink, BuildError> {
         let route = &setup.route;
-        let Some(sink) = &setup.sink else {
-            return Ok(AnySink::Unrouted);
+        let (Some(sink), Some(address)) = (&setup.sink, &route.address) else {
+            return Ok(BoxedSink::new(UnroutedSink));
         };
-        match &sink.kind {
-            SinkKind::Kafka(kafka) => {
-                let names = kafka::KafkaNames::new(&sink.name, &route.name);
-                let topics = kafka::RouteTopics {
-                    template: route.topic.clone().expect("a checked route to Kafka has a topic"),
-                    unknown: route.unknown_topic.clone(),
-                };
-                let limits = kafka::ProducerLimits {
-                    body_bytes_max: setup.body_bytes_max,
-                    in_flight_records_max: route.in_flight_records_max,
-                };
-                let sink = KafkaSink::new(kafka, names, topics, limits, self.kafka.clone());
-                sink.map(|sink| AnySink::Kafka(Box::new(sink)))
-                    .map_err(|failure| BuildError::Sink {
-                        sink: route.sink.clone(),
-                        text: failure.text,
-                    })
-            }
-            SinkKind::RabbitMq(rabbitmq) => {
-                let names = rabbitmq::RabbitMqNames {
-                    sink: sink.name.as_str().into(),
-                    route: route.name.as_str().into(),
-                };
-                let sink = RabbitMqSink::new(rabbitmq, names, setup.body_bytes_max, self.rabbitmq.clone());
-                Ok(AnySink::RabbitMq(Box::new(sink)))
-            }
-        }
+        let limits = SinkLimits {
+            body_bytes_max: setup.body_bytes_max,
+            in_flight_records_max: route.in_flight_records_max,
+        };
+        let broker = self
+            .brokers
+            .iter()
+            .find(|broker| broker.broker() == sink.settings.broker());
+        broker
+            .expect("a sink's broker is registered")
+            .sink((&sink.name, &sink.settings), (&route.name, address), limits)
+            .map_err(|failure| BuildError::Sink {
+                sink: route.sink.clone(),
+                text: failure.text,
+            })
     }
 
-    pub fn job(&self, setup: &RouteSetup, sink: AnySink, cursor: Cursor) -> Job<AnySink> {
+    pub fn job(&self, setup: &RouteSetup, sink: BoxedSink, cursor: Cursor) -> Job<BoxedSink> {
         let job = Job::new(
             &setup.route,
             self.replica.clone(),
@@ -143,9 +117,9 @@ impl JobMaker {
             self.dead_letters.clone(),
             self.metrics.clone(),
         );
-        match setup.broker() {
-            Some(broker) => job.traced(self.traces.clone(), broker),
-            None => job,
+        match setup.has_sink() {
+            true => job.traced(self.traces.clone()),
+            false => job,
         }
     }
 }
@@ -177,7 +151,7 @@ pub(super) enum JobEnd {
 }
 
 impl RunningJob {
-    fn start(setup: RouteSetup, job: Job<AnySink>) -> Self {
+    fn start(setup: RouteSetup, job: Job<BoxedSink>) -> Self {
         let (stop, stop_signal) = watch::channel(None);
         Self {
             setup,
@@ -210,13 +184,13 @@ impl Drop for RunningJob {
 }
 
 impl RunningJobs {
-    pub fn start(&mut self, setup: RouteSetup, job: Job<AnySink>) {
+    pub fn start(&mut self, setup: RouteSetup, job: Job<BoxedSink>) {
         let job = RunningJob::start(setup, job);
         self.running.insert(job.setup.name().to_owned(), job);
     }
 
     /// Starts the job of a route that is gone: it publishes up to this number.
-    pub fn start_ending(&mut self, setup: RouteSetup, job: Job<AnySink>, last: u64) {
+    pub fn start_ending(&mut self, setup: RouteSetup, job: Job<BoxedSink>, last: u64) {
         let job = RunningJob::start(setup, job.until(JobUntil::Number(last)));
         self.ending.insert(job.setup.name().to_owned(), job);
     }

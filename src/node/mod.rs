@@ -44,7 +44,7 @@ use crate::{
     ingress,
     job::{DeadLetters, EventRouting, Job},
     lifecycle::{ProcessLifecycle, ProcessPhase},
-    sink::{AnySink, CertificateWatch},
+    sink::{BoxedSink, CertificateWatch},
     spool::Spool,
     telemetry::{
         Metrics, Traces,
@@ -83,7 +83,7 @@ pub struct Node {
     shares_socket: bool,
     admin: ingress::BoundServer,
     /// Those that start when it runs.
-    jobs: Vec<(RouteSetup, Job<AnySink>)>,
+    jobs: Vec<(RouteSetup, Job<BoxedSink>)>,
     signals: StopSignals,
     hangups: Hangups,
     exporter: Option<SpanExporter>,
@@ -289,7 +289,7 @@ struct StoredNode {
     replica: Arc<str>,
     known: KnownRoutes,
     maker: JobMaker,
-    jobs: Vec<(RouteSetup, Job<AnySink>)>,
+    jobs: Vec<(RouteSetup, Job<BoxedSink>)>,
     traces: Traces,
     exporter: Option<SpanExporter>,
 }

@@ -3,11 +3,8 @@
 //! `config` makes them, of a file and the environment.
 
 mod secret;
-mod shown;
-mod template;
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     str::FromStr,
@@ -15,14 +12,14 @@ use std::{
 };
 
 use crate::{
+    broker::{RouteAddress, SinkSettings, TopicTemplate},
     event::{ProviderNumber, render::RenderMode},
     senders::{self, RoutePayload, Sender},
     spool::CursorStart,
 };
 
-pub use secret::{SecretSource, SecretSourceError, TextSource};
-pub(crate) use shown::{Shown, host_of};
-pub use template::{TemplatePart, TopicTemplate};
+pub use forebay_section::{Shown, TextSource, host_of};
+pub use secret::{SecretSource, SecretSourceError};
 
 /// Everything a running Forebay was told.
 #[derive(Debug, Clone)]
@@ -185,94 +182,8 @@ pub struct AllowList {
 #[derive(Debug, Clone, PartialEq)]
 pub struct SinkConfig {
     pub name: String,
-    pub kind: SinkKind,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub enum SinkKind {
-    Kafka(KafkaConfig),
-    RabbitMq(RabbitMqConfig),
-}
-
-/// `type = "kafka"`
-#[derive(Clone, PartialEq)]
-pub struct KafkaConfig {
-    pub brokers: Vec<String>,
-    /// librdkafka's properties; none breaks a promise (the deny list is `sink::kafka`'s).
-    pub properties: BTreeMap<String, String>,
-    /// Topics that do not exist are created, with this many partitions and replicas. `None`: they are not.
-    pub create_topics: Option<CreateTopics>,
-}
-
-/// Without the properties' values: a password may be among them.
-impl std::fmt::Debug for KafkaConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Kafka")
-            .field("brokers", &self.brokers)
-            .field("properties", &self.properties.keys())
-            .field("create_topics", &self.create_topics)
-            .finish()
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CreateTopics {
-    pub partitions: i32,
-    pub replication: i32,
-    /// Where a route's topic is made from the event: with so many of its topics there, no more are made.
-    pub topics_max: usize,
-}
-
-/// What becomes of a message whose topic is not there, and is not made.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UnknownTopic {
-    /// It waits until the topic is there, and those for other topics do not.
-    Hold,
-    /// It goes to the route's dead letters.
-    DeadLetter,
-    /// It goes to this topic instead.
-    Fallback(String),
-}
-
-/// `type = "rabbitmq"`
-#[derive(Debug, Clone, PartialEq)]
-pub struct RabbitMqConfig {
-    /// One or more nodes, tried in turn. Read again for every new connection, so that a changed password is found.
-    pub uris: Vec<TextSource>,
-    /// Wins over the name in the URI.
-    pub username: Option<TextSource>,
-    /// Wins over the password in the URI.
-    pub password: Option<TextSource>,
-    pub tls: RabbitMqTls,
-    pub exchange: String,
-    /// How many the keys are spread over: the first word of the routing key.
-    pub partitions: u32,
-    /// Exchange, queues, bindings and the dead-letter exchange are made when they are not there.
-    pub declare: bool,
-    pub unroutable: Unroutable,
-    /// The management API, `http(s)://host:15672`, for `forebay check --connect`. `None`: the first node's host and the
-    /// usual port.
-    pub management: Option<String>,
-}
-
-/// Files in PEM.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct RabbitMqTls {
-    /// Trusted beside the system's own.
-    pub ca_file: Option<PathBuf>,
-    /// With [`Self::key_file`]: what Forebay shows of itself. Without user and password it authenticates by it
-    /// (EXTERNAL).
-    pub certificate_file: Option<PathBuf>,
-    pub key_file: Option<PathBuf>,
-}
-
-/// What becomes of a message that no queue takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unroutable {
-    /// It goes to the route's dead letters, and its neighbours pass.
-    DeadLetter,
-    /// The route waits until there is a binding for it.
-    Hold,
+    /// What its broker has read.
+    pub settings: SinkSettings,
 }
 
 /// `[routes.<name>]`
@@ -282,9 +193,8 @@ pub struct RouteConfig {
     /// The name of its sink, which exists.
     pub sink: String,
     pub matches: EventMatch,
-    /// Kafka's topic; for RabbitMQ there is none.
-    pub topic: Option<TopicTemplate>,
-    pub unknown_topic: UnknownTopic,
+    /// Where its messages go at its sink's broker. `None`: nowhere, for it has no sink.
+    pub address: Option<RouteAddress>,
     pub mode: RenderMode,
     pub payload: RoutePayload,
     /// Where the route begins when it is new.
@@ -303,6 +213,11 @@ pub struct RouteConfig {
 }
 
 impl RouteConfig {
+    /// What the place of its messages is made from, where that is more than the event: a topic.
+    pub fn template(&self) -> Option<&TopicTemplate> {
+        self.address.as_ref()?.template()
+    }
+
     /// The route of what none of `others` wants, where none is configured: it has no sink, and its events become dead
     /// letters, the oldest of which make room for the newest.
     pub fn unrouted(others: Vec<EventMatch>) -> Self {
@@ -313,8 +228,7 @@ impl RouteConfig {
                 except: others,
                 ..EventMatch::default()
             },
-            topic: None,
-            unknown_topic: UnknownTopic::Hold,
+            address: None,
             mode: RenderMode::Structured,
             payload: RoutePayload::Normalized,
             start: CursorStart::Head,

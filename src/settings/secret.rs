@@ -106,54 +106,6 @@ fn decode_lines(origin: &str, text: &str) -> Result<Vec<Secret>, SecretSourceErr
     }
 }
 
-/// Where a text that may be secret comes from: `env:NAME`, `file:/path`, or the text itself.
-#[derive(Clone, PartialEq, Eq)]
-pub enum TextSource {
-    Env(String),
-    File(PathBuf),
-    Inline(String),
-}
-
-/// Without the text.
-impl fmt::Debug for TextSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Env(name) => write!(f, "env:{name}"),
-            Self::File(path) => write!(f, "file:{}", path.display()),
-            Self::Inline(_) => f.write_str("inline"),
-        }
-    }
-}
-
-impl TextSource {
-    /// Takes `env:NAME` and `file:/path` for sources, everything else for the text itself.
-    pub fn parse(text: &str) -> Self {
-        match text.trim().split_once(':') {
-            Some(("env", name)) => Self::Env(name.to_owned()),
-            Some(("file", path)) => Self::File(path.into()),
-            _ => Self::Inline(text.trim().to_owned()),
-        }
-    }
-
-    /// The text as it is now, without white space around it.
-    pub fn read(&self) -> Result<String, SecretSourceError> {
-        self.read_with(|name| std::env::var(name).ok())
-    }
-
-    /// The text as it is now, with an environment of the caller's.
-    pub fn read_with(&self, env: impl Fn(&str) -> Option<String>) -> Result<String, SecretSourceError> {
-        let text = match self {
-            Self::Env(name) => env(name).ok_or_else(|| SecretSourceError::Unset(name.clone()))?,
-            Self::File(path) => std::fs::read_to_string(path).map_err(|source| SecretSourceError::Unreadable {
-                path: path.clone(),
-                source,
-            })?,
-            Self::Inline(text) => text.clone(),
-        };
-        Ok(text.trim().to_owned())
-    }
-}
-
 fn decode(origin: &str, text: &str) -> Result<Secret, SecretSourceError> {
     Secret::from_base64(text.trim()).map_err(|source| SecretSourceError::Content {
         origin: origin.to_owned(),

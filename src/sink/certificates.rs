@@ -1,12 +1,6 @@
 //! When the certificates run out that the sinks' configurations name. They are read again and again: files rotate.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
 
 use openssl::{
     asn1::{Asn1Time, Asn1TimeRef},
@@ -17,30 +11,12 @@ use openssl::{
 use parking_lot::Mutex;
 use prometheus::{IntGaugeVec, Opts, Registry};
 
-use super::{kafka, rabbitmq};
-use crate::settings::{SinkConfig, SinkKind};
+use super::{CertificateFile, CertificateUse};
+use crate::settings::SinkConfig;
 
 /// Between two reads.
 const INTERVAL: Duration = Duration::from_secs(10);
 const SECONDS_PER_DAY: i64 = 86_400;
-
-/// A file of a sink's configuration that holds certificates.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct CertificateFile {
-    pub path: PathBuf,
-    pub holds: CertificateUse,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum CertificateUse {
-    /// The client's own certificate and its chain, in PEM. It is good for as long as all of them are.
-    Own,
-    /// The same, with the key, in PKCS#12 under this password.
-    OwnWithKey { password: String },
-    /// Authorities to trust, in PEM. While one of them is replaced, the old one may run out beside the new one:
-    /// something is trusted for as long as any of them is good.
-    Authorities,
-}
 
 /// Watches the files of all sinks. Clones share them.
 #[derive(Clone)]
@@ -84,11 +60,7 @@ impl CertificateWatch {
         // Of two uses of one file the first counts, which is the stricter one: the client's own before authorities.
         let mut files = BTreeMap::new();
         for sink in sinks {
-            let named = match &sink.kind {
-                SinkKind::Kafka(kafka) => kafka::certificate_files(kafka),
-                SinkKind::RabbitMq(rabbitmq) => rabbitmq::certificate_files(rabbitmq),
-            };
-            for file in named {
+            for file in sink.settings.certificate_files() {
                 files.entry((sink.name.clone(), file.path.clone())).or_insert(file);
             }
         }
@@ -130,7 +102,7 @@ impl CertificateWatch {
         for watched in self.watched.lock().iter_mut() {
             let path = watched.file.path.display().to_string();
             let labels = [watched.sink.as_str(), path.as_str()];
-            match watched.file.not_after() {
+            match not_after(&watched.file) {
                 Ok(not_after) => {
                     self.not_after.with_label_values(&labels).set(not_after);
                     watched.told = None;
@@ -151,30 +123,21 @@ impl CertificateWatch {
     }
 }
 
-impl CertificateFile {
-    pub fn new(path: impl AsRef<Path>, holds: CertificateUse) -> Self {
-        Self {
-            path: path.as_ref().into(),
-            holds,
+/// When the certificates in a file run out, in seconds since the Unix epoch.
+fn not_after(file: &CertificateFile) -> Result<i64, String> {
+    let bytes = fs::read(&file.path).map_err(|error| error.to_string())?;
+    let times = match &file.holds {
+        CertificateUse::Own | CertificateUse::Authorities => {
+            X509::stack_from_pem(&bytes).and_then(|found| times(&found))
         }
-    }
-
-    /// In seconds since the Unix epoch.
-    fn not_after(&self) -> Result<i64, String> {
-        let bytes = fs::read(&self.path).map_err(|error| error.to_string())?;
-        let times = match &self.holds {
-            CertificateUse::Own | CertificateUse::Authorities => {
-                X509::stack_from_pem(&bytes).and_then(|found| times(&found))
-            }
-            CertificateUse::OwnWithKey { password } => keystore(&bytes, password).and_then(|found| times(&found)),
-        };
-        let times = times.map_err(|error| error.to_string())?.into_iter();
-        let time = match self.holds {
-            CertificateUse::Own | CertificateUse::OwnWithKey { .. } => times.min(),
-            CertificateUse::Authorities => times.max(),
-        };
-        time.ok_or_else(|| "it holds no certificate".to_owned())
-    }
+        CertificateUse::OwnWithKey { password } => keystore(&bytes, password).and_then(|found| times(&found)),
+    };
+    let times = times.map_err(|error| error.to_string())?.into_iter();
+    let time = match file.holds {
+        CertificateUse::Own | CertificateUse::OwnWithKey { .. } => times.min(),
+        CertificateUse::Authorities => times.max(),
+    };
+    time.ok_or_else(|| "it holds no certificate".to_owned())
 }
 
 fn keystore(bytes: &[u8], password: &str) -> Result<Vec<X509>, ErrorStack> {
@@ -236,9 +199,9 @@ mod tests {
             pem.extend(certificate(&key, not_after).to_pem().unwrap());
         }
         fs::write(&path, pem).unwrap();
-        assert_eq!(CertificateFile::new(&path, CertificateUse::Own).not_after(), Ok(early));
+        assert_eq!(not_after(&CertificateFile::new(&path, CertificateUse::Own)), Ok(early));
         assert_eq!(
-            CertificateFile::new(&path, CertificateUse::Authorities).not_after(),
+            not_after(&CertificateFile::new(&path, CertificateUse::Authorities)),
             Ok(late)
         );
 
@@ -250,8 +213,8 @@ mod tests {
         let holds = |password: &str| CertificateUse::OwnWithKey {
             password: password.into(),
         };
-        assert_eq!(CertificateFile::new(&path, holds("s3cret")).not_after(), Ok(early));
-        assert!(CertificateFile::new(&path, holds("wrong")).not_after().is_err());
+        assert_eq!(not_after(&CertificateFile::new(&path, holds("s3cret"))), Ok(early));
+        assert!(not_after(&CertificateFile::new(&path, holds("wrong"))).is_err());
     }
 
     #[test]

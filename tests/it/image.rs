@@ -42,6 +42,19 @@ fn hadolint_has_nothing_against_the_dockerfiles() {
     assert!(lint(&careless).contains("DL4006"));
 }
 
+#[test]
+fn the_dependencies_of_every_crate_are_in_the_layer_that_stays() {
+    let text = read(DOCKERFILES[0]);
+    let crates = fs::read_dir(Path::new(ROOT).join("crates")).unwrap();
+    let names: Vec<_> = crates.map(|entry| entry.unwrap().file_name()).collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        let manifest = format!("crates/{}/Cargo.toml", name.to_str().unwrap());
+        let line = format!("COPY {manifest} {manifest}\n");
+        assert!(text.contains(&line), "{line}");
+    }
+}
+
 /// The instructions of the last stage.
 fn last_stage(text: &str) -> &str {
     &text[text.rfind("\nFROM ").expect("a stage") + 1..]

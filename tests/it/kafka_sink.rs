@@ -7,10 +7,7 @@ mod security;
 mod tokens;
 mod topics;
 
-use forebay::{
-    config,
-    sink::{FindingLevel, Message, kafka::connect_check, partition::partition_of},
-};
+use forebay::sink::{FindingLevel, Message, kafka::connect_check, partition::partition_of};
 use publisher::{DEADLINE, Publisher, assert_in_order, message, sink};
 
 use crate::support::kafka as server;
@@ -116,7 +113,7 @@ async fn a_check_says_what_is_wrong_with_each_topic() {
     let good = server::create_topic(&broker, "good", 2, &[("max.message.bytes", "10000000")]).await;
     let compacted = server::create_topic(&broker, "compacted", 1, &[("cleanup.policy", "compact")]).await;
     let absent = "absent-for-ever".to_string();
-    let config = |brokers: &[&str], properties: &[(&str, &str)]| config::KafkaConfig {
+    let config = |brokers: &[&str], properties: &[(&str, &str)]| forebay::sink::kafka::KafkaConfig {
         brokers: brokers.iter().map(|s| s.to_string()).collect(),
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,

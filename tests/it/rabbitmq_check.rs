@@ -18,7 +18,7 @@ use crate::{
 
 const BODY_BYTES_MAX: u64 = 16 << 20;
 
-async fn check(config: &config::RabbitMqConfig) -> Vec<CheckFinding> {
+async fn check(config: &forebay::sink::rabbitmq::RabbitMqConfig) -> Vec<CheckFinding> {
     connect_check("rabbit", config, BODY_BYTES_MAX).await
 }
 
@@ -126,7 +126,7 @@ async fn what_consumers_would_miss_is_warned_of() {
         FindingLevel::Warning,
         &["no queue is bound for partitions '01', '02'", "dead letters", "'01.#'"],
     );
-    config.unroutable = config::Unroutable::Hold;
+    config.unroutable = forebay::sink::rabbitmq::Unroutable::Hold;
     has(
         &check(&config).await,
         FindingLevel::Warning,

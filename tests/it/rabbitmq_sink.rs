@@ -97,7 +97,7 @@ async fn a_routing_key_with_every_awkward_character_still_finds_its_queue() {
     let queues = vhost.topology(EXCHANGE, 1, QUORUM);
     let streams = ["a.b", "*", "#", "100%", "white space", "配信", &"long".repeat(200)];
     let messages = (1..).zip(streams).map(|(sequence, stream)| Message {
-        destination: forebay::sink::rabbitmq::routing_key::words("feeds", Some("started"), Some("A.B"), stream).into(),
+        address: forebay::sink::rabbitmq::routing_key::words("feeds", Some("started"), Some("A.B"), stream).into(),
         key: format!("A.B/{stream}"),
         ..message(sequence)
     });

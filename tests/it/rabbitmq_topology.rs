@@ -21,22 +21,22 @@ use tokio::time::timeout;
 use crate::support::rabbitmq::{self as server, Vhost};
 
 /// A sink of two partitions for an exchange of a virtual host.
-pub fn config(vhost: &Vhost, exchange: &str, declare: bool) -> config::RabbitMqConfig {
-    config::RabbitMqConfig {
+pub fn config(vhost: &Vhost, exchange: &str, declare: bool) -> forebay::sink::rabbitmq::RabbitMqConfig {
+    forebay::sink::rabbitmq::RabbitMqConfig {
         uris: vec![config::TextSource::Inline(vhost.uri())],
         username: None,
         password: None,
-        tls: config::RabbitMqTls::default(),
+        tls: forebay::sink::rabbitmq::RabbitMqTls::default(),
         exchange: exchange.to_owned(),
         partitions: 2,
         declare,
-        unroutable: config::Unroutable::DeadLetter,
+        unroutable: forebay::sink::rabbitmq::Unroutable::DeadLetter,
         management: Some(vhost.broker.management()),
     }
 }
 
 /// Opens a session and ends it.
-pub async fn open(config: &config::RabbitMqConfig) -> Result<(), PublishFailure> {
+pub async fn open(config: &forebay::sink::rabbitmq::RabbitMqConfig) -> Result<(), PublishFailure> {
     let metrics = RabbitMqMetrics::register(&prometheus::Registry::new()).unwrap();
     let names = RabbitMqNames {
         sink: "rabbit".into(),

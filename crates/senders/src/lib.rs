@@ -81,6 +81,12 @@ pub trait Sender: Send + Sync + RefUnwindSafe {
     /// Makes a sample; the same parameters make the same one. It is not signed.
     fn sample(&self, kind: SampleKind, parameters: &SampleParameters<'_>) -> Sample;
 
+    /// JSON schemas of its events, normalised, by kind; under `event` what every kind has in common. None: `verify`
+    /// judges none of its events.
+    fn schemas(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// The headers that sign a body.
     fn sign(&self, secret: &Secret, body: &[u8]) -> Vec<(&'static str, String)>;
 }

@@ -1,99 +1,43 @@
-//! Prints messages of either broker.
+//! Prints messages, whichever broker has them.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
 use crate::cli::out;
 use crate::event::render::BOOLEANS;
-use crate::sink::{kafka, rabbitmq};
+use crate::sink::{ReadMessage, header};
 
 /// A message, whichever broker had it.
-pub struct ShownMessage {
-    /// Where it was found, for people.
-    place: String,
-    /// The same for programs.
-    fields: Map<String, Value>,
-    key: Option<Vec<u8>>,
-    content_type: String,
-    headers: Vec<(String, Vec<u8>)>,
-    /// What the names of a CloudEvent's attributes begin with, in binary mode.
-    prefix: &'static str,
-    payload: Vec<u8>,
-}
-
-impl From<kafka::tail::KafkaTailed> for ShownMessage {
-    fn from(tailed: kafka::tail::KafkaTailed) -> Self {
-        let place = format!(
-            "{} partition {} offset {}",
-            tailed.topic, tailed.partition, tailed.offset
-        );
-        let fields = json!({
-            "topic": tailed.topic,
-            "partition": tailed.partition,
-            "offset": tailed.offset,
-            "timestamp": tailed.timestamp_ms,
-        });
-        Self {
-            place,
-            fields: object(fields),
-            content_type: header(&tailed.headers, "content-type").unwrap_or_default(),
-            key: tailed.key,
-            headers: tailed.headers,
-            prefix: "ce_",
-            payload: tailed.payload,
-        }
-    }
-}
-
-impl From<rabbitmq::tail::RabbitMqTailed> for ShownMessage {
-    fn from(tailed: rabbitmq::tail::RabbitMqTailed) -> Self {
-        let place = format!("{} {}", printable(&tailed.exchange), printable(&tailed.routing_key));
-        let fields = json!({
-            "exchange": tailed.exchange,
-            "routing_key": tailed.routing_key,
-            "timestamp": tailed.timestamp_s.map(|seconds| seconds.saturating_mul(1000)),
-            "content_type": tailed.content_type,
-        });
-        Self {
-            place,
-            fields: object(fields),
-            key: header(&tailed.headers, "partitionkey").map(String::into_bytes),
-            content_type: tailed.content_type.unwrap_or_default(),
-            headers: tailed.headers,
-            prefix: "cloudEvents:",
-            payload: tailed.payload,
-        }
-    }
-}
+pub struct ShownMessage(pub ReadMessage);
 
 impl ShownMessage {
     /// Whether it is of this stream.
     pub fn is_of(&self, stream: &str) -> bool {
-        self.key.as_deref() == Some(stream.as_bytes())
+        self.0.key.as_deref() == Some(stream.as_bytes())
     }
 
     /// Where it was found, for people.
     pub fn place(&self) -> &str {
-        &self.place
+        &self.0.place
     }
 
     /// Its stream's key, as the broker has it.
     pub fn key(&self) -> Option<&[u8]> {
-        self.key.as_deref()
+        self.0.key.as_deref()
     }
 
     /// A line for people: time, type, stream, place.
     fn line(&self) -> String {
         let event = self.event().unwrap_or_default();
         let text = |name: &str| event.get(name).and_then(Value::as_str);
-        let key = self.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
-        let sequence = header(&self.headers, "sequence").unwrap_or_default();
+        let key = self.0.key.as_deref().map(String::from_utf8_lossy).unwrap_or_default();
+        let sequence = header(&self.0.headers, "sequence").unwrap_or_default();
         format!(
             "{}  {:<52}  {}  {} sequence {}",
             text("time").unwrap_or("-"),
             text("type").unwrap_or("(no CloudEvent)"),
             printable(&key),
-            self.place,
+            printable(&self.0.place),
             match sequence.trim_start_matches('0') {
                 "" => "-",
                 digits => digits,
@@ -105,27 +49,28 @@ impl ShownMessage {
     fn json(&self) -> Value {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         let headers = self
+            .0
             .headers
             .iter()
             .map(|(name, value)| (name.clone(), json!(text(value))));
-        let mut line = Value::Object(self.fields.clone());
-        line["key"] = json!(self.key.as_deref().map(text));
+        let mut line = Value::Object(self.0.fields.clone());
+        line["key"] = json!(self.0.key.as_deref().map(text));
         line["headers"] = headers.collect::<Map<_, _>>().into();
         match self.event() {
             Some(event) => line["event"] = event.into(),
-            None => line["body_base64"] = STANDARD.encode(&self.payload).into(),
+            None => line["body_base64"] = STANDARD.encode(&self.0.payload).into(),
         }
         line
     }
 
     /// The CloudEvent, of either mode; `None` when it is none.
     pub fn event(&self) -> Option<Map<String, Value>> {
-        if self.content_type.starts_with("application/cloudevents+json") {
-            return serde_json::from_slice(&self.payload).ok();
+        if self.0.content_type.starts_with("application/cloudevents+json") {
+            return serde_json::from_slice(&self.0.payload).ok();
         }
-        header(&self.headers, &format!("{}specversion", self.prefix))?;
-        let attributes = self.headers.iter().filter_map(|(name, value)| {
-            let name = name.strip_prefix(self.prefix)?;
+        header(&self.0.headers, &format!("{}specversion", self.0.attribute_prefix))?;
+        let attributes = self.0.headers.iter().filter_map(|(name, value)| {
+            let name = name.strip_prefix(self.0.attribute_prefix)?;
             let value = match value.as_slice() {
                 b"true" if BOOLEANS.contains(&name) => Value::Bool(true),
                 text => json!(String::from_utf8_lossy(text)),
@@ -133,11 +78,11 @@ impl ShownMessage {
             Some((name.to_owned(), value))
         });
         let mut event: Map<String, Value> = attributes.collect();
-        match serde_json::from_slice(&self.payload) {
-            Ok(data) if self.content_type.contains("json") => event.insert("data".to_owned(), data),
-            _ => event.insert("data_base64".to_owned(), STANDARD.encode(&self.payload).into()),
+        match serde_json::from_slice(&self.0.payload) {
+            Ok(data) if self.0.content_type.contains("json") => event.insert("data".to_owned(), data),
+            _ => event.insert("data_base64".to_owned(), STANDARD.encode(&self.0.payload).into()),
         };
-        event.insert("datacontenttype".to_owned(), self.content_type.as_str().into());
+        event.insert("datacontenttype".to_owned(), self.0.content_type.as_str().into());
         Some(event)
     }
 }
@@ -162,18 +107,6 @@ impl EventPrinter {
     }
 }
 
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(object) => object,
-        _ => Map::new(),
-    }
-}
-
-fn header(headers: &[(String, Vec<u8>)], name: &str) -> Option<String> {
-    let found = headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| String::from_utf8_lossy(value).into_owned())
-}
-
 /// A stream's name may hold what would change the terminal.
 fn printable(text: &str) -> String {
     text.chars()
@@ -184,9 +117,10 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::{kafka::KafkaTailed, rabbitmq::RabbitMqTailed};
 
     fn message(headers: &[(&str, &str)], payload: &[u8]) -> ShownMessage {
-        ShownMessage::from(kafka::tail::KafkaTailed {
+        ShownMessage(ReadMessage::from(KafkaTailed {
             topic: "t".to_owned(),
             partition: 3,
             offset: 17,
@@ -197,7 +131,7 @@ mod tests {
                 .map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec()))
                 .collect(),
             payload: payload.to_vec(),
-        })
+        }))
     }
 
     #[test]
@@ -256,14 +190,14 @@ mod tests {
             .collect()
         };
         let message = |content_type: &str, more: &[(&str, &str)], payload: &str| {
-            ShownMessage::from(rabbitmq::tail::RabbitMqTailed {
+            ShownMessage(ReadMessage::from(RabbitMqTailed {
                 exchange: "forebay".to_owned(),
                 routing_key: "03.feeds.started.ZG6NWV.s".to_owned(),
                 content_type: Some(content_type.to_owned()),
                 timestamp_s: Some(5),
                 headers: headers(more),
                 payload: payload.into(),
-            })
+            }))
         };
         let structured = message(
             "application/cloudevents+json; charset=utf-8",

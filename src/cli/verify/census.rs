@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use super::{VerifyPart, numbers::SeenNumbers, schemas::EventSchemas};
-use crate::{cli::tail::ShownMessage, event::Time};
+use crate::{cli::tail::ShownMessage, event::Time, sink::ReadPlace};
 
 /// How many of a kind of mistake are shown.
 const SHOWN_MAX: usize = 5;
@@ -104,14 +104,6 @@ struct StreamTrack {
     place: u32,
     newest: u64,
     last: (Time, u64),
-}
-
-/// A place where the broker keeps order: a partition, a queue.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventPlace {
-    pub name: String,
-    /// It may have had older messages.
-    pub is_cut: bool,
 }
 
 impl EventCensus {
@@ -261,7 +253,7 @@ impl EventCensus {
     /// known.
     pub fn replicas<'a>(
         &'a self,
-        places: &'a [EventPlace],
+        places: &'a [ReadPlace],
     ) -> impl Iterator<Item = (&'a str, &'a SeenNumbers, Option<u64>)> + 'a {
         self.replicas.iter().map(|(name, replica)| {
             let cut = places.iter().filter(|place| place.is_cut);

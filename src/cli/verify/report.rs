@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 
 use serde_json::{Map, Value, json};
 
-use super::{EventCensus, EventPlace, numbers::SeenNumbers};
+use super::{EventCensus, numbers::SeenNumbers};
+use crate::sink::ReadPlace;
 
 /// How many gaps are shown.
 const SHOWN_MAX: usize = 10;
@@ -35,7 +36,7 @@ fn count(gaps: &[RangeInclusive<u64>]) -> u64 {
 }
 
 impl VerifyReport {
-    pub fn new(routes: Vec<(EventCensus, Vec<EventPlace>)>, is_whole: bool, dead_letters: u64, took: Duration) -> Self {
+    pub fn new(routes: Vec<(EventCensus, Vec<ReadPlace>)>, is_whole: bool, dead_letters: u64, took: Duration) -> Self {
         let mut all: BTreeMap<String, (SeenNumbers, Option<u64>)> = BTreeMap::new();
         for (census, places) in &routes {
             for (name, seen, whole_from) in census.replicas(places) {

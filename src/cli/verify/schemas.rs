@@ -1,4 +1,4 @@
-//! The schemas of `docs/schemas/`, built in.
+//! What the senders' events must look like.
 
 use std::collections::BTreeMap;
 
@@ -7,35 +7,14 @@ use serde_json::Value;
 
 use crate::senders;
 
-const SCHEMAS: &[(&str, &str)] = &[
-    ("event", include_str!("../../../docs/schemas/event.schema.json")),
-    ("feeds", include_str!("../../../docs/schemas/feeds.schema.json")),
-    ("media", include_str!("../../../docs/schemas/media.schema.json")),
-    (
-        "recordings",
-        include_str!("../../../docs/schemas/recordings.schema.json"),
-    ),
-    ("thumbnail", include_str!("../../../docs/schemas/thumbnail.schema.json")),
-    (
-        "transcoder",
-        include_str!("../../../docs/schemas/transcoder.schema.json"),
-    ),
-    (
-        "unreadable",
-        include_str!("../../../docs/schemas/unreadable.schema.json"),
-    ),
-    (
-        "viewerconnection",
-        include_str!("../../../docs/schemas/viewerconnection.schema.json"),
-    ),
-];
 /// Beside which kinds are called.
 const ANY: &str = "event";
 
-/// What events must look like, by kind.
-pub struct EventSchemas(BTreeMap<&'static str, Validator>);
+/// What events must look like, by what the types of a sender's events begin with and by kind.
+pub struct EventSchemas(Vec<(&'static str, BTreeMap<&'static str, Validator>)>);
 
 impl EventSchemas {
+    /// Those that the senders bring.
     pub fn load() -> Self {
         let validator = |text: &str| {
             let schema: Value = serde_json::from_str(text).expect("the schemas are JSON");
@@ -44,22 +23,26 @@ impl EventSchemas {
                 .should_validate_formats(true);
             options.build(&schema).expect("the schemas are schemas")
         };
-        Self(SCHEMAS.iter().map(|(kind, text)| (*kind, validator(text))).collect())
+        let of_senders = senders::senders().iter().map(|sender| {
+            let schemas = sender.schemas().iter().map(|(kind, text)| (*kind, validator(text)));
+            (sender.provider().type_prefix, schemas.collect())
+        });
+        Self(of_senders.collect())
     }
 
     /// The first deviation of an event, without its values: they may be anybody's. `original`: its data is the body as
-    /// it came, of which the schemas say nothing.
+    /// it came, of which the schemas say nothing. Of a sender without schemas everything is right; what is of no sender
+    /// deviates from those of the first.
     pub fn deviation(&self, event: &Value, original: bool) -> Option<String> {
-        let kind = event["type"].as_str().unwrap_or_default();
-        let prefixes = senders::senders().iter().map(|sender| sender.provider().type_prefix);
-        let mut kinds = prefixes.filter_map(|prefix| kind.strip_prefix(prefix)?.strip_prefix('.'));
-        let kind = kinds.next().unwrap_or_default().split('.').next().unwrap_or_default();
+        let type_ = event["type"].as_str().unwrap_or_default();
+        let mut of_senders = self.0.iter();
+        let found = of_senders.find_map(|(prefix, schemas)| {
+            let kind = type_.strip_prefix(prefix)?.strip_prefix('.')?;
+            Some((kind.split('.').next().unwrap_or_default(), schemas))
+        });
+        let (kind, schemas) = found.or_else(|| self.0.first().map(|(_, schemas)| ("", schemas)))?;
         let kind = if original || kind == ANY { ANY } else { kind };
-        let validator = self
-            .0
-            .get(kind)
-            .or_else(|| self.0.get(ANY))
-            .expect("the common schema is built in");
+        let validator = schemas.get(kind).or_else(|| schemas.get(ANY))?;
         let error = validator.iter_errors(event).next()?;
         Some(format!("{}: {}", error.instance_path(), error.masked()))
     }
@@ -72,7 +55,7 @@ mod tests {
     #[test]
     fn every_schema_of_the_documents_is_built_in() {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/schemas");
-        assert_eq!(std::fs::read_dir(dir).unwrap().count(), SCHEMAS.len());
-        assert_eq!(EventSchemas::load().0.len(), SCHEMAS.len());
+        let built_in: usize = EventSchemas::load().0.iter().map(|(_, schemas)| schemas.len()).sum();
+        assert_eq!(std::fs::read_dir(dir).unwrap().count(), built_in);
     }
 }

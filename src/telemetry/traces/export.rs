@@ -25,7 +25,9 @@ use tokio::{
 };
 
 use super::{Metrics, SetupError};
-use crate::{http_client, telemetry::LogThrottle};
+use forebay_http_client as http_client;
+
+use crate::telemetry::LogThrottle;
 
 /// Spans that ended and were not sent; one more is dropped.
 pub(super) const QUEUE_SPANS_MAX: usize = 8192;

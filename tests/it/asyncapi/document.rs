@@ -1,9 +1,10 @@
 //! The AsyncAPI document of a Forebay whose configuration names a sink, and leaves the rest as it is.
 
 use forebay::{
-    config::{Config, SinkKind},
+    config::Config,
     event::render::{RenderMode, STRUCTURED_CONTENT_TYPE},
     senders,
+    sink::rabbitmq::RabbitMqConfig,
 };
 use serde_json::{Map, Value, json};
 
@@ -25,14 +26,12 @@ pub fn document(kafka: &Config, rabbitmq: &Config) -> Value {
     let mut channels = Map::new();
     let mut operations = Map::new();
     for route in &kafka.routes {
-        let topic = route.topic.as_ref().and_then(|topic| topic.literal()).unwrap();
+        let topic = route.template().and_then(|topic| topic.literal()).unwrap();
         let name = format!("{}Topic", route.name);
         operations.insert(format!("publishTo{}", capital(&name)), send(&name, &json!({})));
         channels.insert(name, topic_channel(topic, route.mode));
     }
-    let SinkKind::RabbitMq(sink) = &rabbitmq.sinks[0].kind else {
-        panic!("a sink of RabbitMQ");
-    };
+    let sink: &RabbitMqConfig = rabbitmq.sinks[0].settings.downcast().expect("a sink of RabbitMQ");
     let published = json!({ "amqp": {
         "deliveryMode": PERSISTENT,
         "mandatory": true,

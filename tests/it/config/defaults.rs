@@ -3,13 +3,22 @@
 use std::{path::PathBuf, time::Duration};
 
 use forebay::{
-    config::{BacklogFull, BacklogLimit, EventMatch, SinkKind, TopicTemplate, TracingConfig, UnknownTopic},
+    config::{BacklogFull, BacklogLimit, EventMatch, RouteConfig, TracingConfig},
     event::{ProviderNumber, render::RenderMode},
     senders::RoutePayload,
+    sink::{
+        TopicTemplate,
+        kafka::{KafkaConfig, RouteTopics, UnknownTopic},
+    },
     spool::CursorStart,
 };
 
 use super::{CONTRACT, Dir, LEAST, SECRET, load, load_named};
+
+fn unknown_topic(route: &RouteConfig) -> UnknownTopic {
+    let address = route.address.as_ref().unwrap();
+    address.downcast::<RouteTopics>().unwrap().unknown.clone()
+}
 
 #[test]
 fn the_least_configuration_has_the_contracts_defaults() {
@@ -52,19 +61,16 @@ fn the_defaults_are_what_the_documentation_says() {
         panic!("two routes, not {:?}", config.routes)
     };
     assert_eq!(
-        (
-            events.name.as_str(),
-            events.topic.as_ref().unwrap().to_string().as_str()
-        ),
+        (events.name.as_str(), events.template().unwrap().to_string().as_str()),
         ("events", "millicast.events")
     );
     assert_eq!(
-        events.unknown_topic,
+        unknown_topic(events),
         UnknownTopic::Hold,
         "the configuration names the topic"
     );
     let by_event = load(&format!("{LEAST}\n[routes.a]\ntopic = \"t.{{account}}\""), &[]).unwrap();
-    assert_eq!(by_event.routes[0].unknown_topic, UnknownTopic::DeadLetter);
+    assert_eq!(unknown_topic(&by_event.routes[0]), UnknownTopic::DeadLetter);
     assert_eq!(
         events.matches,
         EventMatch {
@@ -88,7 +94,7 @@ fn the_defaults_are_what_the_documentation_says() {
         ),
         (None, 10_000, 64 << 20)
     );
-    assert_eq!(thumbnails.topic.as_ref().unwrap().to_string(), "millicast.thumbnails");
+    assert_eq!(thumbnails.template().unwrap().to_string(), "millicast.thumbnails");
     assert_eq!(
         thumbnails.matches,
         EventMatch {
@@ -232,7 +238,7 @@ sinks:
     let of_yaml = load_named("forebay.yaml", yaml, &[]).unwrap();
     let of_toml = load(&toml, &[]).unwrap();
     assert_eq!(format!("{of_yaml:?}"), format!("{of_toml:?}"));
-    let SinkKind::Kafka(kafka) = &of_yaml.sinks[0].kind else {
+    let Some(kafka) = of_yaml.sinks[0].settings.downcast::<KafkaConfig>() else {
         panic!("a Kafka sink")
     };
     assert_eq!(kafka.properties["linger.ms"], "5");

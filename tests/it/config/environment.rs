@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use forebay::config::{IpNetwork, SinkKind};
+use forebay::{config::IpNetwork, sink::kafka::KafkaConfig};
 
 use super::{LEAST, SECRET, load, problems};
 
@@ -60,7 +60,7 @@ fn the_environment_sets_every_key() {
         .collect();
     assert_eq!(paths, [("acme", "/other"), ("b_c", "/b")]);
     assert_eq!(config.endpoints[1].secrets.len(), 2);
-    let SinkKind::Kafka(kafka) = &config.sinks[0].kind else {
+    let Some(kafka) = config.sinks[0].settings.downcast::<KafkaConfig>() else {
         panic!("a Kafka sink")
     };
     assert_eq!(kafka.brokers, ["a:1", "b:2"]);

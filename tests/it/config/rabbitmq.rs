@@ -1,8 +1,9 @@
 //! A sink of `type = "rabbitmq"`, and the routes to it.
 
 use forebay::{
-    config::{Config, RabbitMqConfig, SinkKind, TextSource, Unroutable},
+    config::{Config, TextSource},
     event::render::RenderMode,
+    sink::rabbitmq::{RabbitMqConfig, Unroutable},
 };
 
 use super::{Dir, load, load_named, problems, with_sink};
@@ -19,10 +20,7 @@ fn with_uri(more: &str) -> String {
 }
 
 fn sink_of(config: &Config) -> &RabbitMqConfig {
-    match &config.sinks[0].kind {
-        SinkKind::RabbitMq(rabbitmq) => rabbitmq,
-        other => panic!("a RabbitMQ sink, not {other:?}"),
-    }
+    config.sinks[0].settings.downcast().expect("a RabbitMQ sink")
 }
 
 #[test]
@@ -56,7 +54,7 @@ fn the_default_routes_to_rabbitmq_have_no_topic() {
             (
                 route.name.as_str(),
                 route.sink.as_str(),
-                route.topic.is_none(),
+                route.template().is_none(),
                 route.mode,
             )
         })
@@ -272,7 +270,7 @@ fn both_brokers_stand_side_by_side() {
     let topics: Vec<_> = config
         .routes
         .iter()
-        .map(|route| route.topic.as_ref().map(ToString::to_string))
+        .map(|route| route.template().map(ToString::to_string))
         .collect();
     assert_eq!(topics, [None, Some("t".to_owned())]);
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use forebay::{
-    config::{self, UnknownTopic},
-    sink::{Remedy, Sink},
+use forebay::sink::{
+    Remedy, Sink,
+    kafka::{KafkaConfig, UnknownTopic},
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -67,7 +67,7 @@ async fn a_connection_that_an_idle_broker_closes_is_no_trouble() {
         .unwrap();
     let broker = cluster.bootstrap();
     let topic = server::create_topic(&broker, "idle", 1, &[]).await;
-    let config = config::KafkaConfig {
+    let config = KafkaConfig {
         brokers: vec![broker.clone()],
         properties: [("statistics.interval.ms".to_string(), "100".to_string())].into(),
         create_topics: None,

@@ -3,12 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use forebay::{
-    config::{self, TopicTemplate, UnknownTopic},
-    sink::{
-        Message, PublishFailure, Sink,
-        kafka::{KafkaMetrics, KafkaNames, KafkaSink, ProducerLimits, RouteTopics},
-    },
+use forebay::sink::{
+    Message, PublishFailure, Sink, TopicTemplate,
+    kafka::{KafkaConfig, KafkaMetrics, KafkaNames, KafkaSink, ProducerLimits, RouteTopics, UnknownTopic},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -18,7 +15,7 @@ pub use crate::support::publisher::{Publisher, assert_in_order, trouble_within};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 pub fn sink_with(brokers: &[String], properties: &[(&str, &str)]) -> KafkaSink {
-    let config = config::KafkaConfig {
+    let config = KafkaConfig {
         brokers: brokers.to_vec(),
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
@@ -27,22 +24,19 @@ pub fn sink_with(brokers: &[String], properties: &[(&str, &str)]) -> KafkaSink {
 }
 
 /// A sink of a route whose topic is `topic`, which may have placeholders.
-pub fn new_sink_for(config: &config::KafkaConfig, topic: &str, unknown: UnknownTopic) -> KafkaSink {
+pub fn new_sink_for(config: &KafkaConfig, topic: &str, unknown: UnknownTopic) -> KafkaSink {
     new_sink_counting(config, topic, unknown, &prometheus::Registry::new())
 }
 
 /// A sink whose metrics are in `registry`.
 pub fn new_sink_counting(
-    config: &config::KafkaConfig,
+    config: &KafkaConfig,
     topic: &str,
     unknown: UnknownTopic,
     registry: &prometheus::Registry,
 ) -> KafkaSink {
     let names = KafkaNames::new("main", "events");
-    let topics = RouteTopics {
-        template: TopicTemplate::parse(topic).unwrap(),
-        unknown,
-    };
+    let topics = RouteTopics::new(TopicTemplate::parse(topic).unwrap(), unknown);
     let limits = ProducerLimits {
         body_bytes_max: 4 << 20,
         in_flight_records_max: 10_000,
@@ -60,7 +54,7 @@ pub fn message(topic: &str, sequence: u64) -> Message {
         sequence,
         replica: "forebay-0".into(),
         id: Uuid::from_u128(sequence.into()),
-        destination: topic.into(),
+        address: topic.into(),
         time_ms: 0,
         trace: None,
         key: format!("ZG6NWV/stream-{}", sequence % 7),

@@ -11,15 +11,9 @@ use std::{
 };
 
 use base64::{Engine, prelude::*};
-use forebay::{
-    config::{self, TopicTemplate, UnknownTopic},
-    sink::{
-        FindingLevel, Remedy, Sink,
-        kafka::{
-            connect_check,
-            tail::{KafkaTail, KafkaTailOptions},
-        },
-    },
+use forebay::sink::{
+    FindingLevel, Remedy, Sink, TopicTemplate,
+    kafka::{CreateTopics, KafkaConfig, KafkaTail, KafkaTailOptions, UnknownTopic, connect_check},
 };
 use tokio::time::timeout;
 
@@ -113,7 +107,7 @@ async fn cluster() -> Cluster {
         .unwrap()
 }
 
-fn config(cluster: &Cluster, provider: &Provider, secret: &str) -> config::KafkaConfig {
+fn config(cluster: &Cluster, provider: &Provider, secret: &str) -> KafkaConfig {
     let properties = [
         ("security.protocol", "sasl_plaintext"),
         ("sasl.mechanisms", "OAUTHBEARER"),
@@ -124,7 +118,7 @@ fn config(cluster: &Cluster, provider: &Provider, secret: &str) -> config::Kafka
         ("sasl.oauthbearer.scope", "kafka publish"),
         ("sasl.oauthbearer.extensions", "logicalCluster=lkc-1"),
     ];
-    config::KafkaConfig {
+    KafkaConfig {
         brokers: cluster.brokers(Listener::OAuth),
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,
@@ -194,7 +188,7 @@ async fn the_check_topic_creation_and_the_tail_authenticate_by_tokens_too() {
     let cluster = cluster().await;
     let provider = Provider::start("s3cret", Duration::from_secs(4));
     let mut config = config(&cluster, &provider, "s3cret");
-    config.create_topics = Some(config::CreateTopics {
+    config.create_topics = Some(CreateTopics {
         partitions: 3,
         replication: 1,
         topics_max: 200,

@@ -6,9 +6,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use forebay::{
-    config::{self, UnknownTopic},
-    sink::{Remedy, Sink, partition::partition_of},
+use forebay::sink::{
+    Remedy, Sink,
+    kafka::{CreateTopics, KafkaConfig, UnknownTopic},
+    partition::partition_of,
 };
 use tokio::time::{sleep, timeout};
 
@@ -59,8 +60,8 @@ async fn a_topic_that_is_not_there_is_named_and_holds_back_its_own_messages_only
     assert!(trouble.text.contains(&missing), "{trouble}");
 }
 
-fn config(broker: &str, create_topics: Option<config::CreateTopics>) -> config::KafkaConfig {
-    config::KafkaConfig {
+fn config(broker: &str, create_topics: Option<CreateTopics>) -> KafkaConfig {
+    KafkaConfig {
         brokers: vec![broker.to_owned()],
         properties: BTreeMap::new(),
         create_topics,
@@ -132,7 +133,7 @@ async fn messages_for_a_topic_that_is_not_there_go_to_the_fallback() {
 async fn topics_of_new_accounts_are_made_together_and_nothing_is_published_again_for_them() {
     let broker = server::shared();
     let prefix = format!("accounts-{}", std::process::id());
-    let how = config::CreateTopics {
+    let how = CreateTopics {
         partitions: 2,
         replication: 1,
         topics_max: 200,
@@ -158,7 +159,7 @@ async fn topics_of_new_accounts_are_made_together_and_nothing_is_published_again
 async fn no_more_topics_are_made_from_events_than_the_sink_allows() {
     let broker = server::shared();
     let prefix = format!("limit-{}", std::process::id());
-    let how = config::CreateTopics {
+    let how = CreateTopics {
         partitions: 1,
         replication: 1,
         topics_max: 3,
@@ -212,7 +213,7 @@ async fn topics_are_created_where_the_sink_was_told_to() {
     let broker = server::shared();
     let named = format!("created-{}", std::process::id());
     let templated = format!("created-later-{}", std::process::id());
-    let how = config::CreateTopics {
+    let how = CreateTopics {
         partitions: 3,
         replication: 1,
         topics_max: 1,

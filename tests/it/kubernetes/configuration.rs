@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use forebay::config::{Config, SinkKind};
+use forebay::config::Config;
 use tempfile::TempDir;
 
 use super::{
@@ -58,7 +58,7 @@ fn the_charts_defaults_are_forebays() {
     assert_eq!(of_chart.spool.bytes_max, least.spool.bytes_max);
     assert_eq!(of_chart.spool.dir, least.spool.dir);
     assert_eq!(of_chart.spool.replica.as_deref(), Some("forebay-0"));
-    assert!(matches!(of_chart.sinks[0].kind, SinkKind::Kafka(_)));
+    assert_eq!(of_chart.sinks[0].settings.broker(), "kafka");
 }
 
 /// Computed from what Forebay itself reads in the configuration, not from the texts that the chart adds up.

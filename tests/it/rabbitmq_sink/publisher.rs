@@ -17,21 +17,21 @@ pub use crate::support::publisher::{Publisher, assert_in_order};
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const EXCHANGE: &str = "forebay";
 
-pub fn configuration(uris: &[String], partitions: u32) -> config::RabbitMqConfig {
-    config::RabbitMqConfig {
+pub fn configuration(uris: &[String], partitions: u32) -> forebay::sink::rabbitmq::RabbitMqConfig {
+    forebay::sink::rabbitmq::RabbitMqConfig {
         uris: uris.iter().cloned().map(config::TextSource::Inline).collect(),
         username: None,
         password: None,
-        tls: config::RabbitMqTls::default(),
+        tls: forebay::sink::rabbitmq::RabbitMqTls::default(),
         exchange: EXCHANGE.into(),
         partitions,
         declare: false,
-        unroutable: config::Unroutable::DeadLetter,
+        unroutable: forebay::sink::rabbitmq::Unroutable::DeadLetter,
         management: None,
     }
 }
 
-pub fn new_sink(config: &config::RabbitMqConfig) -> RabbitMqSink {
+pub fn new_sink(config: &forebay::sink::rabbitmq::RabbitMqConfig) -> RabbitMqSink {
     let names = RabbitMqNames {
         sink: "rabbit".into(),
         route: "events".into(),
@@ -51,7 +51,7 @@ pub fn message(sequence: u64) -> Message {
         sequence,
         replica: "forebay-0".into(),
         id: Uuid::from_u128(sequence.into()),
-        destination: format!("feeds.started.ZG6NWV.stream-{stream}").into(),
+        address: format!("feeds.started.ZG6NWV.stream-{stream}").into(),
         time_ms: 1_638_463_486_489,
         trace: None,
         key: format!("ZG6NWV/stream-{stream}"),

@@ -3,10 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use forebay::{
-    config,
-    sink::{Message, Remedy, Sink},
-};
+use forebay::sink::{Message, Remedy, Sink};
 use serde_json::json;
 
 use super::publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, configuration, message, new_sink, sink};
@@ -167,7 +164,7 @@ async fn while_a_queue_refuses_one_message_at_a_time_asks_whether_it_takes_them_
 async fn a_declared_queue_that_is_deleted_is_made_again_and_nothing_is_set_aside() {
     const LAST: u64 = 300;
     let vhost = rabbitmq::shared().vhost("deleted");
-    let config = config::RabbitMqConfig {
+    let config = forebay::sink::rabbitmq::RabbitMqConfig {
         declare: true,
         ..configuration(&vhost.uris(), 2)
     };

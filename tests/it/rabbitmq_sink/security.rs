@@ -1,8 +1,8 @@
 //! TLS with a private CA, certificates in place of passwords, several nodes.
 
 use forebay::{
-    config::{RabbitMqTls, TextSource},
-    sink::{Remedy, Sink},
+    config::TextSource,
+    sink::{Remedy, Sink, rabbitmq::RabbitMqTls},
 };
 
 use super::publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, configuration, message, new_sink};

@@ -18,11 +18,11 @@ pub fn metrics(sources: &[Source]) -> Vec<String> {
     })))
 }
 
-/// The labels that a sink's failures carry.
-pub fn labels(sources: &[Source]) -> Vec<String> {
+/// The labels that the failures of a broker carry: texts that begin so.
+pub fn labels(sources: &[Source], prefix: &str) -> Vec<String> {
     sorted(sources.iter().flat_map(|source| {
         literals(&source.code_and_literals)
-            .filter(|literal| literal.starts_with("kafka_") || literal.starts_with("rabbitmq_"))
+            .filter(|literal| literal.starts_with(prefix))
             .filter(|literal| literal.chars().all(is_name))
             .map(str::to_owned)
             .collect::<Vec<_>>()

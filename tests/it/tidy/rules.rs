@@ -9,7 +9,10 @@ pub const RULES: &[(&str, Rule)] = &[
     ("foreign crates stay at home", homes),
     ("some things are never called", never),
     ("nothing is unwrapped", unwraps),
-    ("a sender is named in its folder, and where it is registered", senders),
+    (
+        "senders and brokers are named at home, and where they are registered",
+        named,
+    ),
     ("files stay readable", lengths),
 ];
 
@@ -29,7 +32,7 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "modules import downwards",
-        "src/sink/kafka/mod.rs",
+        "src/sink/unrouted.rs",
         "fn a() { crate::job::b() }",
         "sink imports job",
     ),
@@ -61,26 +64,8 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     (
         "foreign crates stay at home",
         "src/job/a.rs",
-        "use rdkafka::producer::BaseProducer;",
-        "rdkafka",
-    ),
-    (
-        "foreign crates stay at home",
-        "src/cli/tail.rs",
-        "let a = rdkafka_sys::b();",
-        "rdkafka_sys",
-    ),
-    (
-        "foreign crates stay at home",
-        "src/job/a.rs",
         "use actix_web::web::Bytes;",
         "actix_web",
-    ),
-    (
-        "foreign crates stay at home",
-        "src/sink/kafka/a.rs",
-        "use lapin::Channel;",
-        "lapin",
     ),
     (
         "foreign crates stay at home",
@@ -114,13 +99,13 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "some things are never called",
-        "src/sink/rabbitmq/a.rs",
+        "crates/rabbitmq/src/a.rs",
         "channel.wait_for_confirms().await",
         "wait_for_confirms",
     ),
     (
         "some things are never called",
-        "src/sink/kafka/a.rs",
+        "crates/kafka/src/a.rs",
         "use rdkafka::producer::FutureProducer;",
         "FutureProducer",
     ),
@@ -131,16 +116,28 @@ pub const BROKEN: &[(&str, &str, &str, &str)] = &[
         "a.rs:2",
     ),
     (
-        "a sender is named in its folder, and where it is registered",
+        "senders and brokers are named at home, and where they are registered",
         "src/cli/send/mod.rs",
         "use crate::senders::millicast::Millicast;",
         "mod.rs:1",
     ),
     (
-        "a sender is named in its folder, and where it is registered",
+        "senders and brokers are named at home, and where they are registered",
         "crates/senders/src/receiver.rs",
         "fn a() { Millicast }",
         "receiver.rs:1",
+    ),
+    (
+        "senders and brokers are named at home, and where they are registered",
+        "src/node/jobs.rs",
+        "use crate::sink::kafka;",
+        "jobs.rs:1",
+    ),
+    (
+        "senders and brokers are named at home, and where they are registered",
+        "crates/kafka-next/src/lib.rs",
+        "fn a() { RabbitMq }",
+        "lib.rs:1",
     ),
     (
         "files stay readable",
@@ -194,23 +191,18 @@ pub const SOUND: &[(&str, &str)] = &[
         "src/main.rs",
         "use forebay::cli; fn main() { cli::run().unwrap_or_else(|e| e.exit()) }",
     ),
-    (
-        "src/sink/kafka/mod.rs",
-        "pub(crate) use super::Sink; use rdkafka::producer::BaseProducer;",
-    ),
 ];
 
 /// The crates below `crates/`, by the names that they have in the package. What they import the compiler holds.
-const CRATES: &[&str] = &["event", "order", "senders", "spool"];
+const CRATES: &[&str] = &["broker", "event", "order", "senders", "spool"];
 
 /// Which module of the package may import which module or crate. `lib` names all of them, for its reader.
 #[rustfmt::skip]
 const ARROWS: &[(&str, &[&str])] = &[
-    ("http_client", &[]),
-    ("telemetry", &["event", "http_client"]),
+    ("telemetry", &["event"]),
     ("lifecycle", &[]),
-    ("settings", &["event", "senders", "spool"]),
-    ("sink", &["event", "settings", "http_client", "telemetry"]),
+    ("settings", &["broker", "event", "senders", "spool"]),
+    ("sink", &["broker", "settings"]),
     ("config", &["event", "senders", "settings", "spool", "sink"]),
     ("http", &["config", "telemetry"]),
     ("ingress", &["http", "event", "senders", "spool", "config", "telemetry", "lifecycle"]),
@@ -307,9 +299,6 @@ const HOMES: &[(&str, &[&str])] = &[
     ("actix_rt", &["src/http", "src/ingress", "src/admin", "src/node"]),
     ("actix_server", &["src/http", "src/ingress", "src/admin", "src/node"]),
     ("actix_service", &["src/http", "src/ingress", "src/admin", "src/node"]),
-    ("rdkafka", &["src/sink/kafka"]),
-    ("rdkafka_sys", &["src/sink/kafka"]),
-    ("lapin", &["src/sink/rabbitmq"]),
     ("opentelemetry", &["src/telemetry/traces"]),
     ("opentelemetry_http", &["src/telemetry/traces"]),
     ("opentelemetry_otlp", &["src/telemetry/traces"]),
@@ -317,22 +306,52 @@ const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["src/main.rs", "src/cli"]),
 ];
 
-/// Senders, and the one place beside their folder that names them.
-const SENDERS: &[(&str, &[&str])] = &[("crates/senders/src/millicast/", &["millicast", "Millicast"])];
-const WHERE_SENDERS_ARE_REGISTERED: &str = "crates/senders/src/lib.rs";
+/// What is asked for where it is registered, and named nowhere else.
+struct NamedAtHome {
+    what: &'static str,
+    names: &'static [&'static str],
+    /// Paths that begin so may name it.
+    homes: &'static [&'static str],
+}
 
-fn senders(source: &Source) -> Vec<String> {
+const NAMED_AT_HOME: &[NamedAtHome] = &[
+    NamedAtHome {
+        what: "a sender is asked for by `senders`",
+        names: &["millicast", "Millicast"],
+        homes: &["crates/senders/src/millicast/", "crates/senders/src/lib.rs"],
+    },
+    NamedAtHome {
+        what: "a broker is asked for by `sink::brokers`",
+        names: &[
+            "kafka",
+            "Kafka",
+            "forebay_kafka",
+            "rabbitmq",
+            "RabbitMq",
+            "forebay_rabbitmq",
+        ],
+        homes: &[
+            "crates/kafka/",
+            "crates/rabbitmq/",
+            // The consumer's kit reads what each of them delivers.
+            "crates/consumer/",
+            "src/sink/mod.rs",
+            // What the command line is told of a broker without a configuration, and what `dev` brings.
+            "src/cli/brokers.rs",
+            "src/cli/dev",
+        ],
+    },
+];
+
+fn named(source: &Source) -> Vec<String> {
     let mut findings = Vec::new();
-    for (folder, names) in SENDERS {
-        if source.path.starts_with(folder) || source.path == WHERE_SENDERS_ARE_REGISTERED {
+    for NamedAtHome { what, names, homes } in NAMED_AT_HOME {
+        if homes.iter().any(|home| source.path.starts_with(home)) {
             continue;
         }
         for at in names.iter().flat_map(|name| source.words(name)).take(1) {
             let line = source.line(at);
-            findings.push(format!(
-                "{}:{line}: a sender is asked for by `senders`, not named",
-                source.path
-            ));
+            findings.push(format!("{}:{line}: {what}, not named", source.path));
         }
     }
     findings

@@ -3,6 +3,7 @@
 mod normalize;
 mod payload;
 mod samples;
+mod schemas;
 mod signature;
 
 use std::borrow::Cow;
@@ -100,6 +101,10 @@ impl Sender for Millicast {
 
     fn sample(&self, kind: SampleKind, parameters: &SampleParameters<'_>) -> Sample {
         samples::sample(kind, parameters)
+    }
+
+    fn schemas(&self) -> &'static [(&'static str, &'static str)] {
+        schemas::SCHEMAS
     }
 
     fn sign(&self, secret: &Secret, body: &[u8]) -> Vec<(&'static str, String)> {

@@ -9,7 +9,9 @@ use super::{
     shape::{Fate, Shape},
     world::{Pending, World},
 };
-use crate::sink::{EnqueueError, Message, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels};
+use crate::sink::{
+    EnqueueError, Message, MessageDestination, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels,
+};
 
 /// The lane of what nobody knows the partition of.
 const UNKNOWN_LANE: u64 = 99;
@@ -69,6 +71,13 @@ impl Sink for SimulatedSink {
             false => stream % world.shape.lanes,
         };
         MessagePlace { lane, stream }
+    }
+
+    fn destination(&self, message: &Message) -> MessageDestination {
+        MessageDestination {
+            name: message.address.to_string(),
+            attributes: Vec::new(),
+        }
     }
 
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {

@@ -1,0 +1,64 @@
+//! What a broker is handed, and where that goes.
+
+use std::{
+    borrow::Cow,
+    hash::{DefaultHasher, Hash, Hasher as _},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use forebay_event::TraceContext;
+use uuid::Uuid;
+
+/// Bytes beside the body that a message takes at most: an envelope, attributes, headers.
+const ENVELOPE_BYTES_MAX: u64 = 64 * 1024;
+
+/// The largest message that a body of `body_bytes_max` can become. A body that is no JSON travels in base64.
+pub fn message_bytes_max(body_bytes_max: u64) -> u64 {
+    body_bytes_max.div_ceil(3) * 4 + ENVELOPE_BYTES_MAX
+}
+
+/// What a broker takes: an event rendered for a route.
+#[derive(Debug, Clone)]
+pub struct Message {
+    /// The record's sequence number in the spool, by which it is settled.
+    pub sequence: u64,
+    pub replica: Arc<str>,
+    pub id: Uuid,
+    /// What [`crate::Broker::address_of`] said of the event.
+    pub address: Arc<str>,
+    /// The stream key. Never empty.
+    pub key: String,
+    pub content_type: Cow<'static, str>,
+    /// CloudEvents attributes by bare name, in binary mode; none in structured mode.
+    pub attributes: Vec<(&'static str, String)>,
+    pub body: Bytes,
+    /// The event's time, milliseconds since 1970.
+    pub time_ms: i64,
+    /// What a consumer's span is to be the child of.
+    pub trace: Option<TraceContext>,
+}
+
+/// Where a message goes, as far as its order is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MessagePlace {
+    /// What comes to stand together: a partition. A session may learn better what it is.
+    pub lane: u64,
+    /// Messages of the same stream go out in the order in which they are handed over. The same in every session.
+    pub stream: u64,
+}
+
+/// Where a message goes, as a span names it: OpenTelemetry's semantic conventions for messaging.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MessageDestination {
+    /// The topic, or exchange.
+    pub name: String,
+    pub attributes: Vec<(&'static str, String)>,
+}
+
+/// A number for a [`MessagePlace`]: the same for the same parts.
+pub fn number_of(parts: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    parts.hash(&mut hasher);
+    hasher.finish()
+}

@@ -5,6 +5,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::cause::{JobCause, JobFailure};
 use super::{Job, RouteReordering};
 use crate::{
     sink::{PublishFailure, Remedy, Sink},
@@ -93,11 +94,11 @@ impl From<ReadError> for SessionEnd {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Closed => Self::Over,
-            ReadError::Io { .. } => Self::Failed(PublishFailure {
+            ReadError::Io { .. } => Self::Failed(PublishFailure::from(JobFailure {
                 remedy: Remedy::Retry,
-                label: "spool_read",
+                cause: JobCause::SpoolRead,
                 text: error.to_string(),
-            }),
+            })),
         }
     }
 }

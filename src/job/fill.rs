@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::cause::{JobCause, JobFailure};
 use super::{
     Job, SessionEnd,
     deferred::{LOOK_INTERVAL, NextDeferred},
@@ -177,11 +178,11 @@ impl<S: Sink> Job<S> {
         let event = match recorded.and_then(RecordedEvent::event) {
             Ok(event) => event,
             Err(error) => {
-                let failure = PublishFailure {
+                let failure = PublishFailure::from(JobFailure {
                     remedy: Remedy::DeadLetter,
-                    label: "undecodable",
+                    cause: JobCause::Undecodable,
                     text: format!("record {sequence} cannot be read: {error}"),
-                };
+                });
                 self.window.hold(sequence, record.bytes.len(), 0);
                 return self.refuse(record, failure);
             }
@@ -311,12 +312,13 @@ fn recorded_ms(record: &Record) -> i64 {
 
 /// What is wrong with every event of the route without a sink.
 fn unrouted() -> PublishFailure {
-    PublishFailure {
+    JobFailure {
         remedy: Remedy::SetAside,
-        label: UNROUTED,
+        cause: JobCause::Unrouted,
         text: "no route wants it: see `match` of the routes, or say by a route with `discard = true` that it is meant"
             .into(),
     }
+    .into()
 }
 
 /// The event of a record, if it is one of a sender that is known.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use prometheus::{Histogram, IntCounter};
 
-use super::LABELS;
-use crate::{sink::SinkLabels, telemetry::Metrics};
-
-/// Why a job itself makes a record a dead letter.
-const DEAD_LETTER: &str = "undecodable";
+use super::cause::JobCause;
+use crate::{
+    sink::{FailureCause as _, SinkLabels},
+    telemetry::Metrics,
+};
 
 pub(super) struct RouteMetrics {
     pub all: Arc<Metrics>,
@@ -19,12 +19,13 @@ pub(super) struct RouteMetrics {
 impl RouteMetrics {
     /// Everything stands at 0: of a counter that is born with its first failure, no rate would show that failure.
     pub fn new(route: &str, labels: SinkLabels, all: Arc<Metrics>) -> Self {
-        for label in labels.failures.iter().chain(LABELS) {
+        let own = JobCause::OF_ANY_ROUTE.map(JobCause::label);
+        for label in labels.failures.iter().chain(&own) {
             all.route_blocked.with_label_values(&[route, label]).set(0);
             all.publish_errors.with_label_values(&[route, label]).inc_by(0);
         }
         all.dead_letters_dropped.with_label_values(&[route]).inc_by(0);
-        for label in labels.dead_letters.iter().chain([&DEAD_LETTER]) {
+        for label in labels.dead_letters.iter().chain([&JobCause::Undecodable.label()]) {
             all.dead_letters.with_label_values(&[route, label]).inc_by(0);
         }
         Self {

@@ -43,6 +43,7 @@
 //! that costs repeats after a crash, never a record.
 
 mod backoff;
+mod cause;
 mod dead_letter;
 mod dead_letters;
 mod deferred;
@@ -102,16 +103,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Nothing confirmed for so long: while a refused message is looked for, more than that may be in flight.
 const SEARCH_QUIET_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
-
-/// The labels of failures that a job finds itself.
-pub const LABELS: &[&str] = &[
-    "no_confirmation",
-    "not_taken",
-    "backlog_full",
-    "dead_letters_full",
-    "undecodable",
-    "spool_read",
-];
 
 /// One route's way from the spool to its sink.
 pub struct Job<S> {

@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::future::join_all;
 
+use super::cause::{JobCause, JobFailure};
 use super::{DeadLetter, Job, SessionEnd, sizes::RouteSizes, status::now_ms, window};
 use crate::{
     config::UNROUTED,
@@ -120,9 +121,25 @@ impl<S: Sink> Job<S> {
         let kept = join_all(keeping).await;
         for (RefusedRecord { record, why }, kept) in refused.into_iter().zip(kept) {
             match kept {
-                Ok(()) => self.is_dead_letter(record.sequence),
+                Ok(()) => {
+                    self.log_dead_letter(&record, &why.failure);
+                    self.is_dead_letter(record.sequence);
+                }
                 Err(reason) => self.is_stuck(record.sequence, why, reason),
             }
+        }
+    }
+
+    fn log_dead_letter(&self, record: &Record, failure: &PublishFailure) {
+        // What no route wants was logged at the start.
+        if self.route != UNROUTED {
+            tracing::warn!(
+                route = self.route,
+                sequence = record.sequence,
+                reason = failure.label,
+                trace_id = trace_id(&record.bytes),
+                "dead letter: {failure}"
+            );
         }
     }
 
@@ -192,28 +209,20 @@ impl<S: Sink> Job<S> {
             at_ms: now_ms(),
             record: record.bytes.clone(),
         };
-        let dropped = self.dead_letters.keep(&letter).await.map_err(|error| PublishFailure {
-            remedy: Remedy::Hold,
-            label: "dead_letters_full",
-            text: format!(
-                "record {} cannot be kept among the dead letters: {error}",
-                letter.sequence
-            ),
+        let dropped = self.dead_letters.keep(&letter).await.map_err(|error| {
+            PublishFailure::from(JobFailure {
+                remedy: Remedy::Hold,
+                cause: JobCause::DeadLettersFull,
+                text: format!(
+                    "record {} cannot be kept among the dead letters: {error}",
+                    letter.sequence
+                ),
+            })
         })?;
         if dropped > 0 {
             tracing::warn!(route = self.route, dropped, "the oldest dead letters went to make room");
             let dropped_total = &self.metrics.all.dead_letters_dropped;
             dropped_total.with_label_values(&[self.route.as_str()]).inc_by(dropped);
-        }
-        // What no route wants was said at the start, and that the route is full when it began.
-        if self.route != UNROUTED && failure.label != "backlog_full" {
-            tracing::warn!(
-                route = self.route,
-                sequence = letter.sequence,
-                reason = failure.label,
-                trace_id = trace_id(&letter.record),
-                "dead letter: {failure}"
-            );
         }
         let labels = [self.route.as_str(), failure.label];
         self.metrics.all.dead_letters.with_label_values(&labels).inc();

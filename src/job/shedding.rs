@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::Instant;
 
+use super::cause::{JobCause, JobFailure};
 use super::{Job, SessionEnd, plan};
 use crate::{
     config::{BacklogFull, BacklogLimit, RouteConfig},
@@ -157,11 +158,11 @@ impl<S: Sink> Job<S> {
     /// Keeps records among the dead letters; returns those that are. Where there is no room, new events are refused
     /// until there is.
     async fn keep_shed(&mut self, records: Vec<Record>) -> Vec<Record> {
-        let failure = PublishFailure {
+        let failure = PublishFailure::from(JobFailure {
             remedy: Remedy::SetAside,
-            label: "backlog_full",
+            cause: JobCause::BacklogFull,
             text: "the route may pin no more of the spool (backlog_bytes_max)".into(),
-        };
+        });
         let kept = join_all(records.iter().map(|record| self.keep(record, &failure))).await;
         let reason = kept.iter().find_map(|kept| kept.as_ref().err());
         self.cursor.refuse_above_limit(reason.is_some());

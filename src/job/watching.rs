@@ -2,6 +2,7 @@
 
 use tokio::time::Instant;
 
+use super::cause::{JobCause, JobFailure};
 use super::{Job, SEARCH_QUIET_MAX, SILENCE_MAX};
 use crate::sink::{PublishFailure, Remedy, Sink};
 
@@ -21,22 +22,26 @@ impl<S: Sink> Job<S> {
             self.limits.records = (self.limits.records * 2).min(self.limits.records_max);
         }
         let silent = in_flight > 0 && quiet >= SILENCE_MAX;
-        let silence = || PublishFailure {
-            remedy: Remedy::Hold,
-            label: "no_confirmation",
-            text: format!(
-                "the broker has confirmed none of {in_flight} messages for {} s; they are waited for",
-                quiet.as_secs()
-            ),
+        let silence = || {
+            PublishFailure::from(JobFailure {
+                remedy: Remedy::Hold,
+                cause: JobCause::NoConfirmation,
+                text: format!(
+                    "the broker has confirmed none of {in_flight} messages for {} s; they are waited for",
+                    quiet.as_secs()
+                ),
+            })
         };
         let not_taken = self.not_taken_since.filter(|since| since.elapsed() >= SILENCE_MAX);
-        let refusal = |since: Instant| PublishFailure {
-            remedy: Remedy::Hold,
-            label: "not_taken",
-            text: format!(
-                "the sink has had no room for the next message for {} s, though nothing is in flight: see its buffers",
-                since.elapsed().as_secs()
-            ),
+        let refusal = |since: Instant| {
+            PublishFailure::from(JobFailure {
+                remedy: Remedy::Hold,
+                cause: JobCause::NotTaken,
+                text: format!(
+                    "the sink has had no room for the next message for {} s, though nothing is in flight: see its buffers",
+                    since.elapsed().as_secs()
+                ),
+            })
         };
         let trouble = self.trouble().or_else(|| silent.then(silence));
         match trouble.or_else(|| not_taken.map(refusal)) {

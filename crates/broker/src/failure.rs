@@ -1,15 +1,39 @@
 //! Why something was not published, and what to do about it.
 
-/// A failure as a job sees it: what to do about it, a label for metrics, a text for people. A broker has an enum of its
-/// own behind it; nothing goes by the label.
+/// A failure as whoever found it knows it. It is seen three ways: what to do about it, a label for metrics, a text for
+/// people.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Failure<C> {
+    pub remedy: Remedy,
+    pub cause: C,
+    /// Names the thing, the cause and the cure.
+    pub text: String,
+}
+
+/// What is wrong: an enum of whoever finds it.
+pub trait FailureCause: Copy + Eq {
+    /// The label of metrics, from a closed set: [`crate::SinkLabels`]. Nothing goes by it.
+    fn label(self) -> &'static str;
+}
+
+/// A failure as a job sees it, whoever found it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct PublishFailure {
     pub remedy: Remedy,
-    /// From a closed set: [`crate::SinkLabels`].
     pub label: &'static str,
-    /// Names the thing, the cause and the cure.
     pub text: String,
+}
+
+impl<C: FailureCause> From<Failure<C>> for PublishFailure {
+    fn from(failure: Failure<C>) -> Self {
+        Self {
+            remedy: failure.remedy,
+            label: failure.cause.label(),
+            text: failure.text,
+        }
+    }
 }
 
 /// What a job does about a failure.

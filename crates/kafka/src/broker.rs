@@ -104,7 +104,13 @@ impl Broker for Kafka {
             body_bytes_max: setup.limits.body_bytes_max,
             in_flight_records_max: setup.limits.in_flight_records_max,
         };
-        KafkaSink::new(setup.settings, names, setup.address.clone(), limits, metrics)
+        Ok(KafkaSink::new(
+            setup.settings,
+            names,
+            setup.address.clone(),
+            limits,
+            metrics,
+        )?)
     }
 
     async fn check(

@@ -23,8 +23,9 @@ use super::{
     sizes::too_small,
     topics::{admin, admin_options},
 };
+use crate::failure::{KafkaCause, KafkaFailure};
 use crate::settings;
-use forebay_broker::{CheckFinding, FindingLevel, PublishFailure};
+use forebay_broker::{CheckFinding, FindingLevel};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -103,7 +104,7 @@ fn look(
     names: KafkaNames,
     topics: &[String],
     create: Option<settings::CreateTopics>,
-) -> Result<SeenCluster, PublishFailure> {
+) -> Result<SeenCluster, KafkaFailure> {
     let sink = names.sink.clone();
     let metrics = KafkaMetrics::register(&Registry::new()).expect("the first on its registry");
     let session = ProducerSession::open(client, lease, names, Arc::new(metrics))?;
@@ -117,7 +118,7 @@ fn look_with(
     sink: &str,
     topics: &[String],
     create: Option<settings::CreateTopics>,
-) -> Result<SeenCluster, PublishFailure> {
+) -> Result<SeenCluster, KafkaFailure> {
     let mut seen = SeenCluster {
         findings: Vec::new(),
         existing: Vec::new(),
@@ -133,12 +134,12 @@ fn look_with(
             Ok(metadata) => break metadata,
             Err(error) => {
                 let trouble = session.shared.trouble(None);
-                let certain = trouble.as_ref().is_some_and(|trouble| failure::rank(trouble.label) > 1);
+                let certain = trouble.as_ref().is_some_and(|trouble| trouble.cause.rank() > 1);
                 if certain || Instant::now() >= deadline {
                     return Err(trouble.unwrap_or_else(|| {
                         failure::failure(
                             forebay_broker::Remedy::Retry,
-                            failure::BROKERS_DOWN,
+                            KafkaCause::BrokersDown,
                             format!(
                                 "sink '{sink}': no broker answers within {} s: {error}",
                                 DEADLINE.as_secs()

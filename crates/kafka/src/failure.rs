@@ -4,78 +4,136 @@ use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 
 use super::{KafkaNames, lanes::StalledLane};
 use crate::settings::TopicTemplate;
-use forebay_broker::{PublishFailure, Remedy};
+use forebay_broker::{Failure, FailureCause, Remedy};
 
-pub const AUTHENTICATION: &str = "kafka_authentication";
-pub const AUTHORISATION: &str = "kafka_authorisation";
-pub const BROKERS_DOWN: &str = "kafka_brokers_down";
-pub const CERTIFICATES_CHANGED: &str = "kafka_certificates_changed";
-pub const CONFIGURATION: &str = "kafka_configuration";
-pub const FATAL: &str = "kafka_fatal";
-pub const INVALID_MESSAGE: &str = "kafka_invalid_message";
-pub const OTHER: &str = "kafka_other";
-pub const PARTITIONS_CHANGED: &str = "kafka_partitions_changed";
-pub const STALLED: &str = "kafka_stalled";
-pub const TIMESTAMP: &str = "kafka_timestamp";
-pub const TLS: &str = "kafka_tls";
-pub const TOKEN: &str = "kafka_token";
-pub const TOO_LARGE: &str = "kafka_too_large";
-pub const UNKNOWN_TOPIC: &str = "kafka_unknown_topic";
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KafkaCause {
+    Authentication,
+    Authorisation,
+    BrokersDown,
+    CertificatesChanged,
+    Configuration,
+    Fatal,
+    InvalidMessage,
+    Other,
+    PartitionsChanged,
+    Stalled,
+    Timestamp,
+    Tls,
+    Token,
+    TooLarge,
+    UnknownTopic,
+}
+
+/// A failure: what is wrong, what to do about it, and a text for people.
+pub type KafkaFailure = Failure<KafkaCause>;
+
+impl FailureCause for KafkaCause {
+    fn label(self) -> &'static str {
+        self.as_label()
+    }
+}
+
+impl KafkaCause {
+    const ALL: [Self; 15] = [
+        Self::Authentication,
+        Self::Authorisation,
+        Self::BrokersDown,
+        Self::CertificatesChanged,
+        Self::Configuration,
+        Self::Fatal,
+        Self::InvalidMessage,
+        Self::Other,
+        Self::PartitionsChanged,
+        Self::Stalled,
+        Self::Timestamp,
+        Self::Tls,
+        Self::Token,
+        Self::TooLarge,
+        Self::UnknownTopic,
+    ];
+    /// Those that are a message's own fault.
+    const OF_A_MESSAGE: [Self; 3] = [Self::InvalidMessage, Self::TooLarge, Self::UnknownTopic];
+
+    const fn as_label(self) -> &'static str {
+        match self {
+            Self::Authentication => "kafka_authentication",
+            Self::Authorisation => "kafka_authorisation",
+            Self::BrokersDown => "kafka_brokers_down",
+            Self::CertificatesChanged => "kafka_certificates_changed",
+            Self::Configuration => "kafka_configuration",
+            Self::Fatal => "kafka_fatal",
+            Self::InvalidMessage => "kafka_invalid_message",
+            Self::Other => "kafka_other",
+            Self::PartitionsChanged => "kafka_partitions_changed",
+            Self::Stalled => "kafka_stalled",
+            Self::Timestamp => "kafka_timestamp",
+            Self::Tls => "kafka_tls",
+            Self::Token => "kafka_token",
+            Self::TooLarge => "kafka_too_large",
+            Self::UnknownTopic => "kafka_unknown_topic",
+        }
+    }
+
+    /// Of two causes, the one with the higher rank tells more.
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            Self::Authentication | Self::Tls | Self::Authorisation => 2,
+            Self::BrokersDown => 1,
+            _ => 0,
+        }
+    }
+}
 
 /// Every label that a failure of this sink can carry.
-pub const LABELS: &[&str] = &[
-    AUTHENTICATION,
-    AUTHORISATION,
-    BROKERS_DOWN,
-    CERTIFICATES_CHANGED,
-    CONFIGURATION,
-    FATAL,
-    INVALID_MESSAGE,
-    OTHER,
-    PARTITIONS_CHANGED,
-    STALLED,
-    TIMESTAMP,
-    TLS,
-    TOKEN,
-    TOO_LARGE,
-    UNKNOWN_TOPIC,
-];
+pub const LABELS: &[&str] = &labels_of(KafkaCause::ALL);
 
-/// Those of the failures that are a message's own fault.
-pub(super) const DEAD_LETTERS: &[&str] = &[INVALID_MESSAGE, TOO_LARGE, UNKNOWN_TOPIC];
+/// The labels of failures that are a message's own fault.
+pub(super) const DEAD_LETTERS: &[&str] = &labels_of(KafkaCause::OF_A_MESSAGE);
 
-pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> PublishFailure {
-    PublishFailure {
+const fn labels_of<const COUNT: usize>(causes: [KafkaCause; COUNT]) -> [&'static str; COUNT] {
+    let mut labels = [""; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        labels[at] = causes[at].as_label();
+        at += 1;
+    }
+    labels
+}
+
+pub(super) fn failure(remedy: Remedy, cause: KafkaCause, text: impl Into<String>) -> KafkaFailure {
+    KafkaFailure {
         remedy,
-        label,
+        cause,
         text: text.into(),
     }
 }
 
 /// A message to `topic` was not taken or not delivered.
-pub(super) fn of_message(code: Code, topic: &str) -> PublishFailure {
+pub(super) fn of_message(code: Code, topic: &str) -> KafkaFailure {
     use Code::*;
     match code {
         UnknownTopic | UnknownTopicOrPartition | UnknownTopicId => unknown_topic(topic),
         InvalidTopic => failure(
             Remedy::Hold,
-            UNKNOWN_TOPIC,
+            KafkaCause::UnknownTopic,
             format!("topic '{topic}' is not a name that Kafka takes: correct the route's topic"),
         ),
         UnknownPartition => failure(
             Remedy::Retry,
-            PARTITIONS_CHANGED,
+            KafkaCause::PartitionsChanged,
             format!("topic '{topic}' has fewer partitions than before: its session is renewed"),
         ),
         MessageSizeTooLarge | MessageBatchTooLarge | InvalidMessageSize => failure(
             Remedy::DeadLetter,
-            TOO_LARGE,
+            KafkaCause::TooLarge,
             format!("topic '{topic}' does not take a message of this size: raise its max.message.bytes"),
         ),
         // Of a record, but not its fault: it carries the time of its publication.
         InvalidTimestamp => failure(
             Remedy::Hold,
-            TIMESTAMP,
+            KafkaCause::Timestamp,
             format!(
                 "the broker of topic '{topic}' refuses this time of publication ({code}): set this host's and the brokers' \
                  clocks right, or raise the topic's message.timestamp.before.max.ms and message.timestamp.after.max.ms"
@@ -83,22 +141,22 @@ pub(super) fn of_message(code: Code, topic: &str) -> PublishFailure {
         ),
         InvalidRecord | InvalidMessage => failure(
             Remedy::DeadLetter,
-            INVALID_MESSAGE,
+            KafkaCause::InvalidMessage,
             format!("the broker of topic '{topic}' refuses this message ({code}): see the topic's configuration"),
         ),
         TopicAuthorizationFailed | ClusterAuthorizationFailed | TransactionalIdAuthorizationFailed => failure(
             Remedy::Hold,
-            AUTHORISATION,
+            KafkaCause::Authorisation,
             format!("not authorised to write to topic '{topic}' ({code}): grant WRITE and DESCRIBE on it"),
         ),
         Authentication | SaslAuthenticationFailed => failure(
             Remedy::Hold,
-            AUTHENTICATION,
+            KafkaCause::Authentication,
             format!("could not authenticate to write to topic '{topic}' ({code}): correct the sink's credentials"),
         ),
         UnsupportedCompressionType | PolicyViolation | UnsupportedForMessageFormat | UnsupportedVersion => failure(
             Remedy::Hold,
-            CONFIGURATION,
+            KafkaCause::Configuration,
             format!("topic '{topic}' does not take what this sink sends ({code}): compare their configurations"),
         ),
         Fatal
@@ -111,31 +169,31 @@ pub(super) fn of_message(code: Code, topic: &str) -> PublishFailure {
         | Fenced => given_up(&format!("topic '{topic}': {code}")),
         other => failure(
             Remedy::Retry,
-            OTHER,
+            KafkaCause::Other,
             format!("failed to write to topic '{topic}': {other}"),
         ),
     }
 }
 
-pub(super) fn unknown_topic(topic: &str) -> PublishFailure {
+pub(super) fn unknown_topic(topic: &str) -> KafkaFailure {
     failure(
         Remedy::Hold,
-        UNKNOWN_TOPIC,
+        KafkaCause::UnknownTopic,
         format!("topic '{topic}' does not exist: create it, or set create_topics on the sink"),
     )
 }
 
 /// A topic is not there, and the brokers do not make it.
-pub(super) fn not_created(topic: &str, code: Code) -> PublishFailure {
+pub(super) fn not_created(topic: &str, code: Code) -> KafkaFailure {
     if matches!(code, Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) {
         let text = format!(
             "topic '{topic}' does not exist, and not authorised to create it ({code}): grant CREATE on it, or create it"
         );
-        return failure(Remedy::Hold, AUTHORISATION, text);
+        return failure(Remedy::Hold, KafkaCause::Authorisation, text);
     }
     failure(
         Remedy::Hold,
-        UNKNOWN_TOPIC,
+        KafkaCause::UnknownTopic,
         format!(
             "topic '{topic}' does not exist and cannot be created ({code}): see create_topics of the sink, or create it"
         ),
@@ -143,10 +201,10 @@ pub(super) fn not_created(topic: &str, code: Code) -> PublishFailure {
 }
 
 /// Topics that are made from events are not made without end.
-pub(super) fn too_many_topics(topic: &str, template: &TopicTemplate, topics_max: usize) -> PublishFailure {
+pub(super) fn too_many_topics(topic: &str, template: &TopicTemplate, topics_max: usize) -> KafkaFailure {
     failure(
         Remedy::Hold,
-        UNKNOWN_TOPIC,
+        KafkaCause::UnknownTopic,
         format!(
             "topic '{topic}' does not exist and is not created: there are {topics_max} topics of '{template}' already \
              (create_topics.topics_max): raise the limit, or create the topic"
@@ -155,7 +213,7 @@ pub(super) fn too_many_topics(topic: &str, template: &TopicTemplate, topics_max:
 }
 
 /// A partition takes messages and confirms none.
-pub(super) fn stalled_partition(sink: &str, stalled: &StalledLane<'_>) -> PublishFailure {
+pub(super) fn stalled_partition(sink: &str, stalled: &StalledLane<'_>) -> KafkaFailure {
     let StalledLane {
         topic,
         partition,
@@ -164,7 +222,7 @@ pub(super) fn stalled_partition(sink: &str, stalled: &StalledLane<'_>) -> Publis
     } = stalled;
     failure(
         Remedy::Hold,
-        STALLED,
+        KafkaCause::Stalled,
         format!(
             "sink '{sink}': partition {partition} of topic '{topic}' has confirmed none of {records} messages for {} s: see whether \
              it has a leader and as many replicas in sync as min.insync.replicas says",
@@ -174,7 +232,7 @@ pub(super) fn stalled_partition(sink: &str, stalled: &StalledLane<'_>) -> Publis
 }
 
 /// librdkafka declared the producer dead.
-pub(super) fn fatal(code: Code, reason: &str, names: &KafkaNames) -> PublishFailure {
+pub(super) fn fatal(code: Code, reason: &str, names: &KafkaNames) -> KafkaFailure {
     match code {
         Code::ClusterAuthorizationFailed
         | Code::TopicAuthorizationFailed
@@ -183,7 +241,7 @@ pub(super) fn fatal(code: Code, reason: &str, names: &KafkaNames) -> PublishFail
     }
 }
 
-fn not_authorised(reason: &str, names: &KafkaNames) -> PublishFailure {
+fn not_authorised(reason: &str, names: &KafkaNames) -> KafkaFailure {
     let sink = &names.sink;
     let topics = match &names.topic {
         Some(topic) => format!("topic '{topic}'"),
@@ -191,7 +249,7 @@ fn not_authorised(reason: &str, names: &KafkaNames) -> PublishFailure {
     };
     failure(
         Remedy::Hold,
-        AUTHORISATION,
+        KafkaCause::Authorisation,
         format!(
             "sink '{sink}': not authorised: {reason}: grant WRITE on {topics}; brokers before 2.8 want IDEMPOTENT_WRITE on the \
              cluster, too"
@@ -200,26 +258,26 @@ fn not_authorised(reason: &str, names: &KafkaNames) -> PublishFailure {
 }
 
 /// The files of certificates or secrets were replaced.
-pub(super) fn certificates_changed(sink: &str) -> PublishFailure {
+pub(super) fn certificates_changed(sink: &str) -> KafkaFailure {
     failure(
         Remedy::Retry,
-        CERTIFICATES_CHANGED,
+        KafkaCause::CertificatesChanged,
         format!(
             "sink '{sink}': a file of certificates, keys or secrets was replaced: the next session is made with it"
         ),
     )
 }
 
-fn given_up(reason: &str) -> PublishFailure {
+fn given_up(reason: &str) -> KafkaFailure {
     failure(
         Remedy::Retry,
-        FATAL,
+        KafkaCause::Fatal,
         format!("the producer cannot go on and is built anew: {reason}"),
     )
 }
 
 /// The producer could not be built.
-pub(super) fn of_creation(error: &KafkaError, sink: &str) -> PublishFailure {
+pub(super) fn of_creation(error: &KafkaError, sink: &str) -> KafkaFailure {
     let reason = match error {
         // The value may be a secret.
         KafkaError::ClientConfig(_, reason, key, _) => format!("property {key}: {reason}"),
@@ -228,54 +286,49 @@ pub(super) fn of_creation(error: &KafkaError, sink: &str) -> PublishFailure {
     };
     failure(
         Remedy::Hold,
-        CONFIGURATION,
+        KafkaCause::Configuration,
         format!("sink '{sink}': no Kafka producer with these properties: {reason}"),
     )
 }
 
 /// A secret's source cannot be read just now.
-pub(super) fn unread(sink: &str, reason: &str) -> PublishFailure {
-    failure(Remedy::Hold, CONFIGURATION, format!("sink '{sink}': {reason}"))
+pub(super) fn unread(sink: &str, reason: &str) -> KafkaFailure {
+    failure(
+        Remedy::Hold,
+        KafkaCause::Configuration,
+        format!("sink '{sink}': {reason}"),
+    )
 }
 
 /// A trouble of the client as a whole, from its error callback. `None`: nothing that anybody could act on.
-pub(super) fn of_client(error: &KafkaError, reason: &str, names: &KafkaNames) -> Option<PublishFailure> {
+pub(super) fn of_client(error: &KafkaError, reason: &str, names: &KafkaNames) -> Option<KafkaFailure> {
     let sink = &names.sink;
     let code = error.rdkafka_error_code()?;
     let found = match code {
         Code::Authentication | Code::SaslAuthenticationFailed | Code::UnsupportedSASLMechanism => failure(
             Remedy::Hold,
-            AUTHENTICATION,
+            KafkaCause::Authentication,
             format!("sink '{sink}': the broker refuses the credentials: {reason}: correct the sasl.* properties"),
         ),
         // In TLS 1.3 a client learns that its certificate is refused only after the handshake, where it looks like a
         // lost connection.
         _ if code == Code::SSL || reason.contains("SSL alert number") => failure(
             Remedy::Hold,
-            TLS,
+            KafkaCause::Tls,
             format!("sink '{sink}': no TLS with the broker: {reason}: correct the ssl.* properties"),
         ),
         Code::Resolve => failure(
             Remedy::Retry,
-            BROKERS_DOWN,
+            KafkaCause::BrokersDown,
             format!("sink '{sink}': a broker's name does not resolve: {reason}: correct `brokers` or the DNS"),
         ),
         Code::AllBrokersDown => failure(
             Remedy::Retry,
-            BROKERS_DOWN,
+            KafkaCause::BrokersDown,
             format!("sink '{sink}': no broker is reachable: {reason}"),
         ),
         Code::ClusterAuthorizationFailed => not_authorised(reason, names),
         _ => return None,
     };
     Some(found)
-}
-
-/// Of two troubles, the one that tells more.
-pub(super) fn rank(label: &str) -> u8 {
-    match label {
-        AUTHENTICATION | TLS | AUTHORISATION => 2,
-        BROKERS_DOWN => 1,
-        _ => 0,
-    }
 }

@@ -18,7 +18,8 @@ use std::{
 use tokio::time::Instant;
 
 use super::sizes::TopicSizes;
-use forebay_broker::{Message, PublishFailure, number_of, partition::partition_of};
+use crate::failure::KafkaFailure;
+use forebay_broker::{Message, number_of, partition::partition_of};
 
 /// Brokers forget a producer that was silent for a day (`producer.id.expiration.ms`): long before, it counts as unknown
 /// again.
@@ -42,14 +43,14 @@ enum TopicLanes {
     Sought {
         held: VecDeque<Message>,
         /// Since when the brokers say that it cannot be used, and why.
-        unusable: Option<(Instant, PublishFailure)>,
+        unusable: Option<(Instant, KafkaFailure)>,
     },
     There {
         first_lane: usize,
         partitions: u32,
     },
     /// Given up, until a later look finds it.
-    Absent(PublishFailure),
+    Absent(KafkaFailure),
 }
 
 #[derive(Default)]
@@ -78,7 +79,7 @@ pub(super) enum PlacedMessage {
     Go(Message, usize),
     Held,
     /// Its topic was given up.
-    Absent(Message, PublishFailure),
+    Absent(Message, KafkaFailure),
 }
 
 impl PartitionLanes {
@@ -249,7 +250,7 @@ impl PartitionLanes {
     }
 
     /// A topic cannot be used: since when the brokers say so. `None` when nothing waits for it.
-    pub fn unusable(&mut self, topic: &Arc<str>, failure: PublishFailure, now: Instant) -> Option<Instant> {
+    pub fn unusable(&mut self, topic: &Arc<str>, failure: KafkaFailure, now: Instant) -> Option<Instant> {
         match self.topics.get_mut(topic) {
             Some(TopicLanes::Sought { held, .. }) if held.is_empty() => {
                 self.topics.remove(topic);
@@ -265,7 +266,7 @@ impl PartitionLanes {
     }
 
     /// Gives a topic up, and what waited for it back.
-    pub fn give_up(&mut self, topic: Arc<str>, failure: PublishFailure) -> VecDeque<Message> {
+    pub fn give_up(&mut self, topic: Arc<str>, failure: KafkaFailure) -> VecDeque<Message> {
         match self.topics.insert(topic, TopicLanes::Absent(failure)) {
             Some(TopicLanes::Sought { held, .. }) => held,
             _ => VecDeque::new(),
@@ -300,7 +301,7 @@ impl PartitionLanes {
     }
 
     /// Why messages wait for a topic that cannot be used; for the one that was found so first.
-    pub fn trouble(&self) -> Option<&PublishFailure> {
+    pub fn trouble(&self) -> Option<&KafkaFailure> {
         let unusable = self.topics.values().filter_map(|topic| match topic {
             TopicLanes::Sought { held, unusable } if !held.is_empty() => unusable.as_ref(),
             _ => None,
@@ -351,7 +352,7 @@ mod tests {
         }
     }
 
-    fn absent() -> PublishFailure {
+    fn absent() -> KafkaFailure {
         crate::failure::unknown_topic("events")
     }
 

@@ -27,6 +27,7 @@ mod search;
 mod session;
 pub mod settings;
 mod sizes;
+mod state;
 mod tail;
 mod topics;
 
@@ -44,7 +45,7 @@ use tokio::{
 
 pub use broker::{Kafka, read_topics, tail_topics};
 pub use check::connect_check;
-pub use failure::LABELS;
+pub use failure::{KafkaCause, KafkaFailure, LABELS};
 pub use metrics::KafkaMetrics;
 pub use properties::{SECRETS, check_properties, check_sizes, message_bytes_max};
 pub use read::TopicReading;
@@ -57,6 +58,7 @@ use self::{
     search::TopicSearch,
     session::{ProducerSession, SendError},
     sizes::{AskedTopics, TopicSizes},
+    state::{SessionProducers, SessionState},
 };
 use forebay_broker::{
     EnqueueError, Message, MessageDestination, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels,
@@ -115,29 +117,23 @@ pub struct KafkaSink {
     topics: RouteTopics,
     metrics: Arc<KafkaMetrics>,
     create_topics: Option<CreateTopics>,
-    session: Option<ProducerSession>,
+    session: SessionState,
     lanes: PartitionLanes,
     search: TopicSearch,
     /// Settled without the broker.
     refused: Vec<SettledMessage>,
     /// On their way to the fallback, by sequence.
     diverted: BTreeMap<u64, Message>,
-    /// Why the last attempt to open a session failed.
-    closed: Option<PublishFailure>,
-    /// The failure that ended the session, once it was told.
-    over: Option<PublishFailure>,
     /// When something was confirmed last, or the first message went out.
     progress: Instant,
     /// Why a session was given up, until another has confirmed something.
-    stalled: Option<PublishFailure>,
+    stalled: Option<KafkaFailure>,
     /// Messages of the session that are not settled.
     unsettled: usize,
     sizes: TopicSizes,
     /// The largest body that is accepted.
     body_bytes_max: u64,
     asked: AskedTopics,
-    /// What may be too large goes by a producer of its own, once something was.
-    aside: Option<ProducerSession>,
 }
 
 impl KafkaSink {
@@ -148,11 +144,11 @@ impl KafkaSink {
         topics: RouteTopics,
         limits: ProducerLimits,
         metrics: Arc<KafkaMetrics>,
-    ) -> Result<Self, PublishFailure> {
+    ) -> Result<Self, KafkaFailure> {
         if let Some((key, reason)) = check_properties(&config.properties).into_iter().next() {
             return Err(failure::failure(
                 Remedy::Hold,
-                failure::CONFIGURATION,
+                KafkaCause::Configuration,
                 format!("sink '{}': property {key} {reason}", names.sink),
             ));
         }
@@ -171,26 +167,23 @@ impl KafkaSink {
             names,
             topics,
             metrics,
-            session: None,
+            session: SessionState::New,
             lanes: PartitionLanes::default(),
             search: TopicSearch::default(),
             refused: Vec::new(),
             diverted: BTreeMap::new(),
-            closed: None,
-            over: None,
             progress: Instant::now(),
             stalled: None,
             unsettled: 0,
             sizes: TopicSizes::default(),
             body_bytes_max: limits.body_bytes_max,
             asked: AskedTopics::default(),
-            aside: None,
         })
     }
 
     /// The session is over: says so from now on.
-    fn end(&mut self, failure: PublishFailure) -> PublishFailure {
-        self.over = Some(failure.clone());
+    fn end(&mut self, failure: KafkaFailure) -> KafkaFailure {
+        self.session.end(failure.clone());
         failure
     }
 }
@@ -205,36 +198,30 @@ fn send(session: &ProducerSession, message: &Message, lane: usize, progress: &mu
     Ok(())
 }
 
-fn no_session() -> PublishFailure {
-    failure::failure(Remedy::Retry, failure::OTHER, "no session with Kafka yet")
-}
-
 impl Sink for KafkaSink {
     async fn reopen(&mut self) -> Result<(), PublishFailure> {
         self.search = TopicSearch::default();
         self.refused.clear();
         self.diverted.clear();
-        for old in self.session.take().into_iter().chain(self.aside.take()) {
+        for old in self.session.take().into_iter().flat_map(SessionProducers::into_each) {
             close(old).await;
         }
         let opened = self.open().await;
         self.lanes = PartitionLanes::new(self.sizes.clone());
-        self.over = None;
         self.unsettled = 0;
         self.progress = Instant::now();
         match opened {
-            Ok(session) => {
+            Ok(producers) => {
                 self.metrics.opened(&self.names);
-                self.session = Some(session);
-                self.closed = None;
+                self.session = SessionState::Open(producers);
                 if let Some(topic) = self.topics.literal() {
                     self.lanes.expect(topic);
                 }
                 Ok(())
             }
             Err(failure) => {
-                self.closed = Some(failure.clone());
-                Err(failure)
+                self.session = SessionState::Refused(failure.clone());
+                Err(failure.into())
             }
         }
     }
@@ -259,13 +246,8 @@ impl Sink for KafkaSink {
     }
 
     fn enqueue(&mut self, message: Message) -> Result<(), EnqueueError> {
-        if let Some(over) = &self.over {
-            return Err(EnqueueError::Failed(over.clone()));
-        }
-        let session = self
-            .session
-            .as_ref()
-            .ok_or_else(|| EnqueueError::Failed(no_session()))?;
+        let producers = self.session.open();
+        let session = &producers.map_err(|over| EnqueueError::Failed(over.into()))?.main;
         // `settle` has something to tell first.
         if !session.shared.outcome.lock().failed.is_empty() {
             return Err(EnqueueError::Full(Box::new(message)));
@@ -283,7 +265,7 @@ impl Sink for KafkaSink {
             PlacedMessage::Go(message, lane) => match send(session, &message, lane, &mut self.progress) {
                 Ok(()) => self.lanes.sent(lane, now),
                 Err(SendError::Full) => return Err(EnqueueError::Full(Box::new(message))),
-                Err(SendError::Failed(failure)) => return Err(EnqueueError::Failed(failure)),
+                Err(SendError::Failed(failure)) => return Err(EnqueueError::Failed(failure.into())),
             },
         }
         self.unsettled += 1;
@@ -292,9 +274,7 @@ impl Sink for KafkaSink {
 
     async fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
         loop {
-            if let Some(over) = &self.over {
-                return Err(over.clone());
-            }
+            self.session.open()?;
             let before = settled.len();
             self.take_outcome(settled)?;
             self.take_outcome_aside(settled);
@@ -306,23 +286,23 @@ impl Sink for KafkaSink {
             if settled.len() > before {
                 return Ok(());
             }
-            let session = self.session.as_ref().ok_or_else(no_session)?;
-            if let Some(over) = session.fatal().or_else(|| session.change()) {
-                return Err(self.end(over));
+            let main = &self.session.open()?.main;
+            if let Some(over) = main.fatal().or_else(|| main.change()) {
+                return Err(self.end(over).into());
             }
             if let Some(disconnected) = self.disconnected() {
-                return Err(self.end(disconnected));
+                return Err(self.end(disconnected).into());
             }
             if let Some(stalled) = self.silence() {
                 self.stalled = Some(stalled.clone());
-                return Err(self.end(stalled));
+                return Err(self.end(stalled).into());
             }
-            let session = self.session.as_ref().ok_or_else(no_session)?;
+            let SessionProducers { main, aside } = self.session.open()?;
             let changed = async {
-                match &self.aside {
-                    None => session.shared.changed.notified().await,
+                match aside {
+                    None => main.shared.changed.notified().await,
                     Some(aside) => tokio::select! {
-                        () = session.shared.changed.notified() => {}
+                        () = main.shared.changed.notified() => {}
                         () = aside.shared.changed.notified() => {}
                     },
                 }
@@ -333,16 +313,18 @@ impl Sink for KafkaSink {
     }
 
     fn trouble(&self) -> Option<PublishFailure> {
-        let Some(session) = &self.session else {
-            return self.closed.clone();
+        let main = match &self.session {
+            SessionState::New => return None,
+            SessionState::Refused(failure) => return Some(failure.clone().into()),
+            SessionState::Open(producers) | SessionState::Over(producers, _) => &producers.main,
         };
-        let Some(told) = session.shared.trouble(self.waiting()) else {
+        let Some(found) = main.shared.trouble(self.waiting()) else {
             let stalled = self.stalled.clone().or_else(|| self.stalled_partition());
-            return stalled.or_else(|| self.lanes.trouble().cloned());
+            return stalled.or_else(|| self.lanes.trouble().cloned()).map(Into::into);
         };
         // A broker that refuses an expired token is not the one to talk to.
         let token = self.tokens.as_ref().and_then(TokenKeeper::trouble);
-        Some(token.unwrap_or(told))
+        Some(token.unwrap_or(found).into())
     }
 
     fn labels(&self) -> SinkLabels {
@@ -354,7 +336,7 @@ impl Sink for KafkaSink {
 }
 
 impl KafkaSink {
-    async fn open(&mut self) -> Result<ProducerSession, PublishFailure> {
+    async fn open(&mut self) -> Result<SessionProducers, KafkaFailure> {
         let lease = match &self.oauth {
             None => None,
             Some(settings) => {
@@ -367,20 +349,30 @@ impl KafkaSink {
         };
         self.search.lease = lease.clone();
         self.sizes.ask(&self.client, lease.as_ref()).await;
-        if !self.sizes.is_empty() {
-            let (client, lease) = (properties::alone(&self.client), lease.clone());
-            self.aside = Some(self.open_producer(client, lease).await?);
-        }
         let mut client = self.client.clone();
         client.set("batch.size", self.sizes.batch_bytes(&self.client).to_string());
-        self.open_producer(client, lease).await
+        let main = self.open_producer(client, lease.clone()).await?;
+        let aside = match self.sizes.is_empty() {
+            true => Ok(None),
+            false => self
+                .open_producer(properties::alone(&self.client), lease)
+                .await
+                .map(Some),
+        };
+        match aside {
+            Ok(aside) => Ok(SessionProducers { main, aside }),
+            Err(failure) => {
+                close(main).await;
+                Err(failure)
+            }
+        }
     }
 
     async fn open_producer(
         &self,
         client: ClientConfig,
         lease: Option<TokenLease>,
-    ) -> Result<ProducerSession, PublishFailure> {
+    ) -> Result<ProducerSession, KafkaFailure> {
         let (names, metrics) = (self.names.clone(), self.metrics.clone());
         tokio::task::spawn_blocking(move || ProducerSession::open(&client, lease, names, metrics))
             .await
@@ -390,10 +382,12 @@ impl KafkaSink {
     /// Sends what was held back and may go now.
     fn release(&mut self, settled: &mut Vec<SettledMessage>) {
         self.divert();
-        let Some(session) = &self.session else { return };
-        let (aside, progress) = (self.aside.as_ref(), &mut self.progress);
+        let Some(SessionProducers { main, aside }) = self.session.producers() else {
+            return;
+        };
+        let progress = &mut self.progress;
         while let Err((sequence, mut failure)) = (self.lanes).release(Instant::now(), |message, lane, alone| {
-            let session = aside.filter(|_| alone).unwrap_or(session);
+            let session = aside.as_ref().filter(|_| alone).unwrap_or(main);
             match send(session, message, lane, progress) {
                 Ok(()) => Ok(true),
                 Err(SendError::Full) => Ok(false),
@@ -404,21 +398,20 @@ impl KafkaSink {
             if own_fault {
                 // It was not sent, so the session goes on.
                 failure.remedy = Remedy::SetAside;
-            } else {
-                self.over = Some(failure.clone());
             }
             settled.push(SettledMessage {
                 sequence,
-                result: Err(failure),
+                result: Err(failure.clone().into()),
             });
             if !own_fault {
+                self.session.end(failure);
                 return;
             }
         }
     }
 
     /// One of the partitions confirms nothing.
-    fn stalled_partition(&self) -> Option<PublishFailure> {
+    fn stalled_partition(&self) -> Option<KafkaFailure> {
         let stalled = self.lanes.stalled(STALL_MIN)?;
         Some(failure::stalled_partition(&self.names.sink, &stalled))
     }
@@ -429,25 +422,25 @@ impl KafkaSink {
     }
 
     /// Something waits, and for a minute no broker is connected: a client can hold on to what made it fail.
-    fn disconnected(&self) -> Option<PublishFailure> {
-        let shared = &self.session.as_ref()?.shared;
+    fn disconnected(&self) -> Option<KafkaFailure> {
+        let shared = &self.session.producers()?.main.shared;
         let for_long = self.waiting().is_some_and(|waiting| waiting >= DISCONNECTED_MAX);
         let trouble = shared
             .trouble(self.waiting())
             .filter(|_| for_long && !shared.broker_up.load(Ordering::Relaxed))?;
         let text = format!("{}; the client is built anew", trouble.text);
-        Some(PublishFailure { text, ..trouble })
+        Some(KafkaFailure { text, ..trouble })
     }
 
     /// A broker is there and confirms nothing.
-    fn silence(&self) -> Option<PublishFailure> {
-        let shared = &self.session.as_ref()?.shared;
+    fn silence(&self) -> Option<KafkaFailure> {
+        let shared = &self.session.producers()?.main.shared;
         let waiting = shared.in_flight.load(Ordering::Acquire);
         let quiet = self.progress.elapsed();
         (waiting > 0 && quiet >= STALL_MAX && shared.broker_up.load(Ordering::Relaxed)).then(|| {
             failure::failure(
                 Remedy::Hold,
-                failure::STALLED,
+                KafkaCause::Stalled,
                 format!(
                     "sink '{}': {waiting} messages in flight and none confirmed for {} s, with a broker connected: \
                      see whether the topic's partitions have leaders and min.insync.replicas",
@@ -461,7 +454,7 @@ impl KafkaSink {
 
 impl Drop for KafkaSink {
     fn drop(&mut self) {
-        for session in self.session.take().into_iter().chain(self.aside.take()) {
+        for session in self.session.take().into_iter().flat_map(SessionProducers::into_each) {
             // Destroying a producer takes a while, which a task must not; and a runtime that ends waits for it.
             match Handle::try_current() {
                 Ok(runtime) => drop(runtime.spawn_blocking(move || session.close())),

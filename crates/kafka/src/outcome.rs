@@ -5,17 +5,18 @@ use std::mem;
 use tokio::time::Instant;
 
 use super::{
-    KafkaSink, failure, no_session,
+    KafkaSink,
     session::{DeliveryOutcome, FailedMessage},
 };
+use crate::failure::{KafkaCause, KafkaFailure};
 use crate::settings::UnknownTopic;
-use forebay_broker::{PublishFailure, Remedy, SettledMessage};
+use forebay_broker::{Remedy, SettledMessage};
 
 impl KafkaSink {
     /// Takes in what the broker has answered.
-    pub(super) fn take_outcome(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
-        let session = self.session.as_ref().ok_or_else(no_session)?;
-        let DeliveryOutcome { confirmed, failed } = mem::take(&mut *session.shared.outcome.lock());
+    pub(super) fn take_outcome(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), KafkaFailure> {
+        let main = &self.session.open()?.main;
+        let DeliveryOutcome { confirmed, failed } = mem::take(&mut *main.shared.outcome.lock());
         let now = Instant::now();
         if !confirmed.is_empty() {
             self.progress = now;
@@ -38,14 +39,14 @@ impl KafkaSink {
             return Ok(());
         };
         let alone = self.lanes.is_alone(sent.lane);
-        if failure.label == failure::TOO_LARGE {
+        if failure.cause == KafkaCause::TooLarge {
             self.sizes.refused(&topic, bytes, alone, &self.client);
             if !alone {
                 // The next session's batches are smaller, and what does not fit into one goes alone.
                 failure.remedy = Remedy::Retry;
             }
         }
-        if failure.label == failure::UNKNOWN_TOPIC && self.topics.unknown != UnknownTopic::Hold {
+        if failure.cause == KafkaCause::UnknownTopic && self.topics.unknown != UnknownTopic::Hold {
             // The next session's look decides.
             failure.remedy = Remedy::Retry;
         }
@@ -56,15 +57,18 @@ impl KafkaSink {
         }
         settled.push(SettledMessage {
             sequence: sent.sequence,
-            result: Err(failure),
+            result: Err(failure.into()),
         });
-        self.over = Some(over);
+        self.session.end(over);
         Ok(())
     }
 
     /// The same of what went alone.
     pub(super) fn take_outcome_aside(&mut self, settled: &mut Vec<SettledMessage>) {
-        let Some(aside) = &self.aside else { return };
+        let Some(aside) = self.session.producers().and_then(|producers| producers.aside.as_ref()) else {
+            return;
+        };
+        let fatal = aside.fatal();
         let DeliveryOutcome { confirmed, failed } = mem::take(&mut *aside.shared.outcome.lock());
         let now = Instant::now();
         for sent in confirmed {
@@ -80,15 +84,15 @@ impl KafkaSink {
             if failure.remedy == Remedy::DeadLetter {
                 failure.remedy = Remedy::SetAside;
             } else {
-                self.over = Some(failure.clone());
+                self.session.end(failure.clone());
             }
             settled.push(SettledMessage {
                 sequence: sent.sequence,
-                result: Err(failure),
+                result: Err(failure.into()),
             });
         }
-        if let Some(fatal) = aside.fatal() {
-            self.over.get_or_insert(fatal);
+        if let Some(fatal) = fatal {
+            self.session.end(fatal);
         }
     }
 }

@@ -7,10 +7,12 @@ use tokio::{sync::oneshot, task::AbortHandle, time::Instant};
 use super::{
     KafkaSink, LOOK_INTERVAL,
     oauth::TokenLease,
+    state::SessionProducers,
     topics::{TopicAnswer, TopicAnswers, TopicCreation, TopicLook},
 };
+use crate::failure::KafkaFailure;
 use crate::settings::UnknownTopic;
-use forebay_broker::{Message, PublishFailure, Remedy, SettledMessage};
+use forebay_broker::{Message, Remedy, SettledMessage};
 
 /// A topic of which the brokers say for so long that it is not there is unknown: one that was made just now needs a
 /// moment to be known to each of them.
@@ -61,7 +63,7 @@ impl KafkaSink {
         for (topic, answer) in answers {
             let again = match answer {
                 TopicAnswer::There { partitions } => {
-                    for session in self.session.iter().chain(&self.aside) {
+                    for session in self.session.producers().into_iter().flat_map(SessionProducers::iter) {
                         session.pin(&topic, partitions);
                     }
                     self.lanes.found(topic.clone(), partitions);
@@ -112,7 +114,7 @@ impl KafkaSink {
     }
 
     /// A message whose topic was given up.
-    pub(super) fn place_elsewhere(&mut self, mut message: Message, failure: PublishFailure) {
+    pub(super) fn place_elsewhere(&mut self, mut message: Message, failure: KafkaFailure) {
         if let UnknownTopic::Fallback(fallback) = &self.topics.unknown {
             message.address = fallback.as_str().into();
             self.diverted.insert(message.sequence, message);
@@ -120,16 +122,19 @@ impl KafkaSink {
         }
         self.refused.push(SettledMessage {
             sequence: message.sequence,
-            result: Err(PublishFailure {
+            result: Err(KafkaFailure {
                 remedy: Remedy::SetAside,
                 ..failure
-            }),
+            }
+            .into()),
         });
     }
 
     /// Starts a look for topics, when there are some to look for.
     pub(super) fn look(&mut self) {
-        let Some(session) = &self.session else { return };
+        let Some(SessionProducers { main: session, .. }) = self.session.producers() else {
+            return;
+        };
         let search = &mut self.search;
         if search.look.is_some() {
             return;

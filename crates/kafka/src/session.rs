@@ -33,7 +33,8 @@ use super::{
     oauth::TokenLease,
     properties,
 };
-use forebay_broker::{Message, PublishFailure, Remedy, partition::partition_of};
+use crate::failure::{KafkaCause, KafkaFailure};
+use forebay_broker::{FailureCause as _, Message, Remedy, partition::partition_of};
 
 /// A connection that an idle broker closed is made anew within this time.
 const RECONNECTED_WITHIN: Duration = Duration::from_secs(5);
@@ -54,7 +55,7 @@ pub(super) struct FailedMessage {
     pub topic: String,
     /// Of key and value.
     pub bytes: usize,
-    pub failure: PublishFailure,
+    pub failure: KafkaFailure,
 }
 
 /// A message that the producer has, by its record and its lane.
@@ -67,7 +68,7 @@ pub(super) struct SentMessage {
 /// What a session's callbacks share with its owner. An older session's callbacks have their own.
 pub(super) struct ProducerShared {
     pub outcome: Mutex<DeliveryOutcome>,
-    trouble: Mutex<Option<PublishFailure>>,
+    trouble: Mutex<Option<KafkaFailure>>,
     pub changed: Notify,
     /// Messages whose report has not come.
     pub in_flight: AtomicI64,
@@ -127,13 +128,13 @@ impl ProducerShared {
     }
 
     /// What keeps the broker from confirming anything. `waiting`: for how long something waits for it.
-    pub fn trouble(&self, waiting: Option<Duration>) -> Option<PublishFailure> {
+    pub fn trouble(&self, waiting: Option<Duration>) -> Option<KafkaFailure> {
         let told = self.trouble.lock().clone()?;
         // Brokers close idle connections, also the last one: no trouble while nothing waits, nor while the connection
         // is made anew.
         let was_idle =
             waiting.is_none_or(|waiting| waiting < RECONNECTED_WITHIN) && self.was_up.load(Ordering::Relaxed);
-        (told.label != failure::BROKERS_DOWN || !was_idle).then_some(told)
+        (told.cause != KafkaCause::BrokersDown || !was_idle).then_some(told)
     }
 
     /// The files of certificates are others now.
@@ -142,11 +143,11 @@ impl ProducerShared {
         self.changed.notify_one();
     }
 
-    fn tell(&self, trouble: PublishFailure) {
+    fn tell(&self, trouble: KafkaFailure) {
         let mut now = self.trouble.lock();
-        let known = now.as_ref().map_or(0, |known| failure::rank(known.label));
-        if failure::rank(trouble.label) >= known {
-            tracing::debug!(route = %self.names.route, label = trouble.label, "{trouble}");
+        let known = now.as_ref().map_or(0, |known| known.cause.rank());
+        if trouble.cause.rank() >= known {
+            tracing::debug!(route = %self.names.route, label = trouble.cause.label(), "{trouble}");
             *now = Some(trouble);
         }
     }
@@ -154,14 +155,14 @@ impl ProducerShared {
     fn all_is_well(&self) {
         self.was_up.store(true, Ordering::Relaxed);
         if let Some(over) = self.trouble.lock().take() {
-            tracing::debug!(route = %self.names.route, label = over.label, "Kafka is reachable again");
+            tracing::debug!(route = %self.names.route, label = over.cause.label(), "Kafka is reachable again");
         }
     }
 }
 
 impl PinnedPartitioner {
     /// The change of a topic's partitions that ends the session, once nothing is in flight.
-    pub fn change(&self) -> Option<PublishFailure> {
+    pub fn change(&self) -> Option<KafkaFailure> {
         if !self.is_changed.load(Ordering::Acquire) {
             return None;
         }
@@ -169,7 +170,7 @@ impl PinnedPartitioner {
         let (topic, before, now) = changed.as_ref()?;
         Some(failure::failure(
             Remedy::Retry,
-            failure::PARTITIONS_CHANGED,
+            KafkaCause::PartitionsChanged,
             format!("topic '{topic}' has {now} partitions instead of {before}: keys are spread anew from here on"),
         ))
     }
@@ -298,7 +299,7 @@ impl ProducerContext<PinnedPartitioner> for ProducerCallbacks {
 /// Why the producer did not take a message.
 pub(super) enum SendError {
     Full,
-    Failed(PublishFailure),
+    Failed(KafkaFailure),
 }
 
 impl ProducerSession {
@@ -309,7 +310,7 @@ impl ProducerSession {
         lease: Option<TokenLease>,
         names: KafkaNames,
         metrics: Arc<KafkaMetrics>,
-    ) -> Result<Self, PublishFailure> {
+    ) -> Result<Self, KafkaFailure> {
         let shared = Arc::new(ProducerShared::new(names, metrics));
         let context = ProducerCallbacks {
             shared: shared.clone(),
@@ -380,7 +381,7 @@ impl ProducerSession {
 
     /// The fatal error that ended the session, unless it only says that a message failed: that message's report says
     /// why.
-    pub fn fatal(&self) -> Option<PublishFailure> {
+    pub fn fatal(&self) -> Option<KafkaFailure> {
         match self.producer.client().fatal_error()? {
             (Code::GaplessGuarantee, _) => None,
             (code, reason) => Some(failure::fatal(code, &reason, &self.shared.names)),
@@ -388,7 +389,7 @@ impl ProducerSession {
     }
 
     /// The session's end by a change of partitions or certificates: when it was seen and nothing is in flight.
-    pub fn change(&self) -> Option<PublishFailure> {
+    pub fn change(&self) -> Option<KafkaFailure> {
         let outdated = *self.shared.outdated.lock();
         let partitions = || self.producer.context().pinned.change();
         let change = outdated

@@ -94,7 +94,7 @@ async fn after_a_fatal_error_the_session_is_over_and_the_next_one_works() {
     sink.enqueue(message(1)).unwrap();
     assert_eq!(confirmed(&mut sink, 1).await.unwrap(), [1]);
 
-    let producer = sink.session.as_ref().unwrap().producer.client().native_ptr();
+    let producer = sink.session.producers().unwrap().main.producer.client().native_ptr();
     #[allow(
         unsafe_code,
         reason = "librdkafka's own switch for this test; the pointer is that of a live producer"
@@ -220,7 +220,7 @@ async fn nothing_is_sent_past_a_message_that_failed() {
     assert_eq!(failure.label, "kafka_too_large", "{failure}");
     // Long enough for whatever might still be on its way.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let shared = sink.session.as_ref().unwrap().shared.clone();
+    let shared = sink.session.producers().unwrap().main.shared.clone();
     let after = std::mem::take(&mut *shared.outcome.lock()).confirmed;
     let written: Vec<u64> = before
         .into_iter()
@@ -313,7 +313,7 @@ fn a_sink_whose_properties_break_a_promise_is_not_built() {
     };
     let metrics = Arc::new(KafkaMetrics::register(&Registry::new()).unwrap());
     let failure = KafkaSink::new(&config, names, topics(), limits, metrics).err().unwrap();
-    assert_eq!(failure.label, "kafka_configuration");
+    assert_eq!(failure.cause, KafkaCause::Configuration);
     assert!(failure.text.contains("acks"), "{failure}");
 }
 

@@ -12,8 +12,8 @@ use rdkafka::{
 use tokio::task::spawn_blocking;
 
 use super::{failure, oauth::TokenLease, properties::with_secrets, session::SessionProducer};
+use crate::failure::KafkaFailure;
 use crate::settings::{CreateTopics, TopicTemplate};
-use forebay_broker::PublishFailure;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// For one question of a look. Short: a session that ends waits for it.
@@ -47,9 +47,9 @@ pub(super) enum TopicAnswer {
         partitions: u32,
     },
     /// It is not there, and nothing that Forebay may do makes it be.
-    Absent(PublishFailure),
+    Absent(KafkaFailure),
     /// It cannot be used, or not be made, until somebody or something helps.
-    Unusable(PublishFailure),
+    Unusable(KafkaFailure),
     /// No answer, or one that is about to change.
     Unknown,
 }

@@ -119,7 +119,7 @@ impl Broker for RabbitMq {
     }
 
     async fn prepare(&self, sink: &str, rabbitmq: &RabbitMqConfig) -> Result<(), PublishFailure> {
-        prepare(rabbitmq, sink).await
+        Ok(prepare(rabbitmq, sink).await?)
     }
 
     async fn check(

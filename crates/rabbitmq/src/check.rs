@@ -12,6 +12,7 @@ use super::{
     management::{ManagementApi, UnknownQueues},
     topology,
 };
+use crate::failure::RabbitMqCause;
 use crate::settings;
 use forebay_broker::{CheckFinding, FindingLevel, message_bytes_max};
 
@@ -72,7 +73,7 @@ async fn exchange(link: &BrokerLink, sink: &str, config: &settings::RabbitMqConf
     let name = &config.exchange;
     match topology::ensure(link, &passive).await {
         Ok(()) => CheckFinding::new(FindingLevel::Good, format!("sink '{sink}': exchange '{name}' is there")),
-        Err(failure) if config.declare && failure.label == super::failure::UNKNOWN_EXCHANGE => CheckFinding::new(
+        Err(failure) if config.declare && failure.cause == RabbitMqCause::UnknownExchange => CheckFinding::new(
             FindingLevel::Good,
             format!(
                 "sink '{sink}': exchange '{name}' is not there yet and will be declared, with {} queues and '{}'",

@@ -25,8 +25,9 @@ use super::{
     failure::{self, FailureStage},
     uri::{self, AmqpNode},
 };
+use crate::failure::RabbitMqFailure;
 use crate::settings;
-use forebay_broker::{CertificateFile, CertificateUse, PublishFailure};
+use forebay_broker::{CertificateFile, CertificateUse};
 
 /// From the name's resolution to the open virtual host, for one node.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -146,8 +147,8 @@ pub async fn connect(
     sink: &str,
     purpose: &str,
     first: usize,
-) -> Result<BrokerLink, PublishFailure> {
-    let mut worst: Option<PublishFailure> = None;
+) -> Result<BrokerLink, RabbitMqFailure> {
+    let mut worst: Option<RabbitMqFailure> = None;
     let count = config.uris.len();
     for source in config.uris.iter().cycle().skip(first % count.max(1)).take(count) {
         match connect_node(config, source, sink, purpose).await {
@@ -158,7 +159,7 @@ pub async fn connect(
                 }
                 if worst
                     .as_ref()
-                    .is_none_or(|worst| failure::rank(found.label) > failure::rank(worst.label))
+                    .is_none_or(|worst| found.cause.rank() > worst.cause.rank())
                 {
                     worst = Some(found);
                 }
@@ -173,7 +174,7 @@ async fn connect_node(
     source: &settings::TextSource,
     sink: &str,
     purpose: &str,
-) -> Result<BrokerLink, PublishFailure> {
+) -> Result<BrokerLink, RabbitMqFailure> {
     let wrong = |text: String| failure::configuration(sink, &text);
     let text = source.read().map_err(|error| wrong(format!("uri: {error}")))?;
     let node = uri::parse(&text).map_err(|error| wrong(format!("uri {source:?}: {error}")))?;

@@ -3,47 +3,106 @@
 use lapin::{ErrorKind, protocol::AMQPError};
 
 use super::uri::AmqpNode;
-use forebay_broker::{PublishFailure, Remedy};
+use forebay_broker::{Failure, FailureCause, Remedy};
 
-pub const ACCESS_REFUSED: &str = "rabbitmq_access_refused";
-pub const AUTHENTICATION: &str = "rabbitmq_authentication";
-pub const BLOCKED: &str = "rabbitmq_blocked";
-pub const CHANNELS: &str = "rabbitmq_channels";
-pub const CLOSED: &str = "rabbitmq_closed";
-pub const CONFIGURATION: &str = "rabbitmq_configuration";
-pub const NACKED: &str = "rabbitmq_nacked";
-pub const OTHER: &str = "rabbitmq_other";
-pub const TLS: &str = "rabbitmq_tls";
-pub const TOO_LARGE: &str = "rabbitmq_too_large";
-pub const TOPOLOGY: &str = "rabbitmq_topology";
-pub const UNCONFIRMED: &str = "rabbitmq_unconfirmed";
-pub const UNKNOWN_EXCHANGE: &str = "rabbitmq_unknown_exchange";
-pub const UNREACHABLE: &str = "rabbitmq_unreachable";
-pub const UNROUTABLE: &str = "rabbitmq_unroutable";
-pub const VHOST: &str = "rabbitmq_vhost";
+/// What is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RabbitMqCause {
+    AccessRefused,
+    Authentication,
+    Blocked,
+    Channels,
+    Closed,
+    Configuration,
+    Nacked,
+    Other,
+    Tls,
+    TooLarge,
+    Topology,
+    Unconfirmed,
+    UnknownExchange,
+    Unreachable,
+    Unroutable,
+    Vhost,
+}
+
+/// A failure: what is wrong, what to do about it, and a text for people.
+pub type RabbitMqFailure = Failure<RabbitMqCause>;
+
+impl FailureCause for RabbitMqCause {
+    fn label(self) -> &'static str {
+        self.as_label()
+    }
+}
+
+impl RabbitMqCause {
+    const ALL: [Self; 16] = [
+        Self::AccessRefused,
+        Self::Authentication,
+        Self::Blocked,
+        Self::Channels,
+        Self::Closed,
+        Self::Configuration,
+        Self::Nacked,
+        Self::Other,
+        Self::Tls,
+        Self::TooLarge,
+        Self::Topology,
+        Self::Unconfirmed,
+        Self::UnknownExchange,
+        Self::Unreachable,
+        Self::Unroutable,
+        Self::Vhost,
+    ];
+    /// Those that are a message's own fault.
+    const OF_A_MESSAGE: [Self; 2] = [Self::TooLarge, Self::Unroutable];
+
+    const fn as_label(self) -> &'static str {
+        match self {
+            Self::AccessRefused => "rabbitmq_access_refused",
+            Self::Authentication => "rabbitmq_authentication",
+            Self::Blocked => "rabbitmq_blocked",
+            Self::Channels => "rabbitmq_channels",
+            Self::Closed => "rabbitmq_closed",
+            Self::Configuration => "rabbitmq_configuration",
+            Self::Nacked => "rabbitmq_nacked",
+            Self::Other => "rabbitmq_other",
+            Self::Tls => "rabbitmq_tls",
+            Self::TooLarge => "rabbitmq_too_large",
+            Self::Topology => "rabbitmq_topology",
+            Self::Unconfirmed => "rabbitmq_unconfirmed",
+            Self::UnknownExchange => "rabbitmq_unknown_exchange",
+            Self::Unreachable => "rabbitmq_unreachable",
+            Self::Unroutable => "rabbitmq_unroutable",
+            Self::Vhost => "rabbitmq_vhost",
+        }
+    }
+
+    /// Of two causes, the one with the higher rank tells more.
+    pub(crate) fn rank(self) -> u8 {
+        match self {
+            Self::Authentication | Self::Tls | Self::Vhost | Self::Configuration => 2,
+            Self::Unreachable => 1,
+            _ => 0,
+        }
+    }
+}
 
 /// Every label that a failure of this sink can carry.
-pub const LABELS: &[&str] = &[
-    ACCESS_REFUSED,
-    AUTHENTICATION,
-    BLOCKED,
-    CHANNELS,
-    CLOSED,
-    CONFIGURATION,
-    NACKED,
-    OTHER,
-    TLS,
-    TOO_LARGE,
-    TOPOLOGY,
-    UNCONFIRMED,
-    UNKNOWN_EXCHANGE,
-    UNREACHABLE,
-    UNROUTABLE,
-    VHOST,
-];
+pub const LABELS: &[&str] = &labels_of(RabbitMqCause::ALL);
 
-/// Those of the failures that are a message's own fault.
-pub(super) const DEAD_LETTERS: &[&str] = &[TOO_LARGE, UNROUTABLE];
+/// The labels of failures that are a message's own fault.
+pub(super) const DEAD_LETTERS: &[&str] = &labels_of(RabbitMqCause::OF_A_MESSAGE);
+
+const fn labels_of<const COUNT: usize>(causes: [RabbitMqCause; COUNT]) -> [&'static str; COUNT] {
+    let mut labels = [""; COUNT];
+    let mut at = 0;
+    while at < COUNT {
+        labels[at] = causes[at].as_label();
+        at += 1;
+    }
+    labels
+}
 
 /// AMQP's reply codes.
 mod code {
@@ -57,10 +116,10 @@ mod code {
     pub const NOT_ALLOWED: u16 = 530;
 }
 
-pub(super) fn failure(remedy: Remedy, label: &'static str, text: impl Into<String>) -> PublishFailure {
-    PublishFailure {
+pub(super) fn failure(remedy: Remedy, cause: RabbitMqCause, text: impl Into<String>) -> RabbitMqFailure {
+    RabbitMqFailure {
         remedy,
-        label,
+        cause,
         text: text.into(),
     }
 }
@@ -81,13 +140,13 @@ pub(super) fn of_connecting(
     sink: &str,
     node: &AmqpNode,
     user: &str,
-) -> PublishFailure {
+) -> RabbitMqFailure {
     match (stage, error.kind()) {
         (_, ErrorKind::ProtocolError(error)) => of_handshake(error, sink, node, user),
         (FailureStage::Tcp, _) => unreachable(sink, node, &cause(error)),
         (FailureStage::Tls, _) => failure(
             Remedy::Hold,
-            TLS,
+            RabbitMqCause::Tls,
             format!(
                 "sink '{sink}': no TLS with {node}: {}: see whether it is the port for TLS, and tls.ca_file",
                 cause(error)
@@ -105,19 +164,19 @@ pub(super) fn of_connecting(
     }
 }
 
-fn of_handshake(error: &AMQPError, sink: &str, node: &AmqpNode, user: &str) -> PublishFailure {
+fn of_handshake(error: &AMQPError, sink: &str, node: &AmqpNode, user: &str) -> RabbitMqFailure {
     let told = error.get_message();
     match error.get_id() {
         code::ACCESS_REFUSED => failure(
             Remedy::Hold,
-            AUTHENTICATION,
+            RabbitMqCause::Authentication,
             format!(
                 "sink '{sink}': {node} refuses {user}: {told}: correct the credentials; they are read again at every try"
             ),
         ),
         code::NOT_ALLOWED | code::INVALID_PATH => failure(
             Remedy::Hold,
-            VHOST,
+            RabbitMqCause::Vhost,
             format!(
                 "sink '{sink}': {node} does not open virtual host '{}' for {user}: {told}: \
                  create it, bring it up, or grant access to it",
@@ -128,24 +187,28 @@ fn of_handshake(error: &AMQPError, sink: &str, node: &AmqpNode, user: &str) -> P
     }
 }
 
-pub(super) fn unreachable(sink: &str, node: &AmqpNode, cause: &str) -> PublishFailure {
+pub(super) fn unreachable(sink: &str, node: &AmqpNode, cause: &str) -> RabbitMqFailure {
     failure(
         Remedy::Hold,
-        UNREACHABLE,
+        RabbitMqCause::Unreachable,
         format!("sink '{sink}': {node} cannot be reached: {cause}"),
     )
 }
 
 /// A file or variable of the configuration cannot be used just now.
-pub(super) fn configuration(sink: &str, text: &str) -> PublishFailure {
-    failure(Remedy::Hold, CONFIGURATION, format!("sink '{sink}': {text}"))
+pub(super) fn configuration(sink: &str, text: &str) -> RabbitMqFailure {
+    failure(
+        Remedy::Hold,
+        RabbitMqCause::Configuration,
+        format!("sink '{sink}': {text}"),
+    )
 }
 
 /// RabbitMQ gives no channel more: a limit of the node, the virtual host or the user, who may be others' too.
-pub(super) fn no_channel(sink: &str, told: &str) -> PublishFailure {
+pub(super) fn no_channel(sink: &str, told: &str) -> RabbitMqFailure {
     failure(
         Remedy::Hold,
-        CHANNELS,
+        RabbitMqCause::Channels,
         format!(
             "sink '{sink}': RabbitMQ gives no more channels ({told}): raise channel_max, or the user's limit of channels; the \
              partitions share those that there are"
@@ -154,7 +217,7 @@ pub(super) fn no_channel(sink: &str, told: &str) -> PublishFailure {
 }
 
 /// An open session failed.
-pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> PublishFailure {
+pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> RabbitMqFailure {
     let error = match error.kind() {
         ErrorKind::ProtocolError(error) => error,
         ErrorKind::ChannelsLimitReached => return no_channel(sink, "the connection's limit"),
@@ -165,7 +228,7 @@ pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> Pu
         code::NOT_ALLOWED if is_about_channels(told.as_str()) => no_channel(sink, told.as_str()),
         code::NOT_FOUND => failure(
             Remedy::Hold,
-            UNKNOWN_EXCHANGE,
+            RabbitMqCause::UnknownExchange,
             format!(
                 "sink '{sink}': exchange '{exchange}' is not there ({told}): create it, or set declare on the sink; \
                  a queue that is reported so has lost its node"
@@ -173,7 +236,7 @@ pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> Pu
         ),
         code::ACCESS_REFUSED => failure(
             Remedy::Hold,
-            ACCESS_REFUSED,
+            RabbitMqCause::AccessRefused,
             format!("sink '{sink}': not allowed to publish to exchange '{exchange}' ({told}): grant write on it"),
         ),
         code::CONTENT_TOO_LARGE => too_large(Remedy::DeadLetter, sink, told.as_str()),
@@ -182,7 +245,7 @@ pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> Pu
         }
         code::NOT_ALLOWED | code::INVALID_PATH => failure(
             Remedy::Hold,
-            VHOST,
+            RabbitMqCause::Vhost,
             format!(
                 "sink '{sink}': the virtual host does not go on ({told}): bring it up again, or grant access to it"
             ),
@@ -190,7 +253,7 @@ pub(super) fn of_session(error: &lapin::Error, sink: &str, exchange: &str) -> Pu
         code::CONNECTION_FORCED => closed(sink, &format!("an operator or the node closed it: {told}")),
         _ => failure(
             Remedy::Retry,
-            OTHER,
+            RabbitMqCause::Other,
             format!("sink '{sink}': failed to publish: {error}"),
         ),
     }
@@ -201,10 +264,10 @@ pub(super) fn is_about_channels(told: &str) -> bool {
     told.contains("number of channels opened")
 }
 
-pub(super) fn closed(sink: &str, cause: &str) -> PublishFailure {
+pub(super) fn closed(sink: &str, cause: &str) -> RabbitMqFailure {
     failure(
         Remedy::Retry,
-        CLOSED,
+        RabbitMqCause::Closed,
         format!("sink '{sink}': the connection was lost: {cause}"),
     )
 }
@@ -216,28 +279,28 @@ pub(super) fn refused_bytes(told: &str) -> Option<usize> {
     rest.contains("larger").then(|| bytes.parse().ok())?
 }
 
-pub(super) fn too_large(remedy: Remedy, sink: &str, told: &str) -> PublishFailure {
+pub(super) fn too_large(remedy: Remedy, sink: &str, told: &str) -> RabbitMqFailure {
     failure(
         remedy,
-        TOO_LARGE,
+        RabbitMqCause::TooLarge,
         format!("sink '{sink}': RabbitMQ takes no message of this size ({told}): raise its max_message_size"),
     )
 }
 
 /// What stands beside the body does not fit into one frame.
-pub(super) fn headers_too_large(sink: &str, bytes: usize, bytes_max: usize) -> PublishFailure {
+pub(super) fn headers_too_large(sink: &str, bytes: usize, bytes_max: usize) -> RabbitMqFailure {
     failure(
         Remedy::DeadLetter,
-        TOO_LARGE,
+        RabbitMqCause::TooLarge,
         format!("sink '{sink}': {bytes} bytes of headers and properties, and a frame of AMQP holds {bytes_max}"),
     )
 }
 
 /// A queue refuses what it was sent (`reject-publish`), or could not keep it.
-pub(super) fn nacked(sink: &str, exchange: &str, partition: u32) -> PublishFailure {
+pub(super) fn nacked(sink: &str, exchange: &str, partition: u32) -> RabbitMqFailure {
     failure(
         Remedy::Hold,
-        NACKED,
+        RabbitMqCause::Nacked,
         format!(
             "sink '{sink}': a queue bound to exchange '{exchange}' refuses messages of partition {partition:02}: \
              it is full, or its node fails: see to its consumer or raise its limit; the messages are offered again, in order"
@@ -246,19 +309,19 @@ pub(super) fn nacked(sink: &str, exchange: &str, partition: u32) -> PublishFailu
 }
 
 /// No queue is bound for a message.
-pub(super) fn unroutable(remedy: Remedy, sink: &str, exchange: &str, routing_key: &str) -> PublishFailure {
+pub(super) fn unroutable(remedy: Remedy, sink: &str, exchange: &str, routing_key: &str) -> RabbitMqFailure {
     failure(
         remedy,
-        UNROUTABLE,
+        RabbitMqCause::Unroutable,
         format!("sink '{sink}': no queue takes routing key '{routing_key}' from exchange '{exchange}': bind one"),
     )
 }
 
 /// A queue that was declared is gone.
-pub(super) fn undeclared(sink: &str, routing_key: &str) -> PublishFailure {
+pub(super) fn undeclared(sink: &str, routing_key: &str) -> RabbitMqFailure {
     failure(
         Remedy::Retry,
-        UNROUTABLE,
+        RabbitMqCause::Unroutable,
         format!(
             "sink '{sink}': no queue takes routing key '{routing_key}', though one was declared: somebody has deleted it or its \
              binding; exchange and queues are declared again"
@@ -267,10 +330,10 @@ pub(super) fn undeclared(sink: &str, routing_key: &str) -> PublishFailure {
 }
 
 /// The broker says nothing at all: a quorum queue without a majority does that.
-pub(super) fn unconfirmed(sink: &str, partition: u32, records: usize, seconds: u64) -> PublishFailure {
+pub(super) fn unconfirmed(sink: &str, partition: u32, records: usize, seconds: u64) -> RabbitMqFailure {
     failure(
         Remedy::Hold,
-        UNCONFIRMED,
+        RabbitMqCause::Unconfirmed,
         format!(
             "sink '{sink}': {records} messages of partition {partition:02} and no word of all of them for {seconds} s: \
              see whether the queue has a majority of its nodes; they are waited for"
@@ -279,21 +342,12 @@ pub(super) fn unconfirmed(sink: &str, partition: u32, records: usize, seconds: u
 }
 
 /// The node has stopped reading from publishers.
-pub(super) fn blocked(sink: &str, reason: &str) -> PublishFailure {
+pub(super) fn blocked(sink: &str, reason: &str) -> RabbitMqFailure {
     failure(
         Remedy::Hold,
-        BLOCKED,
+        RabbitMqCause::Blocked,
         format!("sink '{sink}': RabbitMQ has blocked the connection: {reason}: free memory or disk of its node"),
     )
-}
-
-/// Of two failures, the one that tells more.
-pub(super) fn rank(label: &str) -> u8 {
-    match label {
-        AUTHENTICATION | TLS | VHOST | CONFIGURATION => 2,
-        UNREACHABLE => 1,
-        _ => 0,
-    }
 }
 
 /// The innermost text of an error, without lapin's words around it.
@@ -320,53 +374,67 @@ mod tests {
     fn an_open_sessions_failure_goes_by_the_reply_code() {
         use Remedy::*;
         let large = "PRECONDITION_FAILED - message size 20 is larger than configured max size 10";
-        for (id, told, remedy, label) in [
-            (404, "NOT_FOUND - no exchange 'x' in vhost '/'", Hold, UNKNOWN_EXCHANGE),
-            (403, "ACCESS_REFUSED - write access", Hold, ACCESS_REFUSED),
-            (406, large, DeadLetter, TOO_LARGE),
-            (406, "PRECONDITION_FAILED - inequivalent arg", Retry, OTHER),
-            (311, "CONTENT_TOO_LARGE", DeadLetter, TOO_LARGE),
-            (320, "CONNECTION_FORCED - broker forced", Retry, CLOSED),
-            (530, "NOT_ALLOWED - vhost is down", Hold, VHOST),
+        for (id, told, remedy, cause) in [
+            (
+                404,
+                "NOT_FOUND - no exchange 'x' in vhost '/'",
+                Hold,
+                RabbitMqCause::UnknownExchange,
+            ),
+            (403, "ACCESS_REFUSED - write access", Hold, RabbitMqCause::AccessRefused),
+            (406, large, DeadLetter, RabbitMqCause::TooLarge),
+            (
+                406,
+                "PRECONDITION_FAILED - inequivalent arg",
+                Retry,
+                RabbitMqCause::Other,
+            ),
+            (311, "CONTENT_TOO_LARGE", DeadLetter, RabbitMqCause::TooLarge),
+            (320, "CONNECTION_FORCED - broker forced", Retry, RabbitMqCause::Closed),
+            (530, "NOT_ALLOWED - vhost is down", Hold, RabbitMqCause::Vhost),
             (
                 530,
                 "NOT_ALLOWED - number of channels opened for user 'f' has reached the maximum allowed user limit of (5)",
                 Hold,
-                CHANNELS,
+                RabbitMqCause::Channels,
             ),
-            (541, "INTERNAL_ERROR", Retry, OTHER),
+            (541, "INTERNAL_ERROR", Retry, RabbitMqCause::Other),
         ] {
             let failure = of_session(&protocol(id, told), "rabbit", "x");
-            assert_eq!((failure.remedy, failure.label), (remedy, label), "{id} {told}");
+            assert_eq!((failure.remedy, failure.cause), (remedy, cause), "{id} {told}");
             assert!(failure.text.contains("sink 'rabbit'"), "{failure}");
-            assert!(LABELS.contains(&failure.label));
+            assert!(LABELS.contains(&failure.cause.label()));
         }
         let io = lapin::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
-        assert_eq!(of_session(&io, "rabbit", "x").label, CLOSED);
+        assert_eq!(of_session(&io, "rabbit", "x").cause, RabbitMqCause::Closed);
     }
 
     #[test]
     fn a_connection_that_fails_names_node_and_user_and_never_the_password() {
         let node = parse("amqp://ada:s3cret@h/v").unwrap();
         let io = lapin::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionRefused));
-        for (error, stage, label) in [
+        for (error, stage, cause) in [
             (
                 protocol(403, "ACCESS_REFUSED - Login was refused"),
                 FailureStage::Handshake,
-                AUTHENTICATION,
+                RabbitMqCause::Authentication,
             ),
             (
                 protocol(530, "NOT_ALLOWED - vhost v not found"),
                 FailureStage::Handshake,
-                VHOST,
+                RabbitMqCause::Vhost,
             ),
-            (protocol(320, "CONNECTION_FORCED"), FailureStage::Handshake, CLOSED),
-            (io.clone(), FailureStage::Tcp, UNREACHABLE),
-            (io.clone(), FailureStage::Tls, TLS),
-            (io, FailureStage::Handshake, UNREACHABLE),
+            (
+                protocol(320, "CONNECTION_FORCED"),
+                FailureStage::Handshake,
+                RabbitMqCause::Closed,
+            ),
+            (io.clone(), FailureStage::Tcp, RabbitMqCause::Unreachable),
+            (io.clone(), FailureStage::Tls, RabbitMqCause::Tls),
+            (io, FailureStage::Handshake, RabbitMqCause::Unreachable),
         ] {
             let failure = of_connecting(&error, stage, "rabbit", &node, "user 'ada'");
-            assert_eq!(failure.label, label);
+            assert_eq!(failure.cause, cause);
             assert!(
                 failure.text.contains("h:5672") && !failure.text.contains("s3cret"),
                 "{failure}"

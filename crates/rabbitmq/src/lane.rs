@@ -33,7 +33,8 @@ use super::{
     session::SessionShared,
     settlement::{BatchAnswer, MessageFate, fates},
 };
-use forebay_broker::{Message, PublishFailure, Remedy, SettledMessage};
+use crate::failure::{RabbitMqCause, RabbitMqFailure};
+use forebay_broker::{Message, Remedy, SettledMessage};
 
 /// A batch: published without waiting, and settled as a whole.
 const BATCH_RECORDS_MAX: usize = 1024;
@@ -93,7 +94,7 @@ struct RefusedMessage {
     nacked_max: usize,
     /// When the channel is to be replaced.
     renewal: Instant,
-    reason: PublishFailure,
+    reason: RabbitMqFailure,
 }
 
 /// What became of those messages of a batch that had been refused before.
@@ -130,7 +131,7 @@ impl ChannelLane {
     }
 
     /// Takes what waits; waits for something if there is nothing that can go. `Ok(false)`: nothing will come any more.
-    async fn fill(&mut self) -> Result<bool, PublishFailure> {
+    async fn fill(&mut self) -> Result<bool, RabbitMqFailure> {
         loop {
             while let Ok(message) = self.feed.try_recv() {
                 self.waiting.push(message);
@@ -157,7 +158,7 @@ impl ChannelLane {
     }
 
     /// Publishes one batch and settles it.
-    async fn publish(&mut self) -> Result<(), PublishFailure> {
+    async fn publish(&mut self) -> Result<(), RabbitMqFailure> {
         let batch = self.waiting.batch(if self.silent { 1 } else { BATCH_RECORDS_MAX });
         let (answers, returned) = self.exchange(&batch).await?;
         if mem::take(&mut self.silent) {
@@ -167,7 +168,7 @@ impl ChannelLane {
         let sequences: Vec<u64> = batch.iter().map(|message| message.sequence).collect();
         let fates = fates(&sequences, &answers, &returned).map_err(|contradiction| {
             let text = format!("sink '{}': a batch's confirms: {contradiction}", self.shared.names.sink);
-            failure::failure(Remedy::Retry, failure::OTHER, text)
+            failure::failure(Remedy::Retry, RabbitMqCause::Other, text)
         })?;
         let mut settled = Vec::with_capacity(batch.len());
         let mut tries = RefusedTries::default();
@@ -203,7 +204,7 @@ impl ChannelLane {
             tries.taken += usize::from(tried);
             settled.push(SettledMessage {
                 sequence: message.sequence,
-                result,
+                result: result.map_err(Into::into),
             });
             self.waiting.settled(message.key);
         }
@@ -219,7 +220,7 @@ impl ChannelLane {
     }
 
     /// Publishes a batch and waits until the broker has answered for every message of it.
-    async fn exchange(&mut self, batch: &[Message]) -> Result<(Vec<BatchAnswer>, BTreeSet<u64>), PublishFailure> {
+    async fn exchange(&mut self, batch: &[Message]) -> Result<(Vec<BatchAnswer>, BTreeSet<u64>), RabbitMqFailure> {
         let bytes: usize = batch.iter().map(|message| message.body.len()).sum();
         let deadline = CONFIRM_DEADLINE + Duration::from_secs((bytes / BYTES_PER_SECOND_MIN) as u64);
         let began = Instant::now();
@@ -296,9 +297,9 @@ impl ChannelLane {
     }
 
     /// The batch failed as a whole. If the broker said which of it was too large, that one is set aside.
-    fn of_error(&self, error: &lapin::Error, batch: &[Message]) -> PublishFailure {
+    fn of_error(&self, error: &lapin::Error, batch: &[Message]) -> RabbitMqFailure {
         let found = failure::of_session(error, &self.shared.names.sink, self.shared.exchange.as_str());
-        if found.label != failure::TOO_LARGE {
+        if found.cause != RabbitMqCause::TooLarge {
             return found;
         }
         let bytes = failure::refused_bytes(&found.text);
@@ -308,12 +309,13 @@ impl ChannelLane {
         };
         self.shared.settle(std::iter::once(SettledMessage {
             sequence: culprit.sequence,
-            result: Err(PublishFailure {
+            result: Err(RabbitMqFailure {
                 remedy: Remedy::SetAside,
                 ..found.clone()
-            }),
+            }
+            .into()),
         }));
-        PublishFailure {
+        RabbitMqFailure {
             remedy: Remedy::Retry,
             ..found
         }
@@ -321,7 +323,7 @@ impl ChannelLane {
 
     /// What was refused in a batch, and became of what had been refused before, decides when that is tried again, and
     /// how much of it.
-    fn note(&mut self, reason: Option<PublishFailure>, tries: &RefusedTries) {
+    fn note(&mut self, reason: Option<RabbitMqFailure>, tries: &RefusedTries) {
         let now = Instant::now();
         if !self.waiting.has_refused() {
             if self.refused.take().is_some() {
@@ -348,7 +350,7 @@ impl ChannelLane {
                     RefusedTries { refused, .. } => RefusedMessage {
                         // A full queue that takes some is slow. What has no binding waits for somebody, whatever else
                         // is taken.
-                        since: if reason.label == failure::UNROUTABLE {
+                        since: if reason.cause == RabbitMqCause::Unroutable {
                             before.since
                         } else {
                             now
@@ -376,7 +378,7 @@ impl ChannelLane {
     }
 
     /// Makes ready what is to be tried again.
-    async fn try_again(&mut self) -> Result<(), PublishFailure> {
+    async fn try_again(&mut self) -> Result<(), RabbitMqFailure> {
         let Some(refused) = &mut self.refused else {
             return Ok(());
         };
@@ -467,7 +469,7 @@ impl UnconfirmedMessage {
     }
 }
 
-async fn open_channel(shared: &SessionShared) -> Result<Channel, PublishFailure> {
+async fn open_channel(shared: &SessionShared) -> Result<Channel, RabbitMqFailure> {
     let opening = async {
         let channel = shared.link.create_channel().await?;
         channel.confirm_select(ConfirmSelectOptions::default()).await?;

@@ -56,7 +56,7 @@ use tokio::time::timeout;
 pub use broker::{RabbitMq, RoutingKeys, read_queues, tail_source};
 pub use check::connect_check;
 pub use connect::{BrokerLink, connect};
-pub use failure::LABELS;
+pub use failure::{LABELS, RabbitMqCause, RabbitMqFailure};
 pub use metrics::RabbitMqMetrics;
 pub use read::{QueueExtent, QueueOptions, QueueReadError, QueueReading};
 pub use settings::{RabbitMqConfig, RabbitMqTls, Unroutable};
@@ -117,7 +117,7 @@ impl RabbitMqSink {
     }
 
     /// How many channels the partitions get.
-    fn lanes(&self, link: &BrokerLink) -> Result<usize, PublishFailure> {
+    fn lanes(&self, link: &BrokerLink) -> Result<usize, RabbitMqFailure> {
         let partitions = self.config.partitions as usize;
         let of_connection = usize::from(link.configuration().channel_max()).saturating_sub(OWN_CHANNELS);
         let channels = of_connection.min(self.channels_max.unwrap_or(usize::MAX));
@@ -152,7 +152,7 @@ impl RabbitMqSink {
         });
     }
 
-    async fn open(&mut self) -> Result<RabbitMqSession, PublishFailure> {
+    async fn open(&mut self) -> Result<RabbitMqSession, RabbitMqFailure> {
         let purpose = format!("forebay sink {} route {}", self.names.sink, self.names.route);
         let link = connect(&self.config, &self.names.sink, &purpose, self.node).await?;
         let lanes = self.lanes(&link)?;
@@ -179,8 +179,8 @@ const OWN_CHANNELS: usize = 1;
 /// Type, channel, size and end of a frame.
 const FRAME_OVERHEAD_BYTES: usize = 8;
 
-fn no_session() -> PublishFailure {
-    failure::failure(Remedy::Retry, failure::OTHER, "no session with RabbitMQ yet")
+fn no_session() -> RabbitMqFailure {
+    failure::failure(Remedy::Retry, RabbitMqCause::Other, "no session with RabbitMQ yet")
 }
 
 impl Sink for RabbitMqSink {
@@ -198,7 +198,7 @@ impl Sink for RabbitMqSink {
             }
             Err(failure) => {
                 self.node += 1;
-                Err(failure)
+                Err(failure.into())
             }
         }
     }
@@ -231,11 +231,11 @@ impl Sink for RabbitMqSink {
         let session = self
             .session
             .as_mut()
-            .ok_or_else(|| EnqueueError::Failed(no_session()))?;
+            .ok_or_else(|| EnqueueError::Failed(no_session().into()))?;
         let head_bytes = encode::head_bytes(&message);
         if head_bytes > self.head_bytes_max {
             let refused = failure::headers_too_large(&self.names.sink, head_bytes, self.head_bytes_max);
-            return Err(EnqueueError::Failed(refused));
+            return Err(EnqueueError::Failed(refused.into()));
         }
         if session.shared.is_over() {
             // `settle` has something to tell first.
@@ -249,7 +249,7 @@ impl Sink for RabbitMqSink {
         loop {
             let before = settled.len();
             if let Some(over) = session.shared.take(settled) {
-                return Err(over);
+                return Err(over.into());
             }
             if settled.len() > before {
                 return Ok(());
@@ -267,7 +267,7 @@ impl Sink for RabbitMqSink {
     }
 
     fn trouble(&self) -> Option<PublishFailure> {
-        self.session.as_ref()?.shared.trouble()
+        self.session.as_ref()?.shared.trouble().map(Into::into)
     }
 
     fn labels(&self) -> SinkLabels {

@@ -21,8 +21,9 @@ use tokio::{
 };
 
 use super::{RabbitMqNames, connect::BrokerLink, failure, lane::ChannelLane, metrics::RabbitMqMetrics};
+use crate::failure::{RabbitMqCause, RabbitMqFailure};
 use crate::settings;
-use forebay_broker::{Message, PublishFailure, Remedy, SettledMessage, partition::partition_of};
+use forebay_broker::{Message, Remedy, SettledMessage, partition::partition_of};
 
 /// A lane that was refused so long, with nothing taken in between, is told of.
 const REFUSED_MAX: Duration = Duration::from_secs(1);
@@ -42,9 +43,9 @@ pub(super) struct SessionShared {
     outcome: Mutex<LaneOutcome>,
     blocked: Mutex<BlockedConnection>,
     /// Lanes whose queues take nothing, since when, and why.
-    refused: Mutex<BTreeMap<usize, (Instant, PublishFailure)>>,
+    refused: Mutex<BTreeMap<usize, (Instant, RabbitMqFailure)>>,
     /// Those that had no answer at all in the session before, and have not begun in this one.
-    silent_before: Mutex<BTreeMap<usize, (Instant, PublishFailure)>>,
+    silent_before: Mutex<BTreeMap<usize, (Instant, RabbitMqFailure)>>,
     /// When something was confirmed last.
     confirmed: Mutex<Option<Instant>>,
     partitions: u32,
@@ -57,7 +58,7 @@ pub(super) struct SessionShared {
 #[derive(Default)]
 pub(super) struct LaneOutcome {
     pub settled: Vec<SettledMessage>,
-    pub over: Option<PublishFailure>,
+    pub over: Option<RabbitMqFailure>,
 }
 
 /// What a session leaves to the next one.
@@ -66,7 +67,7 @@ pub(super) struct SessionBefore {
     /// The messages that came back, for which it was ended by a missing queue.
     returned: BTreeSet<u64>,
     /// Lanes without any answer, since when, and why.
-    silent: BTreeMap<usize, (Instant, PublishFailure)>,
+    silent: BTreeMap<usize, (Instant, RabbitMqFailure)>,
 }
 
 #[derive(Default)]
@@ -144,7 +145,7 @@ impl RabbitMqSession {
     }
 
     /// A failure that no task told.
-    pub fn failed(&mut self) -> Option<PublishFailure> {
+    pub fn failed(&mut self) -> Option<RabbitMqFailure> {
         let sink = &self.shared.names.sink;
         if let Some(ended) = self.tasks.try_join_next() {
             let text = match ended {
@@ -174,8 +175,8 @@ impl RabbitMqSession {
 
 impl SessionShared {
     /// The session is over. The first reason counts.
-    pub fn end(&self, mut failure: PublishFailure) {
-        if failure.label == failure::CHANNELS && self.channels.load(Ordering::Relaxed) > 0 {
+    pub fn end(&self, mut failure: RabbitMqFailure) {
+        if failure.cause == RabbitMqCause::Channels && self.channels.load(Ordering::Relaxed) > 0 {
             // The next session makes do with those that there were.
             failure.remedy = Remedy::Retry;
         }
@@ -189,7 +190,7 @@ impl SessionShared {
     }
 
     /// What was settled since the last time; the reason of the end stays.
-    pub fn take(&self, settled: &mut Vec<SettledMessage>) -> Option<PublishFailure> {
+    pub fn take(&self, settled: &mut Vec<SettledMessage>) -> Option<RabbitMqFailure> {
         let mut outcome = self.outcome.lock();
         settled.append(&mut outcome.settled);
         outcome.over.clone()
@@ -214,14 +215,14 @@ impl SessionShared {
         let refused = mem::take(&mut *self.refused.lock());
         let silent = refused
             .into_iter()
-            .filter(|(_, (_, failure))| failure.label == failure::UNCONFIRMED);
+            .filter(|(_, (_, failure))| failure.cause == RabbitMqCause::Unconfirmed);
         SessionBefore {
             returned: mem::take(&mut self.returned.lock()),
             silent: silent.chain(mem::take(&mut *self.silent_before.lock())).collect(),
         }
     }
 
-    pub fn unroutable(&self, remedy: Remedy, routing_key: &str) -> PublishFailure {
+    pub fn unroutable(&self, remedy: Remedy, routing_key: &str) -> RabbitMqFailure {
         failure::unroutable(remedy, &self.names.sink, self.exchange.as_str(), routing_key)
     }
 
@@ -234,7 +235,7 @@ impl SessionShared {
         partition_of(message.key.as_bytes(), self.partitions)
     }
 
-    pub fn lane_is_refused(&self, lane: usize, since: Instant, failure: PublishFailure) {
+    pub fn lane_is_refused(&self, lane: usize, since: Instant, failure: RabbitMqFailure) {
         self.refused.lock().insert(lane, (since, failure));
     }
 
@@ -259,7 +260,7 @@ impl SessionShared {
     }
 
     /// What keeps messages from being confirmed.
-    pub fn trouble(&self) -> Option<PublishFailure> {
+    pub fn trouble(&self) -> Option<RabbitMqFailure> {
         if let Some(reason) = &self.blocked.lock().reason {
             return Some(failure::blocked(&self.names.sink, reason));
         }
@@ -272,7 +273,7 @@ impl SessionShared {
     pub fn channels_granted(&self) -> Option<usize> {
         let outcome = self.outcome.lock();
         let over = outcome.over.as_ref()?;
-        (over.label == failure::CHANNELS).then(|| self.channels.load(Ordering::Relaxed))
+        (over.cause == RabbitMqCause::Channels).then(|| self.channels.load(Ordering::Relaxed))
     }
 
     pub fn channel_opened(&self) {

@@ -18,10 +18,10 @@ use lapin::{
 
 use super::{
     connect,
-    failure::{ACCESS_REFUSED, CHANNELS, CLOSED, OTHER, TOPOLOGY, UNKNOWN_EXCHANGE, failure, is_about_channels},
+    failure::{RabbitMqCause, RabbitMqFailure, failure, is_about_channels},
 };
 use crate::settings;
-use forebay_broker::{PublishFailure, Remedy};
+use forebay_broker::Remedy;
 
 /// For one step. There are three for each partition, most of which find what they ask for.
 pub(super) const STEP_DEADLINE: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ pub(super) fn dead_letters(exchange: &str) -> String {
 }
 
 /// Connects once and does what a session does first: makes what is not there, or sees that the exchange is.
-pub async fn prepare(config: &settings::RabbitMqConfig, sink: &str) -> Result<(), PublishFailure> {
+pub async fn prepare(config: &settings::RabbitMqConfig, sink: &str) -> Result<(), RabbitMqFailure> {
     let link = connect(config, sink, "forebay", 0).await?;
     ensure(&link, config).await?;
     link.close().await;
@@ -46,7 +46,7 @@ pub async fn prepare(config: &settings::RabbitMqConfig, sink: &str) -> Result<()
 
 /// Makes what is not there, when the configuration says `declare`; else sees that the exchange is there, of whose type
 /// AMQP tells nothing.
-pub(super) async fn ensure(connection: &Connection, config: &settings::RabbitMqConfig) -> Result<(), PublishFailure> {
+pub(super) async fn ensure(connection: &Connection, config: &settings::RabbitMqConfig) -> Result<(), RabbitMqFailure> {
     let exchange = config.exchange.as_str();
     let channel = step(exchange, connection.create_channel()).await?;
     match config.declare {
@@ -62,11 +62,11 @@ pub(super) async fn ensure(connection: &Connection, config: &settings::RabbitMqC
 
 /// Whether a look at the exchange was refused and so says nothing of it: RabbitMQ 4.2.6 and 4.3.0 ask the right to
 /// configure of whoever looks. What may be published, the publish finds out.
-fn told_nothing(failure: &PublishFailure) -> bool {
-    failure.label == ACCESS_REFUSED
+fn told_nothing(failure: &RabbitMqFailure) -> bool {
+    failure.cause == RabbitMqCause::AccessRefused
 }
 
-async fn exists(channel: &Channel, exchange: &str) -> Result<(), PublishFailure> {
+async fn exists(channel: &Channel, exchange: &str) -> Result<(), RabbitMqFailure> {
     let options = ExchangeDeclareOptions {
         passive: true,
         ..ExchangeDeclareOptions::default()
@@ -75,7 +75,7 @@ async fn exists(channel: &Channel, exchange: &str) -> Result<(), PublishFailure>
     step(exchange, asked).await
 }
 
-async fn declare(channel: &Channel, exchange: &str, partitions: u32) -> Result<(), PublishFailure> {
+async fn declare(channel: &Channel, exchange: &str, partitions: u32) -> Result<(), RabbitMqFailure> {
     let dead_letters = dead_letters(exchange);
     for name in [exchange, &dead_letters] {
         let options = ExchangeDeclareOptions {
@@ -129,13 +129,13 @@ fn arguments(dead_letters: Option<&str>) -> FieldTable {
     arguments
 }
 
-async fn step<T>(exchange: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T, PublishFailure> {
+async fn step<T>(exchange: &str, asked: impl Future<Output = lapin::Result<T>>) -> Result<T, RabbitMqFailure> {
     match tokio::time::timeout(STEP_DEADLINE, asked).await {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(refused(exchange, &error)),
         Err(_) => Err(failure(
             Remedy::Retry,
-            CLOSED,
+            RabbitMqCause::Closed,
             format!(
                 "exchange '{exchange}': no answer about it or its queues within {} s",
                 STEP_DEADLINE.as_secs()
@@ -144,35 +144,39 @@ async fn step<T>(exchange: &str, asked: impl Future<Output = lapin::Result<T>>) 
     }
 }
 
-fn refused(exchange: &str, error: &lapin::Error) -> PublishFailure {
+fn refused(exchange: &str, error: &lapin::Error) -> RabbitMqFailure {
     let ErrorKind::ProtocolError(error) = error.kind() else {
         let text = format!("the connection was lost while exchange '{exchange}' was looked at: {error}");
-        return failure(Remedy::Retry, CLOSED, text);
+        return failure(Remedy::Retry, RabbitMqCause::Closed, text);
     };
     let told = error.get_message().as_str();
     match error.get_id() {
         530 if is_about_channels(told) => failure(
             Remedy::Hold,
-            CHANNELS,
+            RabbitMqCause::Channels,
             format!("RabbitMQ gives no channel ({told}): raise the user's limit of channels"),
         ),
         404 if told.contains("no exchange") => failure(
             Remedy::Hold,
-            UNKNOWN_EXCHANGE,
+            RabbitMqCause::UnknownExchange,
             format!(
                 "exchange '{exchange}' is not there ({told}): create it, durable and of type topic, or set declare = true on the sink"
             ),
         ),
         403 if told.contains("refused for user") || told.contains("access to") => failure(
             Remedy::Hold,
-            ACCESS_REFUSED,
+            RabbitMqCause::AccessRefused,
             format!(
                 "not allowed to declare exchange '{exchange}' and its queues ({told}): grant configure, write and read on \
                  what begins with '{exchange}', or make them yourself and set declare = false"
             ),
         ),
-        403..=406 => failure(Remedy::Hold, TOPOLOGY, mismatch(exchange, told)),
-        _ => failure(Remedy::Retry, OTHER, format!("exchange '{exchange}': {error}")),
+        403..=406 => failure(Remedy::Hold, RabbitMqCause::Topology, mismatch(exchange, told)),
+        _ => failure(
+            Remedy::Retry,
+            RabbitMqCause::Other,
+            format!("exchange '{exchange}': {error}"),
+        ),
     }
 }
 

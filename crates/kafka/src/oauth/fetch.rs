@@ -7,8 +7,9 @@ use serde::Deserialize;
 use tokio::task::spawn_blocking;
 
 use super::{failure, settings::OauthSettings, token::OauthToken};
+use crate::failure::{KafkaCause, KafkaFailure};
 use crate::settings::TextSource;
-use forebay_broker::{PublishFailure, Remedy};
+use forebay_broker::Remedy;
 use forebay_http_client as http_client;
 
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -21,10 +22,10 @@ struct TokenRefusal {
 }
 
 /// Fetches one token.
-pub(super) async fn fetch(settings: &OauthSettings) -> Result<OauthToken, PublishFailure> {
+pub(super) async fn fetch(settings: &OauthSettings) -> Result<OauthToken, KafkaFailure> {
     let failed = |remedy, reason: String| {
         let text = format!("{}: no token from {}: {reason}", settings.owner, settings.endpoint);
-        failure::failure(remedy, failure::TOKEN, text)
+        failure::failure(remedy, KafkaCause::Token, text)
     };
     let (ca_file, secret) = (settings.ca_file.clone(), TextSource::parse(&settings.client_secret));
     // Reads certificates and the secret from disk; anew each time, for they get replaced.

@@ -22,7 +22,8 @@ pub(super) use self::{
     token::OauthToken,
 };
 use super::failure;
-use forebay_broker::{PublishFailure, Remedy};
+use crate::failure::{KafkaCause, KafkaFailure};
+use forebay_broker::Remedy;
 
 /// How long one waits for a first token. Longer than one request takes.
 const WAIT_MAX: Duration = Duration::from_secs(6);
@@ -45,7 +46,7 @@ pub(super) struct TokenKeeper {
 struct LatestToken {
     token: Option<Arc<OauthToken>>,
     /// Why the last try to fetch one failed.
-    failure: Option<PublishFailure>,
+    failure: Option<KafkaFailure>,
 }
 
 /// A token, and those that will follow it.
@@ -79,7 +80,7 @@ impl TokenKeeper {
     }
 
     /// Waits for a valid token, within a deadline of its own, or for the next failure.
-    pub async fn lease(&mut self) -> Result<TokenLease, PublishFailure> {
+    pub async fn lease(&mut self) -> Result<TokenLease, KafkaFailure> {
         let until = Instant::now() + WAIT_MAX;
         let mut is_waiting = true;
         loop {
@@ -95,7 +96,7 @@ impl TokenKeeper {
                     let unknown = || {
                         failure::failure(
                             Remedy::Retry,
-                            failure::TOKEN,
+                            KafkaCause::Token,
                             "no answer from the identity provider yet",
                         )
                     };
@@ -109,7 +110,7 @@ impl TokenKeeper {
     }
 
     /// Why there is no valid token.
-    pub fn trouble(&self) -> Option<PublishFailure> {
+    pub fn trouble(&self) -> Option<KafkaFailure> {
         let latest = self.latest.borrow();
         match latest.valid() {
             Some(_) => None,
@@ -126,10 +127,10 @@ impl Drop for TokenKeeper {
 
 impl TokenLease {
     /// Gives the token to a client, which connects with it.
-    pub fn hand_over<C: ClientContext>(&self, client: &Client<C>) -> Result<(), PublishFailure> {
+    pub fn hand_over<C: ClientContext>(&self, client: &Client<C>) -> Result<(), KafkaFailure> {
         self.token.hand_over(client).map_err(|reason| {
             let text = format!("{}: the identity provider's token cannot be used: {reason}", self.owner);
-            failure::failure(Remedy::Hold, failure::TOKEN, text)
+            failure::failure(Remedy::Hold, KafkaCause::Token, text)
         })
     }
 

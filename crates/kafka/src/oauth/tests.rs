@@ -79,8 +79,8 @@ async fn each_failure_of_a_provider_is_told_with_its_remedy_and_without_the_secr
         let settings = provider(&[(status, body)]);
         let failure = TokenKeeper::fetch(settings.clone()).lease().await.err().unwrap();
         assert_eq!(
-            (failure.remedy, failure.label),
-            (remedy, "kafka_token"),
+            (failure.remedy, failure.cause),
+            (remedy, failure::KafkaCause::Token),
             "{status}: {failure}"
         );
         for part in [part, settings.endpoint.as_str()] {

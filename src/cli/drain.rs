@@ -20,7 +20,7 @@ pub(super) fn run(args: &ConfigArg) -> Result<ExitCause, CommandFailure> {
         tracing::warn!("{warning}");
     }
     let end = runtime()?.block_on(async {
-        let drain = DrainRun::open(&config)?;
+        let drain = DrainRun::open(&config).await?;
         let mut progress = DrainProgress::new();
         let end = drain.run(|routes| progress.show(routes)).await;
         progress.bar.finish_and_clear();

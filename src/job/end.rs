@@ -16,9 +16,10 @@ use crate::{
 pub type StopSignal = watch::Receiver<Option<Instant>>;
 
 /// When a job ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum JobUntil {
     /// When it is told to.
+    #[default]
     Stopped,
     /// Once all that the log has is settled too.
     Head,

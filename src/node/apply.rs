@@ -12,7 +12,7 @@
 //!
 //! A job, an endpoint or a limit that is the same before and after is not touched.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use tokio::{
     task::{JoinHandle, block_in_place, spawn_blocking},
@@ -22,19 +22,18 @@ use tokio::{
 use super::{
     BuildError, ConfigChanges, NamedChanges, changes, descriptors,
     endpoints::OpenEndpoints,
-    jobs::{JobEnd, JobMaker, RouteSetup, RunningJobs},
-    known_routes::KnownRoutes,
+    jobs::JobEnd,
     observe::{NodeOverview, born_unrouted},
     reload::{ConfigFile, ReloadReason, ReloadRequests, ReloadStatus},
-    spools, task_of_route,
+    routes::LiveRoutes,
+    task_of_route,
 };
 use crate::{
     config::{Config, ServerConfig},
     ingress,
-    job::{DeadLetters, EventRouting, Job, RouteSubscription},
-    sink::{BoxedSink, CertificateWatch},
-    spool::{Cursor, OpenError, Spool},
-    telemetry::Metrics,
+    job::EventRouting,
+    sink::CertificateWatch,
+    spool::Spool,
 };
 
 /// What runs, and can be changed while it does.
@@ -45,13 +44,7 @@ pub(super) struct LiveNode {
     pub config: Config,
     /// Where the next one comes from; `None`: there is none.
     pub file: Option<ConfigFile>,
-    pub maker: JobMaker,
-    pub spool: Spool,
-    pub dead_letters: DeadLetters,
-    pub metrics: Arc<Metrics>,
-    pub known: KnownRoutes,
-    pub jobs: RunningJobs,
-    pub routing: EventRouting,
+    pub routes: LiveRoutes,
     pub counting: PinnedCounting,
     pub settings: ingress::IngressSettings,
     pub endpoints: OpenEndpoints,
@@ -90,14 +83,6 @@ impl PinnedCounting {
     }
 }
 
-/// A route whose job is to start, and whether its cursor counts what it wants from new.
-struct StartingRoute {
-    setup: RouteSetup,
-    sink: BoxedSink,
-    cursor: Cursor,
-    is_counted_anew: bool,
-}
-
 impl LiveNode {
     /// Applies what it is asked to, until a part of it ends, which is a bug; returns its name. Cancel-safe, if nothing
     /// is to go on after it.
@@ -105,8 +90,11 @@ impl LiveNode {
         loop {
             tokio::select! {
                 biased;
-                ended = self.jobs.ended() => match ended {
-                    JobEnd::Published(route) => self.forget(&route),
+                ended = self.routes.jobs.ended() => match ended {
+                    JobEnd::Published(route) => {
+                        self.routes.forget(&route);
+                        self.show();
+                    }
                     JobEnd::Unasked(route) => return task_of_route(&route),
                 },
                 () = self.counting.panicked() => return "the task that counts what the routes pin".to_owned(),
@@ -161,34 +149,17 @@ impl LiveNode {
         let needs_restart = changes::keep_what_needs_a_restart(&mut next, &self.started);
         let shares = descriptors::share(&next)?;
         let settings = changes::settings(&self.config, &next);
-        let setups = RouteSetup::of_all(&next);
-        let running = self.jobs.running().map(|job| (job.setup.name(), &job.setup));
-        let routes = NamedChanges::between(running, setups.iter().map(|setup| (setup.name(), setup)));
         let endpoints = NamedChanges::between(changes::endpoints(&self.config), changes::endpoints(&next));
-        self.may_end(&routes.removed, &next)?;
-        let opened = block_in_place(|| self.endpoints.open_anew(&next.endpoints, &self.metrics))?;
-        let ending = self.prepare_ending(&routes.removed, &next)?;
-        let starting = block_in_place(|| self.prepare(setups, &routes))?;
+        let opened = block_in_place(|| self.endpoints.open_anew(&next.endpoints, &self.routes.metrics))?;
+        let prepared = block_in_place(|| self.routes.prepare(&next))?;
 
         // From here on it happens.
-        let readded = self.jobs.ending().map(|job| job.setup.name().to_owned());
-        let readded = readded.filter(|name| routes.added.contains(name));
-        let stopped = [&routes.changed[..], &routes.removed[..]].concat();
-        let stopped: Vec<String> = stopped.into_iter().chain(readded).collect();
+        self.counting.stop();
         let deadline = Instant::now() + next.server.shutdown_deadline;
-        self.jobs.stop(&stopped, deadline).await;
-        block_in_place(|| self.dead_letters.keep_for(spools::keep_dead_letters(&next)));
-        self.spool.limit_readers(spools::readers_bytes_max(&next));
-        self.change_routes(starting, ending)?;
-        for route in routes.removed.iter().filter(|route| !self.is_ending(route)) {
-            self.give_up(route)?;
-        }
-        if let Err(error) = self.known.keep(&next.routes) {
-            tracing::error!(%error, "the routes' names are not kept; the next start takes a new route for one whose cursor is gone");
-        }
-
+        let routes = self.routes.change(prepared, &next, deadline).await?;
+        self.counting.restart(&self.routes.routing, &self.routes.spool);
         self.endpoints.replace(opened);
-        born_unrouted(&next, &self.metrics);
+        born_unrouted(&next, &self.routes.metrics);
         let server = ServerConfig {
             connections_max: shares.public,
             ..next.server.clone()
@@ -205,159 +176,13 @@ impl LiveNode {
         })
     }
 
-    /// Whether these routes can publish what they have.
-    fn may_end(&self, routes: &[String], next: &Config) -> Result<(), BuildError> {
-        for route in routes.iter().filter(|route| !next.spool.abandon_routes.contains(route)) {
-            let snapshot = self.jobs.get(route).map(|job| job.status.snapshot());
-            if let Some((records, trouble)) = snapshot.and_then(|s| Some((s.backlog_records, s.blocked?))) {
-                return Err(BuildError::RouteCannotEnd {
-                    route: route.clone(),
-                    records,
-                    reason: trouble.reason,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    /// The routes that go, unless they are abandoned, each with a sink for what it still has.
-    fn prepare_ending(&self, routes: &[String], next: &Config) -> Result<Vec<(RouteSetup, BoxedSink)>, BuildError> {
-        let kept = routes.iter().filter(|route| !next.spool.abandon_routes.contains(route));
-        let setups = kept.filter_map(|route| self.jobs.get(route).map(|job| job.setup.clone()));
-        setups
-            .map(|setup| {
-                let sink = self.maker.sink(&setup)?;
-                Ok((setup, sink))
-            })
-            .collect()
-    }
-
-    /// Sinks and cursors of the routes that are new or changed. Cursors that were made go again if one cannot be made.
-    fn prepare(&self, setups: Vec<RouteSetup>, routes: &NamedChanges) -> Result<Vec<StartingRoute>, BuildError> {
-        let is_starting = |setup: &RouteSetup| {
-            let is_named = |names: &[String]| names.iter().any(|name| name == setup.name());
-            is_named(&routes.added) || is_named(&routes.changed)
-        };
-        let setups = setups.into_iter().filter(is_starting);
-        let sinks = setups.map(|setup| self.maker.sink(&setup).map(|sink| (setup, sink)));
-        let sinks = sinks.collect::<Result<Vec<_>, _>>()?;
-        let before: BTreeSet<String> = self.spool.cursors().into_iter().collect();
-        let mut starting: Vec<StartingRoute> = Vec::new();
-        for (setup, sink) in sinks {
-            let start = match setup.has_sink() {
-                true => self.known.start(&setup.route),
-                false => setup.route.start,
-            };
-            let opened = self.spool.open_cursor(setup.name(), start);
-            let cursor = match opened {
-                Ok(cursor) => cursor,
-                Err(error) => {
-                    for made in starting.iter().map(|one| one.setup.name()) {
-                        if !before.contains(made) {
-                            self.spool.remove_cursor(made)?;
-                        }
-                    }
-                    return Err(error.into());
-                }
-            };
-            let wanted = self.jobs.get(setup.name()).map(|job| &job.subscription.matches);
-            starting.push(StartingRoute {
-                is_counted_anew: wanted != Some(&setup.route.matches),
-                setup,
-                sink,
-                cursor,
-            });
-        }
-        Ok(starting)
-    }
-
-    /// Sends events to the new routes, and starts their jobs.
-    fn change_routes(
-        &mut self,
-        starting: Vec<StartingRoute>,
-        ending: Vec<(RouteSetup, BoxedSink)>,
-    ) -> Result<(), OpenError> {
-        if starting.is_empty() && ending.is_empty() {
-            self.replace_subscriptions(&[]);
-            return Ok(());
-        }
-        self.counting.stop();
-        let mut jobs: Vec<(RouteSetup, Job<BoxedSink>)> = Vec::new();
-        let mut counted_anew = Vec::new();
-        for one in starting {
-            if one.is_counted_anew {
-                counted_anew.push(one.cursor.clone());
-            }
-            let job = self.maker.job(&one.setup, one.sink, one.cursor);
-            jobs.push((one.setup, job));
-        }
-        let started: Vec<RouteSubscription> = jobs.iter().map(|(_, job)| job.subscription()).collect();
-        self.replace_subscriptions(&started);
-        // What was accepted for the routes before is in the log once this has returned.
-        let last = block_in_place(|| {
-            for cursor in &counted_anew {
-                self.spool.follow(cursor)?;
-            }
-            self.spool.last_number()
-        })?;
-        for (setup, job) in jobs {
-            self.metrics.route_is_there(setup.name());
-            self.jobs.start(setup, job);
-        }
-        for (setup, sink) in ending {
-            let cursor = block_in_place(|| self.spool.open_cursor(setup.name(), setup.route.start))?;
-            let job = self.maker.job(&setup, sink, cursor);
-            tracing::info!(
-                route = setup.name(),
-                last,
-                "the route is gone; it publishes what was accepted for it"
-            );
-            self.jobs.start_ending(setup, job, last);
-        }
-        self.counting.restart(&self.routing, &self.spool);
-        Ok(())
-    }
-
-    fn replace_subscriptions(&self, started: &[RouteSubscription]) {
-        let running = self.jobs.running().map(|job| job.subscription.clone());
-        self.routing.replace(running.chain(started.iter().cloned()).collect());
-    }
-
-    fn is_ending(&self, route: &str) -> bool {
-        self.jobs.ending().any(|job| job.setup.name() == route)
-    }
-
-    /// A route that is gone has published all.
-    fn forget(&mut self, route: &str) {
-        self.jobs.forget_ended(route);
-        tracing::info!(
-            route,
-            "the route that is gone has published all that was accepted for it"
-        );
-        if let Err(error) = self.remove(route) {
-            // Of a log that failed the process ends.
-            tracing::error!(route, %error, "the cursor of the route that is gone stays");
-        }
-        self.show();
-    }
-
-    fn give_up(&self, route: &str) -> Result<(), OpenError> {
-        tracing::warn!(route, "giving up what the abandoned route has not published");
-        self.remove(route)
-    }
-
-    fn remove(&self, route: &str) -> Result<(), OpenError> {
-        self.metrics.route_is_gone(route);
-        block_in_place(|| self.spool.remove_cursor(route))
-    }
-
     /// Has `/status` and the metrics show what runs.
     fn show(&self) {
         let order = self.config.routes.iter().chain(&self.config.unrouted);
-        let running = order.filter_map(|route| self.jobs.get(&route.name));
+        let running = order.filter_map(|route| self.routes.jobs.get(&route.name));
         self.overview.show(
             running.map(|job| job.status.clone()).collect(),
-            self.jobs.ending().map(|job| job.status.clone()).collect(),
+            self.routes.jobs.ending().map(|job| job.status.clone()).collect(),
             self.endpoints.shown(),
         );
     }

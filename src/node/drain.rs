@@ -1,13 +1,15 @@
 //! Publishes what a spool holds and takes nothing in: for a volume whose replica is gone.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use tokio::{sync::watch, time::Instant};
+use tokio::{task::block_in_place, time::Instant};
 
 use super::{
-    BuildError, RunError, StoredNode, close, descriptors, flush,
+    BuildError, RunError, close, descriptors, flush,
+    jobs::RunningJobs,
+    routes::LiveRoutes,
     stop::{Hangups, StopSignals},
-    tasks::LastingTasks,
+    task_of_route,
 };
 use crate::{
     config::Config,
@@ -21,8 +23,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A spool that is to be emptied.
 pub struct DrainRun {
-    stored: StoredNode,
-    metrics: Arc<Metrics>,
+    routes: LiveRoutes,
+    exporter: Option<SpanExporter>,
     shutdown_deadline: Duration,
     signals: StopSignals,
     /// Caught, and of no meaning here: it has no secrets.
@@ -44,12 +46,12 @@ pub struct DrainEnd {
 }
 
 impl DrainRun {
-    /// Opens the spool and prepares the routes. Nothing is published yet.
+    /// Opens the spool, and starts the routes of the configuration: each publishes until it is empty.
     ///
     /// # Errors
     ///
     /// There is no spool, another process holds it, or its routes are not those of the configuration.
-    pub fn open(config: &Config) -> Result<Self, BuildError> {
+    pub async fn open(config: &Config) -> Result<Self, BuildError> {
         // A wrong directory must not pass for an empty one.
         if !Spool::exists(&config.spool.dir) {
             return Err(BuildError::NoSpool(config.spool.dir.clone()));
@@ -57,10 +59,14 @@ impl DrainRun {
         descriptors::check(config)?;
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
-        let metrics = Metrics::new();
+        let jobs = RunningJobs::until(JobUntil::Head);
+        let (mut routes, logs) = LiveRoutes::open(config, &Metrics::new(), jobs)?;
+        let prepared = block_in_place(|| routes.prepare(config))?;
+        let deadline = Instant::now() + config.server.shutdown_deadline;
+        routes.change(prepared, config, deadline).await?;
         Ok(Self {
-            stored: StoredNode::open(config, &metrics)?,
-            metrics,
+            routes,
+            exporter: logs.exporter,
             shutdown_deadline: config.server.shutdown_deadline,
             signals,
             _hangups: hangups,
@@ -74,22 +80,16 @@ impl DrainRun {
     ///
     /// The disk failed, a route ended by itself, or a second signal came.
     pub async fn run(mut self, mut progress: impl FnMut(&[RouteSnapshot])) -> Result<DrainEnd, RunError> {
-        let StoredNode {
+        let LiveRoutes {
             spool,
             dead_letters,
-            jobs,
-            exporter,
+            metrics,
+            mut jobs,
             ..
-        } = self.stored;
-        let exporting = exporter.map(SpanExporter::start);
-        let statuses: Vec<RouteStatus> = jobs.iter().map(|(_, job)| job.status()).collect();
+        } = self.routes;
+        let exporting = self.exporter.map(SpanExporter::start);
+        let statuses: Vec<RouteStatus> = jobs.running().map(|job| job.status.clone()).collect();
         let snapshots = || -> Vec<RouteSnapshot> { statuses.iter().map(RouteStatus::snapshot).collect() };
-        let (stop, stop_signal) = watch::channel(None);
-        let mut publishing = LastingTasks::new();
-        for (setup, job) in jobs {
-            let job = job.until(JobUntil::Head);
-            publishing.spawn(super::task_of_route(setup.name()), job.run(stop_signal.clone()));
-        }
         loop {
             progress(&snapshots());
             tokio::select! {
@@ -97,14 +97,13 @@ impl DrainRun {
                 _ = self.signals.next() => break,
                 reason = spool.failed() => return Err(RunError::Disk(reason)),
                 reason = dead_letters.failed() => return Err(RunError::Disk(reason)),
-                ended = publishing.finished() => break ended.map_err(RunError::Bug)?,
+                ended = jobs.finished() => break ended.map_err(|route| RunError::Bug(task_of_route(&route)))?,
                 () = tokio::time::sleep(LOOK_INTERVAL) => {}
             }
         }
         let orderly = async {
             let deadline = Instant::now() + self.shutdown_deadline;
-            stop.send_replace(Some(deadline));
-            publishing.all_ended().await;
+            jobs.stop_all(deadline).await;
             let kept = spool.clone();
             let kept = tokio::task::spawn_blocking(move || kept.keep_cursors()).await;
             tokio::join!(close(&spool, &dead_letters), flush(exporting, deadline));
@@ -116,7 +115,7 @@ impl DrainRun {
             reason = spool.failed() => return Err(RunError::Disk(reason)),
             _ = self.signals.next() => return Err(RunError::StoppedAtOnce),
         };
-        let published = |route: &RouteSnapshot| self.metrics.published.with_label_values(&[&route.name]).get();
+        let published = |route: &RouteSnapshot| metrics.published.with_label_values(&[&route.name]).get();
         let routes = snapshots();
         Ok(DrainEnd {
             published: routes.iter().map(published).sum(),

@@ -1,16 +1,10 @@
 //! The jobs that run: one for each route, and those of routes that are gone and still publish what they have.
 
-use std::{
-    collections::BTreeMap,
-    future::poll_fn,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll};
 
-use tokio::{sync::watch, task::JoinHandle, time::Instant};
+use tokio::{sync::watch, time::Instant};
 
-use super::{BuildError, ONCE};
+use super::{BuildError, ONCE, tasks::EndingTask};
 use crate::{
     config::{self, Config},
     job::{DeadLetters, Job, JobUntil, RouteStatus, RouteSubscription},
@@ -127,6 +121,8 @@ impl JobMaker {
 /// The jobs that run.
 #[derive(Default)]
 pub(super) struct RunningJobs {
+    /// When those of configured routes end by themselves.
+    until: JobUntil,
     running: BTreeMap<String, RunningJob>,
     /// Of routes that are no longer configured: they take nothing new, and publish what they have.
     ending: BTreeMap<String, RunningJob>,
@@ -138,7 +134,7 @@ pub(super) struct RunningJob {
     pub status: RouteStatus,
     pub subscription: RouteSubscription,
     stop: watch::Sender<Option<Instant>>,
-    task: JoinHandle<()>,
+    task: EndingTask,
 }
 
 /// Which job has ended by itself.
@@ -158,18 +154,14 @@ impl RunningJob {
             status: job.status(),
             subscription: job.subscription(),
             stop,
-            task: tokio::spawn(job.run(stop_signal)),
+            task: EndingTask::spawn(job.run(stop_signal)),
         }
-    }
-
-    fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Result<(), tokio::task::JoinError>> {
-        Pin::new(&mut self.task).poll(context)
     }
 
     /// Has it settle what it has in flight, until the deadline, and waits for its end.
     async fn stop(mut self, deadline: Instant) {
         self.stop.send_replace(Some(deadline));
-        if let Err(error) = (&mut self.task).await
+        if let Err(error) = self.task.ended().await
             && error.is_panic()
         {
             std::panic::resume_unwind(error.into_panic());
@@ -177,15 +169,16 @@ impl RunningJob {
     }
 }
 
-impl Drop for RunningJob {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 impl RunningJobs {
+    pub fn until(until: JobUntil) -> Self {
+        Self {
+            until,
+            ..Self::default()
+        }
+    }
+
     pub fn start(&mut self, setup: RouteSetup, job: Job<BoxedSink>) {
-        let job = RunningJob::start(setup, job);
+        let job = RunningJob::start(setup, job.until(self.until));
         self.running.insert(job.setup.name().to_owned(), job);
     }
 
@@ -211,12 +204,12 @@ impl RunningJobs {
     pub async fn ended(&mut self) -> JobEnd {
         poll_fn(|context| {
             for (name, job) in &mut self.running {
-                if job.poll_ended(context).is_ready() {
+                if job.task.poll_ended(context).is_ready() {
                     return Poll::Ready(JobEnd::Unasked(name.clone()));
                 }
             }
             for (name, job) in &mut self.ending {
-                match job.poll_ended(context) {
+                match job.task.poll_ended(context) {
                     Poll::Ready(Ok(())) => return Poll::Ready(JobEnd::Published(name.clone())),
                     Poll::Ready(Err(_)) => return Poll::Ready(JobEnd::Unasked(name.clone())),
                     Poll::Pending => {}
@@ -225,6 +218,18 @@ impl RunningJobs {
             Poll::Pending
         })
         .await
+    }
+
+    /// Waits until all have ended by themselves, as they should. Cancel-safe.
+    ///
+    /// # Errors
+    ///
+    /// The route of one that panicked.
+    pub async fn finished(&mut self) -> Result<(), String> {
+        for (name, job) in &mut self.running {
+            job.task.ended().await.map_err(|_| name.clone())?;
+        }
+        Ok(())
     }
 
     /// A route that is gone has published all.

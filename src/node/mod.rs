@@ -1,8 +1,9 @@
 //! The node: logs, endpoints, listeners and jobs of one process. It is opened (bind first, port 0 works), runs what is
 //! configured, takes over what changes (`apply.rs`), and shuts down in order.
 //!
-//! Start: the spool is opened and recovered, routes are matched with the cursors that it holds, both servers are bound,
-//! and only then is anything accepted. Stop: not ready at once, but accepting for `drain_delay`, because the
+//! Start: the spool is opened and recovered, its cursors are matched with the routes, both servers are bound, and then
+//! the configuration is applied to a node that has nothing, as it is again at every change; only then is anything
+//! accepted. Stop: not ready at once, but accepting for `drain_delay`, because the
 //! sender's proxy learns late; then no new request; then every route may settle what it has in flight; then the
 //! spool is closed. Each step has a deadline, so the sum of them bounds the stop.
 //!
@@ -23,6 +24,7 @@ mod known_routes;
 mod observe;
 mod reload;
 mod replica;
+mod routes;
 mod secret_sources;
 mod spools;
 mod stop;
@@ -34,17 +36,17 @@ pub use error::{BuildError, RunError};
 pub use handed::{HandedError, HandedSockets};
 pub use reload::ConfigFile;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     admin,
-    config::Config,
+    config::{Config, ServerConfig},
     ingress,
-    job::{DeadLetters, EventRouting, Job},
+    job::DeadLetters,
     lifecycle::{ProcessLifecycle, ProcessPhase},
-    sink::{BoxedSink, CertificateWatch},
+    sink::CertificateWatch,
     spool::Spool,
     telemetry::{
         Metrics, Traces,
@@ -54,10 +56,10 @@ use crate::{
 use apply::{LiveNode, PinnedCounting};
 pub use drain::{DrainEnd, DrainRun};
 use endpoints::OpenEndpoints;
-use jobs::{JobMaker, RouteSetup, RunningJobs};
-use known_routes::KnownRoutes;
-use observe::{NodeOverview, born_unrouted};
+use jobs::RunningJobs;
+use observe::NodeOverview;
 use reload::{ReloadRequests, ReloadStatus};
+use routes::LiveRoutes;
 use stop::{Hangups, StopSignals};
 use supervisor::SupervisorState;
 use tasks::LastingTasks;
@@ -82,42 +84,32 @@ pub struct Node {
     /// The listening socket was handed over, and stays open for the next process.
     shares_socket: bool,
     admin: ingress::BoundServer,
-    /// Those that start when it runs.
-    jobs: Vec<(RouteSetup, Job<BoxedSink>)>,
     signals: StopSignals,
     hangups: Hangups,
     exporter: Option<SpanExporter>,
 }
 
 impl Node {
-    /// Opens the spool, binds both servers, unless their sockets were handed over, and prepares the routes. Nothing is
-    /// accepted or published yet.
+    /// Opens the spool, binds both servers, unless their sockets were handed over, and applies the configuration: its
+    /// routes begin to publish what the spool holds. Nothing is accepted yet.
     ///
     /// # Errors
     ///
     /// The first thing that is not as it must be.
-    pub async fn open(mut config: Config, handed: HandedSockets) -> Result<Self, BuildError> {
+    pub async fn open(config: Config, handed: HandedSockets) -> Result<Self, BuildError> {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let shares = descriptors::share(&config)?;
-        let started = config.clone();
-        config.server.connections_max = shares.public;
         let metrics = Metrics::new();
         let lifecycle = Arc::new(ProcessLifecycle::starting());
-        let StoredNode {
-            spool,
-            dead_letters,
-            replica,
-            known,
-            maker,
-            jobs,
-            traces,
-            exporter,
-        } = StoredNode::open(&config, &metrics)?;
-        born_unrouted(&config, &metrics);
-        let routing = EventRouting::new(jobs.iter().map(|(_, job)| job.subscription()).collect());
-        let certificates = CertificateWatch::register(&metrics.registry, &config.sinks).expect(ONCE);
-        let endpoints = OpenEndpoints::open(&config.endpoints, &config.spool.dir, &metrics)?;
+        let (routes, logs) = LiveRoutes::open(&config, &metrics, RunningJobs::default())?;
+        let (routing, spool, dead_letters) = (
+            routes.routing.clone(),
+            routes.spool.clone(),
+            routes.dead_letters.clone(),
+        );
+        let certificates = CertificateWatch::register(&metrics.registry, &[]).expect(ONCE);
+        let endpoints = OpenEndpoints::open(&[], &config.spool.dir, &metrics)?;
         let shares_socket = handed.ingress.is_some();
         for (name, socket) in [("ingress", &handed.ingress), ("admin", &handed.admin)] {
             if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
@@ -128,29 +120,28 @@ impl Node {
             let (routing, spool) = (routing.clone(), spool.clone());
             Arc::new(move |event, record, class, asker| routing.append(&spool, event, record, class, asker))
         };
+        let server = ServerConfig {
+            connections_max: shares.public,
+            ..config.server.clone()
+        };
         let (ingress, settings) = ingress::bind(
             handed.ingress,
-            &config.server,
+            &server,
             endpoints.served(),
             intake,
             lifecycle.clone(),
             metrics.clone(),
-            traces,
+            logs.traces,
         )?;
         let reload = ReloadStatus::new(metrics.clone());
         let overview = Arc::new(NodeOverview {
-            replica,
+            replica: logs.replica,
             spool: spool.clone(),
-            dead_letters: dead_letters.clone(),
+            dead_letters,
             metrics: metrics.clone(),
             reload: reload.clone(),
             parts: Default::default(),
         });
-        overview.show(
-            jobs.iter().map(|(_, job)| job.status()).collect(),
-            Vec::new(),
-            endpoints.shown(),
-        );
         let admin = admin::bind(
             handed.admin,
             &config.admin,
@@ -169,33 +160,28 @@ impl Node {
                 },
             },
         )?;
+        let mut live = LiveNode {
+            config: config.without_routes(),
+            started: config.clone(),
+            file: None,
+            routes,
+            counting: PinnedCounting::default(),
+            settings,
+            endpoints,
+            certificates,
+            overview,
+            reload,
+        };
+        live.apply(config).await?;
         Ok(Self {
-            live: LiveNode {
-                config: started.clone(),
-                started,
-                file: None,
-                maker,
-                spool,
-                dead_letters,
-                metrics,
-                known,
-                jobs: RunningJobs::default(),
-                routing,
-                counting: PinnedCounting::default(),
-                settings,
-                endpoints,
-                certificates,
-                overview,
-                reload,
-            },
+            live,
             lifecycle,
             ingress,
             shares_socket,
             admin,
-            jobs,
             signals,
             hangups,
-            exporter,
+            exporter: logs.exporter,
         })
     }
 
@@ -217,10 +203,6 @@ impl Node {
     /// The disk failed, a part ended by itself, or a second signal came.
     pub async fn run(mut self, file: Option<ConfigFile>) -> Result<(), RunError> {
         let live = &mut self.live;
-        for (setup, job) in self.jobs {
-            live.jobs.start(setup, job);
-        }
-        live.counting.restart(&live.routing, &live.spool);
         let (ingress, admin) = (self.ingress.handle(), self.admin.handle());
         let mut servers = LastingTasks::new();
         servers.spawn("the server for webhooks", self.ingress.run());
@@ -231,7 +213,7 @@ impl Node {
         let exporting = self.exporter.map(SpanExporter::start);
         let mut reloads = ReloadRequests::new(self.hangups, file.as_ref());
         live.file = file;
-        let (spool, dead_letters) = (live.spool.clone(), live.dead_letters.clone());
+        let (spool, dead_letters) = (live.routes.spool.clone(), live.routes.dead_letters.clone());
         self.lifecycle.advance(ProcessPhase::Ready);
         tracing::info!("ready");
         supervisor::tell(SupervisorState::Ready);
@@ -255,7 +237,7 @@ impl Node {
             tokio::time::sleep(server.drain_delay).await;
             let deadline = Instant::now() + server.shutdown_deadline;
             if self.shares_socket {
-                live.jobs.stop_all(deadline).await;
+                live.routes.jobs.stop_all(deadline).await;
                 if timeout_at(deadline, ingress.let_go()).await.is_err() {
                     tracing::warn!("connections were open that did not end in time");
                 }
@@ -263,7 +245,7 @@ impl Node {
             self.lifecycle.advance(ProcessPhase::Stopping);
             ingress.stop().await;
             drop(keepers);
-            live.jobs.stop_all(deadline).await;
+            live.routes.jobs.stop_all(deadline).await;
             live.counting.stop();
             tokio::join!(close(&spool, &dead_letters), flush(exporting, deadline));
             admin.stop().await;
@@ -280,72 +262,6 @@ impl Node {
 /// The name of the task that publishes for a route.
 fn task_of_route(route: &str) -> String {
     format!("the task of route {route}")
-}
-
-/// What is on disk, and the routes that publish it.
-struct StoredNode {
-    spool: Spool,
-    dead_letters: DeadLetters,
-    replica: Arc<str>,
-    known: KnownRoutes,
-    maker: JobMaker,
-    jobs: Vec<(RouteSetup, Job<BoxedSink>)>,
-    traces: Traces,
-    exporter: Option<SpanExporter>,
-}
-
-impl StoredNode {
-    /// Recovers the spool and matches its cursors with the routes. Nothing is published yet.
-    fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<Self, BuildError> {
-        let (spool, dead_letters) = spools::open(config, metrics)?;
-        let dir = &config.spool.dir;
-        let replica: Arc<str> = replica::name(dir, config.spool.replica.as_deref())
-            .map_err(|source| BuildError::KeptFile {
-                path: dir.clone(),
-                source,
-            })?
-            .into();
-        let (traces, exporter) = tracing(config, &replica, metrics)?;
-        spools::match_cursors(config, &spool)?;
-        let kept = |path: PathBuf| move |source| BuildError::KeptFile { path, source };
-        let mut known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
-        let maker = JobMaker::new(
-            replica.clone(),
-            spool.clone(),
-            dead_letters.clone(),
-            metrics.clone(),
-            traces.clone(),
-        );
-        let cursors = spool.cursors();
-        let mut jobs = Vec::new();
-        for setup in RouteSetup::of_all(config) {
-            let (name, sink) = (setup.name(), maker.sink(&setup)?);
-            if known.contains(name) && !cursors.iter().any(|cursor| cursor == name) {
-                tracing::error!(
-                    route = name,
-                    "the route's cursor is gone: it starts again at the oldest record"
-                );
-                metrics.spool_damage.with_label_values(&["cursor"]).inc();
-            }
-            let start = match setup.has_sink() {
-                true => known.start(&setup.route),
-                false => setup.route.start,
-            };
-            let job = maker.job(&setup, sink, spool.cursor(name, start)?);
-            jobs.push((setup, job));
-        }
-        known.keep(&config.routes).map_err(kept(known_routes::path(dir)))?;
-        Ok(Self {
-            spool,
-            dead_letters,
-            replica,
-            known,
-            maker,
-            jobs,
-            traces,
-            exporter,
-        })
-    }
 }
 
 /// Hands the last spans to the collector.

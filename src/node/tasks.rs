@@ -2,9 +2,14 @@
 //! by itself, ends the process with its name: a process that goes on without it would be half dead, and nobody would
 //! notice.
 
-use std::{collections::HashMap, future::Future};
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll},
+};
 
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 
 /// The tasks of one kind, by their names.
 #[derive(Default)]
@@ -35,25 +40,48 @@ impl<T: Send + 'static> LastingTasks<T> {
         }
     }
 
-    /// Waits until all have ended by themselves, as they should. Cancel-safe.
+    fn name(&self, id: Id) -> String {
+        self.names.get(&id).cloned().unwrap_or_default()
+    }
+}
+
+/// A task that is to end by itself, or when it is told to.
+pub(super) struct EndingTask {
+    handle: JoinHandle<()>,
+    has_ended: bool,
+}
+
+impl EndingTask {
+    pub fn spawn(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self {
+            handle: tokio::spawn(task),
+            has_ended: false,
+        }
+    }
+
+    /// Whether it has ended, and if so whether it panicked.
+    pub fn poll_ended(&mut self, context: &mut Context<'_>) -> Poll<Result<(), JoinError>> {
+        if self.has_ended {
+            return Poll::Ready(Ok(()));
+        }
+        let ended = Pin::new(&mut self.handle).poll(context);
+        self.has_ended = ended.is_ready();
+        ended
+    }
+
+    /// Waits for its end. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// The name of one that panicked.
-    pub async fn finished(&mut self) -> Result<(), String> {
-        while let Some(ended) = self.running.join_next_with_id().await {
-            ended.map_err(|error| self.name(error.id()))?;
-        }
-        Ok(())
+    /// It panicked, which is told once.
+    pub async fn ended(&mut self) -> Result<(), JoinError> {
+        poll_fn(|context| self.poll_ended(context)).await
     }
+}
 
-    /// Waits until all have ended, as they were asked to.
-    pub async fn all_ended(&mut self) {
-        while self.running.join_next().await.is_some() {}
-    }
-
-    fn name(&self, id: Id) -> String {
-        self.names.get(&id).cloned().unwrap_or_default()
+impl Drop for EndingTask {
+    fn drop(&mut self) {
+        self.handle.abort();
     }
 }
 
@@ -74,13 +102,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn those_that_should_end_have_finished_unless_one_panics() {
-        let mut tasks = LastingTasks::new();
-        tasks.spawn("ends", async {});
-        tasks.spawn("ends too", tokio::task::yield_now());
-        assert_eq!(tasks.finished().await, Ok(()));
-        tasks.spawn("ends", async {});
-        tasks.spawn("panics", async { panic!("on purpose") });
-        assert_eq!(tasks.finished().await, Err("panics".to_owned()));
+    async fn a_task_that_should_end_has_ended_for_good_and_a_panic_is_told() {
+        let mut task = EndingTask::spawn(tokio::task::yield_now());
+        assert!(task.ended().await.is_ok());
+        assert!(task.ended().await.is_ok(), "asked again");
+        let mut task = EndingTask::spawn(async { panic!("on purpose") });
+        assert!(task.ended().await.unwrap_err().is_panic());
     }
 }

@@ -39,6 +39,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// The same, with nothing to take in or to publish: what a node is before its configuration is applied.
+    pub fn without_routes(&self) -> Self {
+        Self {
+            endpoints: Vec::new(),
+            sinks: Vec::new(),
+            routes: Vec::new(),
+            unrouted: None,
+            warnings: Vec::new(),
+            ..self.clone()
+        }
+    }
+
     /// The size of the spool's segments: 64 MiB, or a quarter of a small spool.
     pub fn segment_bytes(&self) -> u64 {
         (64 * 1024 * 1024).min(self.spool.bytes_max / 4)

@@ -3,6 +3,9 @@
 #
 #   tests/run.sh [ARGUMENT...]      arguments go to `cargo test`, e.g. `--test it kafka_sink`
 #   tests/run.sh fast               what needs no broker, in the profile `dev`: a few minutes
+#   tests/run.sh kafka|rabbitmq|both|deploy
+#                                   the tests of the binary that need that broker, both of them, or judge what is in deploy/, in
+#                                   the profile `dev`
 #
 # FOREBAY_TEST_KAFKA=host:port      the broker that most tests share; without it a container where a Docker daemon answers,
 #                                   else Kafka's own jars. Tests that break brokers start theirs from the jars in any case.
@@ -60,8 +63,14 @@ python3:python3 git:git go:golang-go node:nodejs npm:npm
 rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-linux unshare:util-linux systemd-analyze:systemd
 "
 
-# Modules of `tests/it` that start no broker, and measure nothing.
-fast="admin:: cli:: descriptors:: dev:: files:: image:: ingress:: ordering:: refused:: rotation:: schemas:: tidy:: told::"
+# The modules of `tests/it` by what they need; each is in one of these. What needs no broker and is not in `fast` measures, or needs
+# programs of others.
+fast="admin cli descriptors dev files image ingress ordering refused rotation schemas tidy told"
+no_broker="asyncapi cloudevents config memory secrets"
+kafka="clients disk drain kafka_sink raw_http siege unrouted"
+rabbitmq="logging rabbitmq_check rabbitmq_sink rabbitmq_tail rabbitmq_topology"
+both="consumers end_to_end reload traces verify"
+deploy="compose kubernetes prometheus systemd"
 
 missing_packages() {
     local need
@@ -208,19 +217,43 @@ run() { cargo test --release --locked "$@" 2>&1 | tee "$FOREBAY_TEST_OUTPUT/test
 # Says which file and line tells what, and shows first that it can.
 search() { cargo test --release --locked --test it -- secrets::; }
 
+# The names of modules as `cargo test` takes them.
+modules() { for module in $1; do echo "$module::"; done; }
+
 # What needs no broker, and no program beside a compiler. The simulators run fewer seeds than they do in the whole suite.
 fast() {
-    export FOREBAY_TEST_NO_BROKERS=1 FOREBAY_SIM_SEEDS=100
+    export FOREBAY_TEST_BROKERS= FOREBAY_SIM_SEEDS=100
     stage "unit tests" cargo test --locked --lib --bins
     stage "documentation's examples" cargo test --locked --doc
-    stage "a sender of one's own" cargo test --locked --test seams
-    stage "tests of the binary" cargo test --locked --test it -- $fast
+    stage "a sender and a broker of one's own" cargo test --locked --test seams
+    stage "tests of the binary" cargo test --locked --test it -- $(modules "$fast")
 }
 
-if [ "${1:-}" = fast ]; then
-    fast
+# The tests of one of the groups above: no other broker may be started than those that it needs.
+group() {
+    export FOREBAY_TEST_BROKERS=$1
+    stage "tools" get_tools
+    stage "Python clients" get_python
+    if [ "$1" != RabbitMQ ]; then stage "Kafka" get_kafka; fi
+    stage "tests of the binary" cargo test --locked --test it -- $(modules "$2")
+}
+
+case ${1:-} in
+fast) fast; exit ;;
+kafka) group Kafka "$kafka"; exit ;;
+rabbitmq) group RabbitMQ "$rabbitmq"; exit ;;
+both)
+    stage "Java consumers" get_java
+    group "Kafka RabbitMQ" "$both"
     exit
-fi
+    ;;
+deploy)
+    stage "programs for deploy/" get_programs
+    stage "Helm, and what judges manifests" get_kubernetes
+    group "Kafka RabbitMQ" "$deploy"
+    exit
+    ;;
+esac
 
 stage "tools" get_tools
 stage "Python clients" get_python

@@ -417,3 +417,23 @@ fn every_file(dir: &str) -> Vec<(String, String)> {
         .filter_map(|path| text(&path).map(|text| (path, text)))
         .collect()
 }
+
+#[test]
+fn every_module_of_tests_is_in_one_group_by_what_it_needs() {
+    let script = read("tests/run.sh");
+    let group = |name: &str| -> Vec<String> {
+        let begin = format!("\n{name}=\"");
+        let (_, behind) = script.split_once(&begin).unwrap_or_else(|| panic!("no group {name}"));
+        let (modules, _) = behind.split_once('"').unwrap();
+        modules.split_whitespace().map(str::to_owned).collect()
+    };
+    let groups = ["fast", "no_broker", "kafka", "rabbitmq", "both", "deploy"];
+    let mut grouped: Vec<String> = groups.iter().flat_map(|name| group(name)).collect();
+    grouped.sort();
+    let main = read("tests/it/main.rs");
+    let modules = main
+        .lines()
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
+    let modules: Vec<_> = modules.filter(|name| *name != "support").collect();
+    assert_eq!(grouped, modules, "each once, as in tests/it/main.rs");
+}

@@ -28,7 +28,7 @@ use prometheus::Registry;
 pub use certificates::{CertificateFile, CertificateUse};
 pub use check::{CheckFinding, FindingLevel};
 pub use failure::{Failure, FailureCause, PublishFailure, Remedy};
-pub use message::{Message, MessageDestination, MessagePlace, message_bytes_max, number_of};
+pub use message::{Message, MessageDestination, MessagePlace, SEQUENCE, message_bytes_max, number_of};
 pub use read::{
     EventSource, MessageReading, MessageTail, ReadError, ReadMessage, ReadOptions, ReadPlace, TailOptions, header,
 };

@@ -39,6 +39,27 @@ pub struct Message {
     pub trace: Option<TraceContext>,
 }
 
+/// The header that has a message's number.
+pub const SEQUENCE: &str = "sequence";
+
+impl Message {
+    /// The headers that it has at every broker: its number in 20 digits, the replica, the trace, and in binary mode its
+    /// attributes, whose names begin with `prefix`. The type of the content goes where the broker has a place for it.
+    pub fn for_each_header(&self, prefix: &str, mut header: impl FnMut(&str, &str)) {
+        header(SEQUENCE, &format!("{:020}", self.sequence));
+        header("replica", &self.replica);
+        if let Some(trace) = self.trace {
+            header("traceparent", &trace.to_string());
+        }
+        let mut prefixed = prefix.to_owned();
+        for (name, value) in &self.attributes {
+            prefixed.truncate(prefix.len());
+            prefixed.push_str(name);
+            header(&prefixed, value);
+        }
+    }
+}
+
 /// Where a message goes, as far as its order is concerned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MessagePlace {

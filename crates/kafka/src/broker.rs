@@ -15,6 +15,7 @@ use crate::{
     KafkaMetrics, KafkaNames, KafkaSink, KafkaTail, KafkaTailError, KafkaTailOptions, KafkaTailed, ProducerLimits,
     TopicReading, check_sizes, connect_check,
     properties::certificate_files,
+    session::ATTRIBUTE_PREFIX,
     settings::{self, KafkaConfig, RouteTopics, UnknownTopic},
 };
 
@@ -261,7 +262,7 @@ impl From<KafkaTailed> for ReadMessage {
             key: tailed.key,
             content_type: header(&tailed.headers, "content-type").unwrap_or_default(),
             headers: tailed.headers,
-            attribute_prefix: "ce_",
+            attribute_prefix: ATTRIBUTE_PREFIX,
             payload: tailed.payload,
         }
     }

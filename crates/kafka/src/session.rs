@@ -36,6 +36,8 @@ use super::{
 use crate::failure::{KafkaCause, KafkaFailure};
 use forebay_broker::{FailureCause as _, Message, Remedy, partition::partition_of};
 
+/// What the names of a CloudEvent's attributes begin with.
+pub(super) const ATTRIBUTE_PREFIX: &str = "ce_";
 /// A connection that an idle broker closed is made anew within this time.
 const RECONNECTED_WITHIN: Duration = Duration::from_secs(5);
 /// How long what is in flight may be confirmed when the session is to end for new certificates.
@@ -429,27 +431,16 @@ async fn renew(producer: Weak<SessionProducer>, mut lease: TokenLease) {
 }
 
 fn headers(message: &Message) -> OwnedHeaders {
-    let header = |headers: OwnedHeaders, key: &str, value: &str| {
+    let with = |headers: OwnedHeaders, key: &str, value: &str| {
         headers.insert(Header {
             key,
             value: Some(value),
         })
     };
-    let mut headers_ = OwnedHeaders::new_with_capacity(5 + message.attributes.len());
-    headers_ = header(headers_, "content-type", &message.content_type);
-    headers_ = header(headers_, "sequence", &format!("{:020}", message.sequence));
-    headers_ = header(headers_, "replica", &message.replica);
-    if let Some(trace) = message.trace {
-        headers_ = header(headers_, "traceparent", &trace.to_string());
-    }
-    if message.attributes.is_empty() {
-        return headers_;
-    }
-    if !message.attributes.iter().any(|(name, _)| *name == "specversion") {
-        headers_ = header(headers_, "ce_specversion", "1.0");
-    }
-    for (name, value) in &message.attributes {
-        headers_ = header(headers_, &format!("ce_{name}"), value);
-    }
-    headers_
+    let headers = OwnedHeaders::new_with_capacity(4 + message.attributes.len());
+    let mut headers = Some(with(headers, "content-type", &message.content_type));
+    message.for_each_header(ATTRIBUTE_PREFIX, |name, value| {
+        headers = headers.take().map(|headers| with(headers, name, value));
+    });
+    headers.unwrap_or_default()
 }

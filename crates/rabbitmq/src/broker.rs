@@ -14,7 +14,9 @@ use serde_json::{Map, json};
 use crate::{
     RabbitMqMetrics, RabbitMqNames, RabbitMqSink,
     connect::certificate_files,
-    connect_check, prepare,
+    connect_check,
+    encode::ATTRIBUTE_PREFIX,
+    prepare,
     read::{QueueOptions, QueueReadError, QueueReading},
     routing_key,
     settings::RabbitMqConfig,
@@ -274,7 +276,7 @@ impl From<RabbitMqTailed> for ReadMessage {
             key: header(&tailed.headers, "partitionkey").map(String::into_bytes),
             content_type: tailed.content_type.unwrap_or_default(),
             headers: tailed.headers,
-            attribute_prefix: "cloudEvents:",
+            attribute_prefix: ATTRIBUTE_PREFIX,
             payload: tailed.payload,
         }
     }

@@ -1,38 +1,26 @@
 //! A message as AMQP has it.
 
-use std::fmt::Write as _;
-
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, LongString, ShortString},
 };
 
 use super::routing_key;
-use forebay_broker::Message;
+use forebay_broker::{Message, SEQUENCE};
 
+/// What the names of a CloudEvent's attributes begin with.
+pub(super) const ATTRIBUTE_PREFIX: &str = "cloudEvents:";
 const PERSISTENT: u8 = 2;
-const SEQUENCE: &str = "sequence";
 const CONTENT_TYPE_UNKNOWN: &str = "application/octet-stream";
 
 /// Routing key and properties of a message.
 pub(super) fn message(partition: u32, message: &Message) -> (ShortString, BasicProperties) {
     let mut headers = FieldTable::default();
-    let mut insert = |name: ShortString, text: &str| {
-        headers.insert(name, AMQPValue::LongString(LongString::from(text)));
+    let mut insert = |name: &str, text: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(LongString::from(text)));
     };
-    let mut digits = String::with_capacity(20);
-    write!(digits, "{:020}", message.sequence).expect("writing to a string does not fail");
-    insert(SEQUENCE.into(), &digits);
-    insert("replica".into(), &message.replica);
-    insert("partitionkey".into(), &message.key);
-    if let Some(trace) = message.trace {
-        insert("traceparent".into(), &trace.to_string());
-    }
-    for (name, value) in &message.attributes {
-        if *name != "datacontenttype" {
-            insert(format!("cloudEvents:{name}").into(), value);
-        }
-    }
+    insert("partitionkey", &message.key);
+    message.for_each_header(ATTRIBUTE_PREFIX, insert);
     if routing_key::is_shortened(&message.address) {
         headers.insert("routingkeyshortened".into(), AMQPValue::Boolean(true));
     }
@@ -88,7 +76,7 @@ mod tests {
             address: address.into(),
             key: "A/cam".into(),
             content_type: "image/jpeg".into(),
-            attributes: vec![("id", "7".into()), ("datacontenttype", "image/jpeg".into())],
+            attributes: vec![("id", "7".into())],
             body: Bytes::from_static(b"body"),
             time_ms: 1_638_463_486_359,
             trace: None,
@@ -117,11 +105,7 @@ mod tests {
         assert_eq!(text("replica").unwrap(), "forebay-0");
         assert_eq!(text("partitionkey").unwrap(), "A/cam");
         assert_eq!(text("cloudEvents:id").unwrap(), "7");
-        assert_eq!(
-            headers.inner().len(),
-            4,
-            "no datacontenttype, which is content_type: {headers:?}"
-        );
+        assert_eq!(headers.inner().len(), 4, "{headers:?}");
         assert_eq!(sequence_of(&properties), Some(42));
     }
 

@@ -137,10 +137,10 @@ async fn a_first_batch_that_too_few_replicas_would_have_is_not_overtaken() {
     let sink = sink_with(&cluster.brokers(Listener::Plaintext), &properties);
     let mut publisher = Publisher::new(sink, messages(&topic));
     let restarted = async {
-        // Meanwhile the cluster finds that one is missing, and refuses.
-        sleep(Duration::from_secs(8)).await;
         let (brokers, topic) = (brokers.clone(), topic.clone());
         let restarted = tokio::task::spawn_blocking(move || {
+            // From when the cluster finds that one is missing it refuses.
+            server::wait_for_replicas_in_sync(&brokers, &topic, 2, DEADLINE);
             assert_eq!(
                 server::read_all(&brokers, &topic),
                 [],

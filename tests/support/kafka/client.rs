@@ -106,6 +106,21 @@ pub fn leader(bootstrap: &str, topic: &str) -> usize {
     usize::try_from(metadata.topics()[0].partitions()[0].leader() - 1).expect("a leader")
 }
 
+/// Waits until so many replicas of the topic's first partition are in sync.
+pub fn wait_for_replicas_in_sync(bootstrap: &str, topic: &str, count: usize, within: Duration) {
+    let deadline = Instant::now() + within;
+    loop {
+        let consumer: BaseConsumer = client(bootstrap).create().unwrap();
+        let metadata = consumer.fetch_metadata(Some(topic), DEADLINE).unwrap();
+        let in_sync = metadata.topics()[0].partitions()[0].isr().len();
+        if in_sync == count {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{in_sync} replicas in sync, not {count}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
 /// Waits until so many brokers are registered with the cluster.
 pub fn wait_for_brokers(bootstrap: &str, count: usize, within: Duration) -> Result<(), String> {
     let deadline = Instant::now() + within;

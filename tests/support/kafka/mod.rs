@@ -22,7 +22,7 @@ use super::{
 };
 pub use client::{
     Read, add_partitions, create_topic, create_topic_named, delete_topic, leader, partitions, read, read_all,
-    read_with, set_topic, wait_for_brokers,
+    read_with, set_topic, wait_for_brokers, wait_for_replicas_in_sync,
 };
 use tempfile::TempDir;
 

@@ -81,7 +81,7 @@ async fn dev(args: &DevArgs) -> Result<ExitCause, CommandFailure> {
         }
     })?;
     let broker = brokers.map_or(DevBroker::RabbitMq, DevBroker::Embedded);
-    let guide = DevGuide::of(&node, &secret, text, broker);
+    let guide = DevGuide::new(&node, &secret, text, broker);
     let tail = source.open().await?;
 
     if args.json {

@@ -62,7 +62,7 @@ pub struct VerifyArgs {
 }
 
 pub(super) fn run(args: &VerifyArgs) -> Result<ExitCause, CommandFailure> {
-    let plan = VerifyPlan::of(args)?;
+    let plan = VerifyPlan::from_args(args)?;
     let report = runtime()?.block_on(async {
         tokio::select! {
             report = verify(args, plan) => report,
@@ -110,7 +110,7 @@ async fn read(
         .with_prefix(part.name.clone());
     let mut census = EventCensus::new(part);
     while let Some((place, message)) = reading.next().await? {
-        census.take(&place, &ShownMessage(message), schemas);
+        census.count(&place, &ShownMessage(message), schemas);
         progress.inc(1);
     }
     reading.close().await;

@@ -79,13 +79,13 @@ impl WorkerAppends {
             poll_fn(|context| self.desk.poll(context, &mut answers)).await;
             let mut waiting = self.waiting.borrow_mut();
             for (ticket, answer) in answers.drain(..) {
-                settle(&mut waiting, ticket as usize, answer);
+                deliver_reply(&mut waiting, ticket as usize, answer);
             }
         }
     }
 }
 
-fn settle(waiting: &mut Slab<PendingAppend>, ticket: usize, answer: AppendReply) {
+fn deliver_reply(waiting: &mut Slab<PendingAppend>, ticket: usize, answer: AppendReply) {
     let PendingAppend { durable, state } = &mut waiting[ticket];
     if answer.is_ok() {
         durable.inc();

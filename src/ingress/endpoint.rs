@@ -109,7 +109,7 @@ impl EndpointMetrics {
 
     /// The counter of events of this kind that are on disk.
     pub fn event(&self, kind: &str) -> &IntCounter {
-        self.events.of(kind)
+        self.events.counter_for(kind)
     }
 
     /// A verified event was marked: it is late, stale, repeated, or none of these.
@@ -120,7 +120,7 @@ impl EndpointMetrics {
             (event.is_repeated, &self.repeated_events),
         ] {
             if is_marked {
-                counters.of(&event.kind).inc();
+                counters.counter_for(&event.kind).inc();
             }
         }
     }
@@ -187,7 +187,7 @@ impl ByKind {
         }
     }
 
-    fn of(&self, kind: &str) -> &IntCounter {
+    fn counter_for(&self, kind: &str) -> &IntCounter {
         match senders::kinds().iter().position(|known| *known == kind) {
             Some(index) => &self.known[index],
             None => &self.other,

@@ -132,7 +132,7 @@ impl RefusedRequests {
         headers: &dyn HeaderLookup,
         body: Option<RefusedBody>,
     ) {
-        let headers = SignatureHeaders::of(receiver.sender(), headers);
+        let headers = SignatureHeaders::from_headers(receiver.sender(), headers);
         let length = body.as_ref().map(|body| body.length);
         let bytes = body.and_then(|body| body.bytes);
         let verdict = match length {

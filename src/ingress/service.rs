@@ -163,7 +163,7 @@ impl WebhookService {
         let told = arrived.served.map_or(&self.no_endpoint, |served| &served.told);
         let mut span = RequestSpan::new(&self.parts.traces, &request, arrived.served, start);
 
-        let taken = caught(self.take(appends, &arrived, &mut payload, &mut span)).await;
+        let taken = caught(self.accept_event(appends, &arrived, &mut payload, &mut span)).await;
         let mut response = match taken {
             Ok(answer) => {
                 told.accepted(start.elapsed());
@@ -183,7 +183,7 @@ impl WebhookService {
     }
 
     /// Takes a webhook in: when this returns `Ok`, it is durable, and its sender is to be answered so.
-    async fn take(
+    async fn accept_event(
         &self,
         appends: &Rc<WorkerAppends>,
         arrived: &ArrivedRequest<'_>,

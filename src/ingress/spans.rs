@@ -64,7 +64,7 @@ impl<'a> RequestSpan<'a> {
         let Some(span) = &mut self.span else {
             return sender;
         };
-        let provider = senders::of(event).provider();
+        let provider = senders::sender_of(event).provider();
         span.set("cloudevents.event_id", event.id.hyphenated().to_string());
         span.set("cloudevents.event_source", event.source(provider));
         span.set("cloudevents.event_type", event.type_(provider));

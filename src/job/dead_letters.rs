@@ -144,7 +144,7 @@ impl DeadLetters {
     }
 
     /// Makes a dead letter durable in its route's log; returns how many older ones went for it.
-    pub(super) async fn keep(&self, letter: &DeadLetter) -> Result<u64, AppendError> {
+    pub(super) async fn append(&self, letter: &DeadLetter) -> Result<u64, AppendError> {
         let log = self.log_for(&letter.route).await?;
         let keep = self.shared.keep.lock().get(&letter.route).copied().unwrap_or_default();
         let record = letter.encode();
@@ -347,9 +347,9 @@ mod tests {
             fs::read_dir(dir.path()).unwrap().next().is_none(),
             "nothing is made before"
         );
-        letters.keep(&letter("events", 100)).await.unwrap();
-        letters.keep(&letter("a/b %", 100)).await.unwrap();
-        letters.keep(&letter("events", 100)).await.unwrap();
+        letters.append(&letter("events", 100)).await.unwrap();
+        letters.append(&letter("a/b %", 100)).await.unwrap();
+        letters.append(&letter("events", 100)).await.unwrap();
         letters.close().await;
         drop(letters);
 
@@ -377,9 +377,9 @@ mod tests {
     async fn a_route_whose_log_is_full_fills_no_other_s() {
         let dir = tempfile::tempdir().unwrap();
         let letters = open(dir.path());
-        while letters.keep(&letter("greedy", 30_000)).await.is_ok() {}
-        assert_eq!(letters.keep(&letter("greedy", 30_000)).await, Err(AppendError::Full));
-        letters.keep(&letter("modest", 30_000)).await.unwrap();
+        while letters.append(&letter("greedy", 30_000)).await.is_ok() {}
+        assert_eq!(letters.append(&letter("greedy", 30_000)).await, Err(AppendError::Full));
+        letters.append(&letter("modest", 30_000)).await.unwrap();
         letters.close().await;
     }
 
@@ -389,7 +389,7 @@ mod tests {
         let letters = open(dir.path());
         let mut dropped = 0;
         for _ in 0..20 {
-            dropped += letters.keep(&letter("rolling", 30_000)).await.unwrap();
+            dropped += letters.append(&letter("rolling", 30_000)).await.unwrap();
         }
         let kept = letters.kept().routes["rolling"].records;
         assert!(dropped > 5 && kept >= 3, "{dropped} dropped, {kept} kept");
@@ -407,7 +407,7 @@ mod tests {
         one.close().await;
         drop(one);
         let letters = open(dir.path());
-        letters.keep(&letter("events", 10)).await.unwrap();
+        letters.append(&letter("events", 10)).await.unwrap();
         assert_eq!(letters.kept().records, 2);
         letters.close().await;
     }

@@ -67,7 +67,7 @@ impl<S: Sink> Job<S> {
             }
             tokio::select! {
                 biased;
-                over = self.sink.settle(&mut self.settled) => self.settle(over).await?,
+                over = self.sink.settle(&mut self.settled) => self.process_settled(over).await?,
                 () = sleep_until(deadline) => break,
             }
             if Instant::now() >= deadline {

@@ -99,7 +99,7 @@ impl<S: Sink> Job<S> {
                 continue;
             }
             let Some(record) = self.ahead.pop_front() else { break };
-            self.take(record);
+            self.accept_record(record);
         }
         self.keep_refused().await;
         if self.ahead.is_empty() && self.ahead_through > self.window.read() {
@@ -156,7 +156,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Decides what becomes of one record: passed over, dead-lettered, or its turn.
-    fn take(&mut self, record: Record) {
+    fn accept_record(&mut self, record: Record) {
         let sequence = record.sequence;
         if sequence <= self.cursor.position() {
             // It had to go before it was read.

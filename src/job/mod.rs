@@ -345,7 +345,7 @@ impl<S: Sink> Job<S> {
                 self.unstick().await?;
                 continue;
             };
-            self.settle(over).await?;
+            self.process_settled(over).await?;
         }
         self.finish(stop).await?;
         Err(SessionEnd::Over)
@@ -390,7 +390,7 @@ impl<S: Sink> Job<S> {
     }
 
     /// Takes in what the sink settled. `over`: whether the session goes on.
-    async fn settle(&mut self, over: Result<(), PublishFailure>) -> Result<(), SessionEnd> {
+    async fn process_settled(&mut self, over: Result<(), PublishFailure>) -> Result<(), SessionEnd> {
         let (now, instant) = (now_ms(), Instant::now());
         let in_flight = self.window.in_flight().records;
         let mut failed = None;
@@ -414,7 +414,7 @@ impl<S: Sink> Job<S> {
                 Err(_) => {}
             }
         }
-        window::settle(&mut self.settleable, &self.cursor);
+        window::apply_settled(&mut self.settleable, &self.cursor);
         let progressed = confirmed > 0 || !refused.is_empty();
         if !refused.is_empty() {
             self.set_aside(refused).await?;
@@ -445,7 +445,7 @@ impl<S: Sink> Job<S> {
 
     fn settle_held(&mut self, sequence: u64) {
         if let Some(settled) = self.window.settle_held(sequence) {
-            settled.settle(&self.cursor);
+            settled.apply_to(&self.cursor);
         }
     }
 

@@ -63,7 +63,7 @@ impl RoutePlan {
     /// Renders the event as this route's message.
     pub(super) fn message(&self, event: &Event, sequence: u64, address: Arc<str>) -> Message {
         let stamp = EventStamp {
-            provider: senders::of(event).provider(),
+            provider: senders::sender_of(event).provider(),
             sequence,
             replica: &self.replica,
         };
@@ -85,6 +85,8 @@ impl RoutePlan {
     /// Where the event's message goes, in the words of the route's broker; nowhere where the route has no sink.
     pub(super) fn address(&self, event: &Event) -> Arc<str> {
         let address = self.address.as_ref();
-        address.map_or_else(Arc::default, |address| address.of(event, senders::of(event).provider()))
+        address.map_or_else(Arc::default, |address| {
+            address.address_of(event, senders::sender_of(event).provider())
+        })
     }
 }

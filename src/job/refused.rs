@@ -117,7 +117,7 @@ impl<S: Sink> Job<S> {
         let refused = mem::take(&mut self.refused);
         let keeping = refused
             .iter()
-            .map(|refused| self.keep(&refused.record, &refused.why.failure));
+            .map(|refused| self.store_dead_letter(&refused.record, &refused.why.failure));
         let kept = join_all(keeping).await;
         for (RefusedRecord { record, why }, kept) in refused.into_iter().zip(kept) {
             match kept {
@@ -200,7 +200,11 @@ impl<S: Sink> Job<S> {
     }
 
     /// Makes a record durable among the dead letters.
-    pub(super) async fn keep(&self, record: &Record, failure: &PublishFailure) -> Result<(), PublishFailure> {
+    pub(super) async fn store_dead_letter(
+        &self,
+        record: &Record,
+        failure: &PublishFailure,
+    ) -> Result<(), PublishFailure> {
         let letter = DeadLetter {
             route: self.route.clone(),
             sequence: record.sequence,
@@ -209,7 +213,7 @@ impl<S: Sink> Job<S> {
             at_ms: now_ms(),
             record: record.bytes.clone(),
         };
-        let dropped = self.dead_letters.keep(&letter).await.map_err(|error| {
+        let dropped = self.dead_letters.append(&letter).await.map_err(|error| {
             PublishFailure::from(JobFailure {
                 remedy: Remedy::Hold,
                 cause: JobCause::DeadLettersFull,
@@ -253,7 +257,7 @@ impl<S: Sink> Job<S> {
             self.window.take_back(sequence, &mut self.settleable);
             to_keep.push((sequence, RefusedFor { failure, lane }));
         }
-        window::settle(&mut self.settleable, &self.cursor);
+        window::apply_settled(&mut self.settleable, &self.cursor);
         self.refuse_by_number(to_keep).await
     }
 

@@ -106,7 +106,7 @@ fn audience(subscriptions: &[RouteSubscription], event: &Event) -> Audience {
     let wanting = subscriptions
         .iter()
         .filter(|subscription| subscription.matches.accepts(&event.kind, &event.endpoint));
-    Audience::of(wanting.map(|subscription| &*subscription.cursor))
+    Audience::from_cursors(wanting.map(|subscription| &*subscription.cursor))
 }
 
 /// The counting of what is not counted yet.

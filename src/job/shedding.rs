@@ -132,7 +132,7 @@ impl<S: Sink> Job<S> {
         }
         for record in &gone {
             match self.window.settle_held(record.sequence) {
-                Some(settled) => settled.settle(&self.cursor),
+                Some(settled) => settled.apply_to(&self.cursor),
                 None => self
                     .cursor
                     .settle_record(record.sequence..=record.sequence, record.bytes.len()),
@@ -163,7 +163,7 @@ impl<S: Sink> Job<S> {
             cause: JobCause::BacklogFull,
             text: "the route may pin no more of the spool (backlog_bytes_max)".into(),
         });
-        let kept = join_all(records.iter().map(|record| self.keep(record, &failure))).await;
+        let kept = join_all(records.iter().map(|record| self.store_dead_letter(record, &failure))).await;
         let reason = kept.iter().find_map(|kept| kept.as_ref().err());
         self.cursor.refuse_above_limit(reason.is_some());
         if let Some(reason) = reason {

@@ -71,7 +71,7 @@ impl RouteSpans {
         }
         span.set("messaging.message.id", message.id.hyphenated().to_string());
         span.set("messaging.message.body.size", number(message.body.len() as u64));
-        let provider = senders::of(event).provider();
+        let provider = senders::sender_of(event).provider();
         span.set("cloudevents.event_id", message.id.hyphenated().to_string());
         span.set("cloudevents.event_source", event.source(provider));
         span.set("cloudevents.event_type", event.type_(provider));

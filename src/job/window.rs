@@ -67,13 +67,13 @@ pub(super) struct SettledRecord {
 }
 
 impl SettledRecord {
-    pub(super) fn settle(self, cursor: &Cursor) {
+    pub(super) fn apply_to(self, cursor: &Cursor) {
         cursor.settle_record(self.numbers, self.bytes);
     }
 }
 
 /// Settles them at the cursor, and empties the list. Those that stand next to one another are settled together.
-pub(super) fn settle(records: &mut Vec<SettledRecord>, cursor: &Cursor) {
+pub(super) fn apply_settled(records: &mut Vec<SettledRecord>, cursor: &Cursor) {
     records.sort_unstable_by_key(|record| *record.numbers.start());
     cursor.settle_records(records.drain(..).map(|record| (record.numbers, record.bytes)));
 }

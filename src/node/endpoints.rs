@@ -151,7 +151,7 @@ impl OpenEndpoints {
 
     /// Takes over secrets that were changed on disk, at once when it is asked to, and keeps what was learned. Never
     /// ends.
-    pub(super) async fn keep(self) {
+    pub(super) async fn watch_sources(self) {
         let mut kept = self.learned();
         loop {
             tokio::select! {

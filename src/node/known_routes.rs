@@ -48,7 +48,7 @@ impl KnownRoutes {
     }
 
     /// Keeps the names, once each route has its cursor.
-    pub(super) fn keep(&mut self, routes: &[RouteConfig]) -> io::Result<()> {
+    pub(super) fn save(&mut self, routes: &[RouteConfig]) -> io::Result<()> {
         let names: BTreeSet<_> = routes.iter().map(|route| route.name.clone()).collect();
         if self.kept.as_ref() == Some(&names) {
             return Ok(());

@@ -208,8 +208,11 @@ impl Node {
         servers.spawn("the server for webhooks", self.ingress.run());
         servers.spawn("the server for the operator", self.admin.run());
         let mut keepers = LastingTasks::new();
-        keepers.spawn("the task that keeps endpoints", live.endpoints.clone().keep());
-        keepers.spawn("the task that keeps certificates", live.certificates.clone().keep());
+        keepers.spawn("the task that keeps endpoints", live.endpoints.clone().watch_sources());
+        keepers.spawn(
+            "the task that keeps certificates",
+            live.certificates.clone().watch_files(),
+        );
         let exporting = self.exporter.map(SpanExporter::start);
         let mut reloads = ReloadRequests::new(self.hangups, file.as_ref());
         live.file = file;

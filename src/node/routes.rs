@@ -137,7 +137,7 @@ impl LiveRoutes {
         for route in changes.removed.iter().filter(|route| !self.is_ending(route)) {
             self.give_up(route)?;
         }
-        if let Err(error) = self.known.keep(&next.routes) {
+        if let Err(error) = self.known.save(&next.routes) {
             tracing::error!(%error, "the routes' names are not kept; the next start takes a new route for one whose cursor is gone");
         }
         Ok(changes)

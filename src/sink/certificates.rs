@@ -88,7 +88,7 @@ impl CertificateWatch {
     }
 
     /// Reads the files again and again. Never ends.
-    pub async fn keep(self) {
+    pub async fn watch_files(self) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             let certificates = self.clone();

@@ -84,7 +84,7 @@ pub struct Metrics {
 pub(super) struct MetricsRegister<'a>(&'a Registry);
 
 impl MetricsRegister<'_> {
-    pub fn keep<C: prometheus::core::Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
+    pub fn register<C: prometheus::core::Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
         let collector = collector.expect("a metric's name and labels are constants");
         self.0
             .register(Box::new(collector.clone()))
@@ -93,29 +93,29 @@ impl MetricsRegister<'_> {
     }
 
     fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.keep(IntCounterVec::new(Opts::new(format!("forebay_{name}"), help), labels))
+        self.register(IntCounterVec::new(Opts::new(format!("forebay_{name}"), help), labels))
     }
 
     fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.keep(IntCounter::new(format!("forebay_{name}"), help))
+        self.register(IntCounter::new(format!("forebay_{name}"), help))
     }
 
     fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.keep(IntGauge::new(format!("forebay_{name}"), help))
+        self.register(IntGauge::new(format!("forebay_{name}"), help))
     }
 
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.keep(IntGaugeVec::new(Opts::new(format!("forebay_{name}"), help), labels))
+        self.register(IntGaugeVec::new(Opts::new(format!("forebay_{name}"), help), labels))
     }
 
     fn histogram(&self, name: &str, help: &str, buckets: Vec<f64>) -> Histogram {
-        self.keep(Histogram::with_opts(
+        self.register(Histogram::with_opts(
             HistogramOpts::new(format!("forebay_{name}"), help).buckets(buckets),
         ))
     }
 
     fn histograms(&self, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
-        self.keep(HistogramVec::new(
+        self.register(HistogramVec::new(
             HistogramOpts::new(format!("forebay_{name}"), help).buckets(seconds_buckets()),
             labels,
         ))
@@ -205,11 +205,11 @@ impl Metrics {
                 "How long an fsync of the spool took.",
                 seconds_buckets(),
             ),
-            spool_disk_works_seconds: r.keep(Gauge::new(
+            spool_disk_works_seconds: r.register(Gauge::new(
                 "forebay_spool_disk_works_seconds",
                 "How long a write or fsync of the spool that is under way has taken; 0 when there is none.",
             )),
-            spool_append_waits_seconds: r.keep(Gauge::new(
+            spool_append_waits_seconds: r.register(Gauge::new(
                 "forebay_spool_append_waits_seconds",
                 "How long the oldest event that waits for the disk has waited; 0 when there is none.",
             )),

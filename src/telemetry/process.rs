@@ -23,27 +23,27 @@ pub(super) struct ProcessMetrics {
 
 impl ProcessMetrics {
     pub fn new(register: &MetricsRegister<'_>) -> Self {
-        let start_time_seconds = register.keep(Gauge::new(
+        let start_time_seconds = register.register(Gauge::new(
             "process_start_time_seconds",
             "When the process started, in seconds since the Unix epoch.",
         ));
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         start_time_seconds.set(since_epoch.as_secs_f64());
         Self {
-            cpu_seconds: register.keep(Counter::new(
+            cpu_seconds: register.register(Counter::new(
                 "process_cpu_seconds_total",
                 "User and system CPU time spent, in seconds.",
             )),
-            open_fds: register.keep(IntGauge::new("process_open_fds", "Open file descriptors.")),
-            max_fds: register.keep(IntGauge::new(
+            open_fds: register.register(IntGauge::new("process_open_fds", "Open file descriptors.")),
+            max_fds: register.register(IntGauge::new(
                 "process_max_fds",
                 "File descriptors that the process may open.",
             )),
-            resident_memory_bytes: register.keep(IntGauge::new(
+            resident_memory_bytes: register.register(IntGauge::new(
                 "process_resident_memory_bytes",
                 "Resident memory, in bytes.",
             )),
-            threads: register.keep(IntGauge::new("process_threads", "Threads of the process.")),
+            threads: register.register(IntGauge::new("process_threads", "Threads of the process.")),
         }
     }
 

@@ -221,7 +221,7 @@ impl RouteAddress {
     }
 
     /// The address of an event's message, in the broker's own form.
-    pub fn of(&self, event: &Event, provider: &Provider) -> Arc<str> {
+    pub fn address_of(&self, event: &Event, provider: &Provider) -> Arc<str> {
         self.broker.erased_address_of(&*self.value, event, provider)
     }
 }

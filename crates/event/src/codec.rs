@@ -263,7 +263,7 @@ fn extended<T: Serialize>(record: Vec<u8>, value: &T) -> Vec<u8> {
     postcard::to_extend(value, record).expect("plain values are always serialized")
 }
 
-fn take<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), EventDecodeError> {
+fn read_part<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), EventDecodeError> {
     postcard::take_from_bytes(bytes).map_err(|_| EventDecodeError::Header)
 }
 
@@ -279,10 +279,10 @@ fn header(record: &[u8]) -> Result<(RecordHeader<'_>, RecordMarks<'_>, usize), E
     let bytes = record[PREFIX_BYTES..]
         .get(..length)
         .ok_or(EventDecodeError::Truncated)?;
-    let (header, rest) = take(bytes)?;
+    let (header, rest) = read_part(bytes)?;
     let (marked, rest) = match version {
         VERSION_LATE => {
-            let (late_by_ms, rest) = take(rest)?;
+            let (late_by_ms, rest) = read_part(rest)?;
             let marked = RecordMarks {
                 late_by_ms: Some(late_by_ms),
                 ..RecordMarks::default()
@@ -290,7 +290,7 @@ fn header(record: &[u8]) -> Result<(RecordHeader<'_>, RecordMarks<'_>, usize), E
             (marked, rest)
         }
         VERSION_TRACED => {
-            let (TracedMarks { late_by_ms, trace }, rest) = take(rest)?;
+            let (TracedMarks { late_by_ms, trace }, rest) = read_part(rest)?;
             let marked = RecordMarks {
                 late_by_ms,
                 trace: Some(trace),
@@ -298,7 +298,7 @@ fn header(record: &[u8]) -> Result<(RecordHeader<'_>, RecordMarks<'_>, usize), E
             };
             (marked, rest)
         }
-        VERSION_MARKED => take(rest)?,
+        VERSION_MARKED => read_part(rest)?,
         _ => (RecordMarks::default(), rest),
     };
     match rest {

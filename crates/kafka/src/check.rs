@@ -50,7 +50,7 @@ pub async fn connect_check(
     let mut findings = trust(sink, config);
     let names = KafkaNames::new(sink, "check");
     let mut lease = None;
-    if let Some(settings) = OauthSettings::of(&format!("sink '{sink}'"), config) {
+    if let Some(settings) = OauthSettings::from_config(&format!("sink '{sink}'"), config) {
         let endpoint = settings.endpoint.clone();
         match TokenKeeper::fetch(settings).lease().await {
             Ok(token) => lease = Some(token),

@@ -161,7 +161,7 @@ impl KafkaSink {
         metrics.born(&names);
         Ok(Self {
             client,
-            oauth: OauthSettings::of(&format!("sink '{}'", names.sink), config),
+            oauth: OauthSettings::from_config(&format!("sink '{}'", names.sink), config),
             tokens: None,
             create_topics: config.create_topics,
             names,

@@ -44,7 +44,7 @@ impl TopicReading {
     /// Connects and finds beginning and end of every partition. `from_ms`: from the first message that a broker took in
     /// at this time or later, in milliseconds since the Unix epoch.
     pub async fn open(options: KafkaTailOptions, from_ms: Option<i64>) -> Result<Self, KafkaTailError> {
-        let mut tokens = OauthSettings::of("read", &options.kafka).map(TokenKeeper::fetch);
+        let mut tokens = OauthSettings::from_config("read", &options.kafka).map(TokenKeeper::fetch);
         let lease = match &mut tokens {
             None => None,
             Some(tokens) => Some(

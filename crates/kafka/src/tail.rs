@@ -77,7 +77,7 @@ impl KafkaTail {
     /// it returned are not missed. Partitions and topics that are made later are not seen.
     pub async fn open(options: KafkaTailOptions) -> Result<Self, KafkaTailError> {
         let (sender, messages) = mpsc::channel(AHEAD_MESSAGES_MAX);
-        let mut tokens = OauthSettings::of("tail", &options.kafka).map(TokenKeeper::fetch);
+        let mut tokens = OauthSettings::from_config("tail", &options.kafka).map(TokenKeeper::fetch);
         let lease = match &mut tokens {
             None => None,
             Some(tokens) => Some(

@@ -13,7 +13,7 @@ pub struct Audience([u64; CURSORS_MAX / 64]);
 
 impl Audience {
     /// The cursors are of the log that the record is appended to.
-    pub fn of<'c>(cursors: impl IntoIterator<Item = &'c Cursor>) -> Self {
+    pub fn from_cursors<'c>(cursors: impl IntoIterator<Item = &'c Cursor>) -> Self {
         let mut audience = Self::default();
         for cursor in cursors {
             let place = cursor.state.place();

@@ -33,7 +33,7 @@ impl Cursor {
     /// has are settled with their neighbours: of a record, from the number after the one that was read before it.
     pub fn settle(&self, numbers: RangeInclusive<u64>) {
         let last = (*numbers.end()).min(self.shared.head());
-        self.state.settle(*numbers.start()..=last);
+        self.state.mark_settled(*numbers.start()..=last);
     }
 
     /// Like [`Cursor::settle`], where the last of the numbers of each is that of a record, with its length, which is

@@ -111,7 +111,7 @@ impl DamageFound {
     }
 
     /// What was noted since the last time.
-    pub(super) fn take(&mut self) -> DamageReports {
+    pub(super) fn drain_reports(&mut self) -> DamageReports {
         mem::take(&mut self.reports)
     }
 

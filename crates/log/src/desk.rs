@@ -28,19 +28,19 @@ impl AppendReplies {
     /// Moves the answers that have come into `answers`, each with the ticket that its append was given; pending when
     /// there is none. One task at a time may wait.
     pub fn poll(&self, context: &mut Context<'_>, answers: &mut Vec<(u64, AppendReply)>) -> Poll<()> {
-        if self.take(answers) {
+        if self.drain_replies(answers) {
             return Poll::Ready(());
         }
         self.waker.register(context.waker());
         // One may have come before the waker was there.
-        if self.take(answers) {
+        if self.drain_replies(answers) {
             Poll::Ready(())
         } else {
             Poll::Pending
         }
     }
 
-    fn take(&self, answers: &mut Vec<(u64, AppendReply)>) -> bool {
+    fn drain_replies(&self, answers: &mut Vec<(u64, AppendReply)>) -> bool {
         answers.append(&mut self.answers.lock());
         !answers.is_empty()
     }

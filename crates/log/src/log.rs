@@ -378,7 +378,7 @@ impl Log {
             );
             self.observer.damage(kind.label());
             if *len > 0 {
-                self.quarantine.keep(&damage);
+                self.quarantine.copy_aside(&damage);
             }
         }
         for (kind, places) in reports.more {

@@ -34,7 +34,7 @@ impl Quarantine {
 
     /// Copies the bytes. That it did not work is said and is no failure of the spool: the original stays until its
     /// segment goes.
-    pub(super) fn keep(&mut self, damage: &DamagedPlace) {
+    pub(super) fn copy_aside(&mut self, damage: &DamagedPlace) {
         let name = format!("{:016x}-{}-{}.bad", damage.segment, damage.offset, damage.len);
         let path = self.dir.join(name);
         match self.copy(damage, &path) {

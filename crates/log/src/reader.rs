@@ -195,7 +195,7 @@ impl LogReader {
     /// Begins to read from disk, elsewhere.
     fn read_disk(&mut self, records_max: usize, bytes_max: usize) {
         let disk = self.disk.take();
-        let mut disk = disk.unwrap_or_else(|| DiskReader::of(self.shared.clone(), self.wanted.clone()));
+        let mut disk = disk.unwrap_or_else(|| DiskReader::new_wanting(self.shared.clone(), self.wanted.clone()));
         let from = self.next;
         self.stale = false;
         let records_max = records_max.max(self.sizes.ahead_records);
@@ -304,10 +304,10 @@ enum ReadStop {
 impl DiskReader {
     #[cfg(any(test, feature = "testing"))]
     pub(super) fn new(shared: Arc<LogShared>) -> Self {
-        Self::of(shared, Arc::new(|_| true))
+        Self::new_wanting(shared, Arc::new(|_| true))
     }
 
-    pub(super) fn of(shared: Arc<LogShared>, wanted: WantedRecords) -> Self {
+    pub(super) fn new_wanting(shared: Arc<LogShared>, wanted: WantedRecords) -> Self {
         Self {
             shared,
             wanted,

@@ -11,7 +11,7 @@ pub(super) struct SettledRanges {
 
 impl SettledRanges {
     /// Adds a range above the low mark `low`, and returns the low mark that this makes.
-    pub(super) fn settle(&mut self, low: u64, numbers: RangeInclusive<u64>) -> u64 {
+    pub(super) fn insert_settled(&mut self, low: u64, numbers: RangeInclusive<u64>) -> u64 {
         let (mut first, mut last) = numbers.into_inner();
         if first > last {
             return low;
@@ -71,7 +71,7 @@ mod tests {
             for _ in 0..40 {
                 let first = random.below(100);
                 let last = (first + random.below(9)).saturating_sub(1);
-                low = ranges.settle(low, first..=last);
+                low = ranges.insert_settled(low, first..=last);
                 settled.extend(first..=last);
                 let expected = (0..).find(|number| !settled.contains(number)).unwrap() - 1;
                 assert_eq!(low, expected, "seed {seed}");

@@ -317,7 +317,7 @@ impl LogShared {
     }
 
     pub(super) fn take_damage(&self) -> DamageReports {
-        self.damage.lock().take()
+        self.damage.lock().drain_reports()
     }
 
     /// The segments that nothing is added to any more, without the newest.

@@ -131,7 +131,7 @@ async fn managed(sink: &str, config: &settings::RabbitMqConfig, body_bytes_max: 
         );
         vec![CheckFinding::new(FindingLevel::Warning, text)]
     };
-    let management = match ManagementApi::of(config) {
+    let management = match ManagementApi::from_config(config) {
         Ok(management) => management,
         Err(cause) => return unknown(cause),
     };
@@ -178,7 +178,11 @@ fn too_small(sink: &str, version: &str, body_bytes_max: u64) -> Option<String> {
 
 /// Why RabbitMQ may not take everything that is accepted. `None` also where the management API does not answer.
 pub(super) async fn takes_less(sink: &str, config: &settings::RabbitMqConfig, body_bytes_max: u64) -> Option<String> {
-    let overview = ManagementApi::of(config).ok()?.ask(&["api", "overview"]).await.ok()?;
+    let overview = ManagementApi::from_config(config)
+        .ok()?
+        .ask(&["api", "overview"])
+        .await
+        .ok()?;
     too_small(sink, overview["management_version"].as_str()?, body_bytes_max)
 }
 

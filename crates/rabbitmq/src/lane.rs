@@ -211,7 +211,7 @@ impl ChannelLane {
         if settled.iter().any(|settled| settled.result.is_ok()) {
             self.shared.confirmed();
         }
-        self.shared.settle(settled.into_iter());
+        self.shared.report_settled(settled.into_iter());
         if let Some(missing) = missing {
             return Err(missing);
         }
@@ -307,7 +307,7 @@ impl ChannelLane {
         let Some(culprit) = batch.iter().find(refused) else {
             return found;
         };
-        self.shared.settle(std::iter::once(SettledMessage {
+        self.shared.report_settled(std::iter::once(SettledMessage {
             sequence: culprit.sequence,
             result: Err(RabbitMqFailure {
                 remedy: Remedy::SetAside,

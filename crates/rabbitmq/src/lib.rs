@@ -248,7 +248,7 @@ impl Sink for RabbitMqSink {
         let session = self.session.as_mut().ok_or_else(no_session)?;
         loop {
             let before = settled.len();
-            if let Some(over) = session.shared.take(settled) {
+            if let Some(over) = session.shared.drain_settled(settled) {
                 return Err(over.into());
             }
             if settled.len() > before {

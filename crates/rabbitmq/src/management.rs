@@ -35,7 +35,7 @@ pub(super) enum UnknownQueues {
 
 impl ManagementApi {
     /// For the sink's first node, unless the configuration says where.
-    pub fn of(config: &settings::RabbitMqConfig) -> Result<Self, String> {
+    pub fn from_config(config: &settings::RabbitMqConfig) -> Result<Self, String> {
         let text = |source: &settings::TextSource| source.read().map_err(|error| error.to_string());
         let first = config.uris.first().ok_or("no uri")?;
         let node = uri::parse(&text(first)?)?;

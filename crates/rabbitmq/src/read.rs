@@ -100,7 +100,7 @@ impl QueueReading {
                 "whether the queues can be read without harm is not known: {cause} (--management says where the API is)"
             ))
         };
-        let management = ManagementApi::of(&options.rabbitmq).map_err(unknown)?;
+        let management = ManagementApi::from_config(&options.rabbitmq).map_err(unknown)?;
         let ask = async |path: &[&str]| management.ask(path).await;
         let overview = ask(&["api", "overview"])
             .await

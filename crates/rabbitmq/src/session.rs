@@ -184,13 +184,13 @@ impl SessionShared {
         self.changed.notify_one();
     }
 
-    pub fn settle(&self, settled: impl Iterator<Item = SettledMessage>) {
+    pub fn report_settled(&self, settled: impl Iterator<Item = SettledMessage>) {
         self.outcome.lock().settled.extend(settled);
         self.changed.notify_one();
     }
 
     /// What was settled since the last time; the reason of the end stays.
-    pub fn take(&self, settled: &mut Vec<SettledMessage>) -> Option<RabbitMqFailure> {
+    pub fn drain_settled(&self, settled: &mut Vec<SettledMessage>) -> Option<RabbitMqFailure> {
         let mut outcome = self.outcome.lock();
         settled.append(&mut outcome.settled);
         outcome.over.clone()

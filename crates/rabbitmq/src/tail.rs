@@ -129,7 +129,7 @@ async fn bindings_of(
             "what queue {queue} is bound to cannot be read: {cause}; name it: --exchange NAME [--binding KEY]"
         ))
     };
-    let management = ManagementApi::of(config).map_err(unknown)?;
+    let management = ManagementApi::from_config(config).map_err(unknown)?;
     let bindings = match management.of_vhost("queues", &[queue, "bindings"]).await {
         Ok(bindings) => bindings,
         Err(UnknownQueues::NotThere) => return Err(RabbitMqTailError(format!("there is no queue {queue}"))),

@@ -232,7 +232,7 @@ mod tests {
             (&secret(SECRET), b"else", BODY.to_vec(), "none"),
         ] {
             let given = Given(Millicast.sign(signed_by, signed));
-            let headers = SignatureHeaders::of(&Millicast, &given);
+            let headers = SignatureHeaders::from_headers(&Millicast, &given);
             let found = receiver.diagnose(&[("beta", &other)], &headers, &body);
             assert_eq!(found.name(), expected, "{found}");
             assert!(!found.to_string().contains(&given.0[0].1[5..]));

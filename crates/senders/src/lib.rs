@@ -170,7 +170,7 @@ pub fn numbered(number: ProviderNumber) -> Option<&'static dyn Sender> {
 }
 
 /// Who sent an event, which was made by a sender that is registered.
-pub fn of(event: &Event) -> &'static dyn Sender {
+pub fn sender_of(event: &Event) -> &'static dyn Sender {
     numbered(event.provider).expect("an event's sender is registered")
 }
 
@@ -204,7 +204,9 @@ pub fn kind_label(kind: &str) -> &'static str {
 pub fn data(event: &Event, payload: RoutePayload) -> EventData {
     match (&event.content, payload) {
         (Content::Json, RoutePayload::Original) => EventData::Json(event.body.clone()),
-        (Content::Json, RoutePayload::Normalized) => EventData::Json(of(event).normalized(&event.kind, &event.body)),
+        (Content::Json, RoutePayload::Normalized) => {
+            EventData::Json(sender_of(event).normalized(&event.kind, &event.body))
+        }
         (Content::Jpeg | Content::Opaque(_), _) => EventData::Binary(event.body.clone()),
     }
 }

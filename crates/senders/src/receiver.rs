@@ -45,7 +45,7 @@ pub struct SignatureHeaders(Vec<(&'static str, Vec<u8>)>);
 
 impl SignatureHeaders {
     /// Those of a request to this sender's endpoint.
-    pub fn of(sender: &dyn Sender, headers: &dyn HeaderLookup) -> Self {
+    pub fn from_headers(sender: &dyn Sender, headers: &dyn HeaderLookup) -> Self {
         let names = sender.signature_headers().iter();
         let found = names.filter_map(|name| Some((*name, headers.value(name)?.to_vec())));
         Self(found.collect())

@@ -27,7 +27,7 @@ pub enum DevBroker {
 }
 
 impl DevGuide {
-    pub fn of(node: &Node, secret: &Secret, text: String, broker: DevBroker) -> Self {
+    pub fn new(node: &Node, secret: &Secret, text: String, broker: DevBroker) -> Self {
         let public = node.public_addresses()[0];
         let url = format!("http://{public}{}", path());
         let sender = senders::usual();

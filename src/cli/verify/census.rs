@@ -168,7 +168,7 @@ impl EventCensus {
     }
 
     /// Takes a message in. Within a place they come in its order.
-    pub fn take(&mut self, place: &str, message: &ShownMessage, schemas: &EventSchemas) {
+    pub fn count(&mut self, place: &str, message: &ShownMessage, schemas: &EventSchemas) {
         self.events += 1;
         let at = || message.place().to_owned();
         let Some(event) = message.event().map(with_present_name).map(Value::Object) else {

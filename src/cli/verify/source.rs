@@ -43,7 +43,7 @@ pub fn time(text: &str) -> Result<i64, String> {
 
 impl VerifyPlan {
     /// What the arguments mean.
-    pub fn of(args: &VerifyArgs) -> Result<Self, CommandFailure> {
+    pub fn from_args(args: &VerifyArgs) -> Result<Self, CommandFailure> {
         let options = ReadOptions {
             from_ms: args.from,
             spend_delivery: args.spend_delivery,

@@ -40,7 +40,7 @@ pub(crate) struct OauthSettings {
 
 impl OauthSettings {
     /// `None`: the sink, whose properties were checked, does not use tokens.
-    pub fn of(owner: &str, config: &settings::KafkaConfig) -> Option<Self> {
+    pub fn from_config(owner: &str, config: &settings::KafkaConfig) -> Option<Self> {
         let properties = &config.properties;
         let get = |names: &[&str]| names.iter().find_map(|name| properties.get(*name)).cloned();
         let protocol = get(&["security.protocol"])?.to_ascii_lowercase();
@@ -208,15 +208,17 @@ mod tests {
             properties: properties(pairs),
             create_topics: None,
         };
-        let settings = OauthSettings::of("sink 'main'", &config(&COMPLETE)).unwrap();
+        let settings = OauthSettings::from_config("sink 'main'", &config(&COMPLETE)).unwrap();
         assert_eq!(
             (settings.client_id.as_str(), settings.client_secret.as_str()),
             ("forebay", "s3cret")
         );
         assert!(
-            OauthSettings::of("sink 'main'", &config(&COMPLETE[1..])).is_none(),
+            OauthSettings::from_config("sink 'main'", &config(&COMPLETE[1..])).is_none(),
             "without SASL"
         );
-        assert!(OauthSettings::of("sink 'main'", &config(&[COMPLETE[0], ("sasl.mechanisms", "PLAIN")])).is_none());
+        assert!(
+            OauthSettings::from_config("sink 'main'", &config(&[COMPLETE[0], ("sasl.mechanisms", "PLAIN")])).is_none()
+        );
     }
 }

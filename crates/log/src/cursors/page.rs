@@ -137,7 +137,7 @@ pub(super) fn decode(slot: &[u8]) -> Option<FoundPage> {
         for _ in 0..u32::from_le_bytes(*count) {
             let start = end.checked_add(take_varint(&mut rest)?)?;
             end = start.checked_add(take_varint(&mut rest)?)?;
-            settled.settle(position, start..=end);
+            settled.insert_settled(position, start..=end);
         }
         if end > POSITION_MAX {
             return None;

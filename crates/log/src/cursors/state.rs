@@ -66,7 +66,7 @@ impl CursorState {
         })
     }
 
-    pub(crate) fn settle(&self, numbers: RangeInclusive<u64>) {
+    pub(crate) fn mark_settled(&self, numbers: RangeInclusive<u64>) {
         self.settle_records([(numbers, 0)]);
     }
 
@@ -154,7 +154,9 @@ impl CursorState {
     }
 
     fn raise(&self, marks: &mut CursorMarks, numbers: RangeInclusive<u64>) {
-        let position = marks.settled.settle(self.position.load(Ordering::Acquire), numbers);
+        let position = marks
+            .settled
+            .insert_settled(self.position.load(Ordering::Acquire), numbers);
         self.position.fetch_max(position, Ordering::AcqRel);
     }
 

@@ -75,7 +75,7 @@ struct FileContent {
 
 impl FileContent {
     /// A file whose content is on the disk.
-    fn of(bytes: Vec<u8>) -> Self {
+    fn from_bytes(bytes: Vec<u8>) -> Self {
         Self {
             written: (0..bytes.len().div_ceil(PAGE)).collect(),
             durable: bytes.clone(),
@@ -435,7 +435,7 @@ impl FakeDisk {
     pub fn put(&self, path: &Path, bytes: Vec<u8>) {
         let mut state = self.state.lock();
         let file = state.contents.len();
-        state.contents.push(FileContent::of(bytes));
+        state.contents.push(FileContent::from_bytes(bytes));
         state.live.insert(path.to_owned(), file);
         state.durable.insert(path.to_owned(), file);
         state.dirs.extend(path.ancestors().skip(1).map(Path::to_owned));

@@ -49,7 +49,7 @@ fn a_few_records_that_wait_hold_little_and_are_read_before_and_after_a_restart()
     for number in 1..=RECORDS {
         assert_eq!(append(&mut log, &[record(number)], RecordClass::Bulk), [Ok(number)]);
         if !waits(number) {
-            cursor.settle(number..=number);
+            cursor.mark_settled(number..=number);
         }
     }
     let mut compactor = Compactor::default();
@@ -58,7 +58,7 @@ fn a_few_records_that_wait_hold_little_and_are_read_before_and_after_a_restart()
         0,
         "the other route wants them"
     );
-    other.settle(0..=RECORDS);
+    other.mark_settled(0..=RECORDS);
     let before = log.shared().state();
     while compactor.run(log.cursors(), log.shared()).unwrap() > 0 {}
     tick(&mut log);
@@ -106,7 +106,7 @@ fn mostly_settled(fs: Arc<dyn FileSystem>, dir: &Path, counts: &Arc<Counts>, byt
     for number in 1.. {
         append(&mut log, &[record(number)], RecordClass::Ordinary);
         if !waits(number) {
-            cursor.settle(number..=number);
+            cursor.mark_settled(number..=number);
         }
         if !log.shared().sealed_segments().is_empty() {
             break;

@@ -10,7 +10,9 @@ fn open(disk: &FakeDisk) -> (Log, Arc<Counts>) {
 }
 
 fn advance(log: &mut Log, position: u64) {
-    log.cursor("route", CursorStart::Oldest).unwrap().settle(0..=position);
+    log.cursor("route", CursorStart::Oldest)
+        .unwrap()
+        .mark_settled(0..=position);
     tick(log);
 }
 
@@ -86,7 +88,7 @@ fn what_is_settled_above_the_position_is_durable() {
     let disk = original();
     let (mut log, _) = open(&disk);
     let cursor = log.cursor("route", CursorStart::Head).unwrap();
-    cursor.settle(9..=10);
+    cursor.mark_settled(9..=10);
     log.sync_cursors();
     disk.lose_power();
     let (mut log, _) = open(&disk);
@@ -95,7 +97,7 @@ fn what_is_settled_above_the_position_is_durable() {
         (cursor.position.load(Ordering::Acquire), cursor.settled()),
         (7, vec![9..=10])
     );
-    cursor.settle(8..=8);
+    cursor.mark_settled(8..=8);
     assert_eq!(
         (cursor.position.load(Ordering::Acquire), cursor.settled()),
         (10, vec![])
@@ -124,10 +126,10 @@ fn more_cursors_and_ranges_than_the_page_has_room_for_cost_repeats_only() {
         // Every other record, and those that are far apart.
         (2..2_000)
             .step_by(2)
-            .for_each(|settled| cursor.settle(settled..=settled));
+            .for_each(|settled| cursor.mark_settled(settled..=settled));
         (2_000..40_000)
             .step_by(900)
-            .for_each(|settled| cursor.settle(settled..=settled + 500));
+            .for_each(|settled| cursor.mark_settled(settled..=settled + 500));
     }
     assert!(log.cursor("one more", CursorStart::Oldest).is_err());
     log.sync_cursors();
@@ -194,7 +196,7 @@ fn memory_keeps_a_record_until_every_cursor_has_durably_passed_it() {
     append(&mut log, &payloads, RecordClass::Ordinary);
     advance(&mut log, 7);
     assert_eq!(in_memory(&log), Some((1, 10)), "another cursor is still before them");
-    slow.settle(0..=4);
+    slow.mark_settled(0..=4);
     assert_eq!(
         in_memory(&log),
         Some((1, 10)),
@@ -202,7 +204,7 @@ fn memory_keeps_a_record_until_every_cursor_has_durably_passed_it() {
     );
     tick(&mut log);
     assert_eq!(in_memory(&log), Some((5, 6)));
-    slow.settle(0..=10);
+    slow.mark_settled(0..=10);
     advance(&mut log, 10);
     assert_eq!(in_memory(&log), None);
     append(&mut log, &payloads, RecordClass::Ordinary);

@@ -276,7 +276,7 @@ fn what_a_failed_sync_left_in_memory_alone_loses_nothing_that_is_written_later()
         let found: Vec<u64> = read_all(&log).iter().map(|record| record.sequence).collect();
         let cursor = log.cursor("a", CursorStart::Oldest).unwrap();
         let appended: Vec<u64> = append(&mut log).into_iter().map(Result::unwrap).collect();
-        cursor.settle(0..=appended[3]);
+        cursor.mark_settled(0..=appended[3]);
         tick(&mut log);
         let all = [found, appended.clone()].concat();
         disk.lose_power();

@@ -33,8 +33,8 @@ fn write_log() -> Vec<(PathBuf, Vec<u8>)> {
         append(&mut log, &payloads, RecordClass::Ordinary);
         append(&mut log, &[payload(life * 4 + 4)], RecordClass::Bulk);
         let cursor = log.cursor("a route/1", CursorStart::Oldest).unwrap();
-        cursor.settle(0..=life + 1);
-        cursor.settle(6..=7);
+        cursor.mark_settled(0..=life + 1);
+        cursor.mark_settled(6..=7);
         match life {
             2 => tick(&mut log),
             _ => log.close(),
@@ -86,7 +86,7 @@ fn check(version: u32, position: u64, settled: &[RangeInclusive<u64>], damage: &
     assert_eq!(cursor.settled(), settled);
     assert_eq!(append(&mut log, &[payload(13)], RecordClass::Ordinary), [Ok(13)]);
     assert_eq!(*counts.damage.lock(), damage);
-    cursor.settle(0..=position + 1);
+    cursor.mark_settled(0..=position + 1);
     log.close();
 
     let (mut log, counts) = open(dir.path());

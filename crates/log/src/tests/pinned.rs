@@ -34,7 +34,7 @@ fn what_a_cursor_does_not_want_it_does_not_pin_though_it_reads_nothing() {
     let disk = FakeDisk::new(1);
     let mut log = open(&disk);
     let (stuck, well) = (cursor(&mut log, "stuck"), cursor(&mut log, "well"));
-    let (for_stuck, for_well) = (Audience::of([&stuck]), Audience::of([&well]));
+    let (for_stuck, for_well) = (Audience::from_cursors([&stuck]), Audience::from_cursors([&well]));
     let picture = (Bytes::from(vec![1; 2000]), for_stuck);
     assert_eq!(append_for(&mut log, &[picture]), [Ok(1)]);
     let mut compactor = crate::compaction::Compactor::default();
@@ -61,14 +61,14 @@ fn nothing_is_settled_for_a_cursor_that_is_opened_and_not_followed_yet() {
     let disk = FakeDisk::new(1);
     let mut log = open(&disk);
     let old = cursor(&mut log, "old");
-    let for_old = (Bytes::from(vec![1; 1000]), Audience::of([&old]));
+    let for_old = (Bytes::from(vec![1; 1000]), Audience::from_cursors([&old]));
     assert_eq!(append_for(&mut log, std::slice::from_ref(&for_old)), [Ok(1)]);
     let new = Cursor {
         state: log.open_cursor("new", CursorStart::Oldest).unwrap(),
         shared: log.shared().clone(),
     };
     // One whose sender did not know of it yet, and one whose sender did.
-    let for_both = (for_old.0.clone(), Audience::of([&old, &new]));
+    let for_both = (for_old.0.clone(), Audience::from_cursors([&old, &new]));
     assert_eq!(
         append_for(&mut log, &[for_old.clone(), for_both.clone()]),
         [Ok(2), Ok(3)]
@@ -97,7 +97,7 @@ fn a_log_takes_more_once_it_may() {
     let disk = FakeDisk::new(1);
     let mut log = open(&disk);
     let cursor = cursor(&mut log, "a");
-    let record = (Bytes::from(vec![1; 60_000]), Audience::of([&cursor]));
+    let record = (Bytes::from(vec![1; 60_000]), Audience::from_cursors([&cursor]));
     let fill = |log: &mut Log| {
         (0..1000)
             .take_while(|_| append_for(log, std::slice::from_ref(&record))[0].is_ok())
@@ -121,8 +121,8 @@ fn a_cursor_at_its_limit_refuses_what_it_wants_and_nothing_else() {
     let (full, well) = (cursor(&mut log, "full"), cursor(&mut log, "well"));
     full.limit(3 * frame_len(1000));
     let record = |audience| (Bytes::from(vec![1; 1000]), audience);
-    let both = record(Audience::of([&full, &well]));
-    let other = record(Audience::of([&well]));
+    let both = record(Audience::from_cursors([&full, &well]));
+    let other = record(Audience::from_cursors([&well]));
     // Nobody has said that it refuses.
     let results = append_for(&mut log, &vec![both.clone(); 4]);
     assert_eq!(results, [Ok(1), Ok(2), Ok(3), Ok(4)]);
@@ -153,7 +153,7 @@ fn what_was_refused_by_the_disk_is_not_pinned() {
     let limited = cursor(&mut log, "limited");
     limited.limit(2 * frame_len(1000));
     limited.refuse_above_limit(true);
-    let record = (Bytes::from(vec![1; 1000]), Audience::of([&limited]));
+    let record = (Bytes::from(vec![1; 1000]), Audience::from_cursors([&limited]));
     assert_eq!(append_for(&mut log, std::slice::from_ref(&record)), [Ok(1)]);
     for _ in 0..3 {
         disk.behave(|behaviour| behaviour.short_of = Some(rustix::io::Errno::NOSPC.raw_os_error()));
@@ -224,7 +224,7 @@ fn whatever_happens_a_cursor_pins_what_it_wants_and_has_not_settled() {
                             let wanting = cursors.iter().zip(wants).filter(|(_, wants)| **wants);
                             (
                                 Bytes::from(record.clone()),
-                                Audience::of(wanting.map(|(cursor, _)| cursor)),
+                                Audience::from_cursors(wanting.map(|(cursor, _)| cursor)),
                             )
                         })
                         .collect();

@@ -13,7 +13,7 @@ const NAMES_SHOWN_MAX: usize = 4;
 
 /// Judges by what the management API says: `bindings` with the exchange as source, and all queues of the virtual host.
 pub(super) fn judge(config: &settings::RabbitMqConfig, bindings: &Value, queues: &Value) -> Vec<CheckFinding> {
-    let bindings: Vec<QueueBinding<'_>> = items(bindings).filter_map(QueueBinding::of).collect();
+    let bindings: Vec<QueueBinding<'_>> = items(bindings).filter_map(QueueBinding::from_json).collect();
     let mut findings = partitions(config, &bindings);
     let bound = |queue: &&Value| {
         let name = queue["name"].as_str();
@@ -75,7 +75,7 @@ struct QueueBinding<'a> {
 }
 
 impl<'a> QueueBinding<'a> {
-    fn of(binding: &'a Value) -> Option<Self> {
+    fn from_json(binding: &'a Value) -> Option<Self> {
         Some(Self {
             key: binding["routing_key"].as_str()?,
             destination: binding["destination"].as_str()?,

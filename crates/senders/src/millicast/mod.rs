@@ -122,7 +122,7 @@ impl Webhook<'_> {
     /// An event of the JSON envelope, if the body has one.
     fn announcement(&self, body: &Bytes) -> Option<Event> {
         let envelope = WebhookEnvelope::parse(body)?;
-        let facts = EventFacts::of(&envelope.kind, &envelope.name, envelope.data);
+        let facts = EventFacts::from_body(&envelope.kind, &envelope.name, envelope.data);
         let time = facts.time.or(envelope.sent).unwrap_or(self.received);
         let id = id(self.origin.endpoint(), body, None);
         let mut event = self.base(facts, FactSource::Signed, id, body);

@@ -111,7 +111,7 @@ pub struct EventFacts<'a> {
 
 impl<'a> EventFacts<'a> {
     /// Of data that is no object nothing is known.
-    pub fn of(kind: &str, event: &str, data: Option<JsonValue<'a>>) -> Self {
+    pub fn from_body(kind: &str, event: &str, data: Option<JsonValue<'a>>) -> Self {
         let Some(members) = data.and_then(JsonValue::members) else {
             return EventFacts::default();
         };

@@ -8,45 +8,45 @@ use crate::{Sample, SampleKind, SampleParameters};
 
 /// Every documented kind and event, in the order in which a stream's life has them.
 pub const ALL: &[SampleKind] = &[
-    of("viewerConnection", "ViewerAttempt"),
-    of("feeds", "started"),
-    of("viewerConnection", "FirstViewerConnection"),
-    of("thumbnail", "captured"),
-    of("transcoder", "ACTIVE"),
-    of("recordings", "started"),
-    of("feeds", "ended"),
-    of("viewerConnection", "NoActiveViewers"),
-    of("recordings", "completed"),
-    of("recordings", "error"),
-    of("recordings", "deleted"),
-    of("media", "processing"),
-    of("media", "completed"),
-    of("media", "errored"),
-    of("media", "deleted"),
-    of("transcoder", "STOPPED"),
-    of("transcoder", "DELETED"),
+    sample_kind("viewerConnection", "ViewerAttempt"),
+    sample_kind("feeds", "started"),
+    sample_kind("viewerConnection", "FirstViewerConnection"),
+    sample_kind("thumbnail", "captured"),
+    sample_kind("transcoder", "ACTIVE"),
+    sample_kind("recordings", "started"),
+    sample_kind("feeds", "ended"),
+    sample_kind("viewerConnection", "NoActiveViewers"),
+    sample_kind("recordings", "completed"),
+    sample_kind("recordings", "error"),
+    sample_kind("recordings", "deleted"),
+    sample_kind("media", "processing"),
+    sample_kind("media", "completed"),
+    sample_kind("media", "errored"),
+    sample_kind("media", "deleted"),
+    sample_kind("transcoder", "STOPPED"),
+    sample_kind("transcoder", "DELETED"),
 ];
 
 /// A stream's life, as it goes when nothing fails; then a new feed begins another one.
 pub const LIFE: &[SampleKind] = &[
-    of("viewerConnection", "ViewerAttempt"),
-    of("feeds", "started"),
-    of("viewerConnection", "FirstViewerConnection"),
-    of("transcoder", "ACTIVE"),
-    of("recordings", "started"),
-    of("thumbnail", "captured"),
-    of("feeds", "ended"),
-    of("transcoder", "STOPPED"),
-    of("recordings", "completed"),
-    of("media", "processing"),
-    of("media", "completed"),
-    of("viewerConnection", "NoActiveViewers"),
-    of("transcoder", "DELETED"),
-    of("recordings", "deleted"),
-    of("media", "deleted"),
+    sample_kind("viewerConnection", "ViewerAttempt"),
+    sample_kind("feeds", "started"),
+    sample_kind("viewerConnection", "FirstViewerConnection"),
+    sample_kind("transcoder", "ACTIVE"),
+    sample_kind("recordings", "started"),
+    sample_kind("thumbnail", "captured"),
+    sample_kind("feeds", "ended"),
+    sample_kind("transcoder", "STOPPED"),
+    sample_kind("recordings", "completed"),
+    sample_kind("media", "processing"),
+    sample_kind("media", "completed"),
+    sample_kind("viewerConnection", "NoActiveViewers"),
+    sample_kind("transcoder", "DELETED"),
+    sample_kind("recordings", "deleted"),
+    sample_kind("media", "deleted"),
 ];
 
-const fn of(kind: &'static str, event: &'static str) -> SampleKind {
+const fn sample_kind(kind: &'static str, event: &'static str) -> SampleKind {
     SampleKind::new(kind, event)
 }
 

@@ -244,7 +244,7 @@ pub(super) async fn live(
     })));
     if let Some(every_ms) = plan.sends_ms {
         let sender = Sender {
-            audience_of_all: Audience::of(&logs.borrow().cursors),
+            audience_of_all: Audience::from_cursors(&logs.borrow().cursors),
             spool: spool.clone(),
             world: world.clone(),
             routing,

@@ -26,7 +26,7 @@ impl Sim {
             let Ok(state) = log.cursor(name, CursorStart::Head) else {
                 return;
             };
-            state.settle(first..=last);
+            state.mark_settled(first..=last);
             self.model.settled.entry(name).or_default().extend(first..=last);
             *position = state.position.load(Ordering::Acquire);
         }

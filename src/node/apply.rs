@@ -148,6 +148,7 @@ impl LiveNode {
     pub async fn apply(&mut self, mut next: Config) -> Result<ConfigChanges, BuildError> {
         let needs_restart = changes::keep_what_needs_a_restart(&mut next, &self.started);
         let shares = descriptors::share(&next)?;
+        descriptors::log_lowered(&next, shares);
         let settings = changes::settings(&self.config, &next);
         let endpoints = NamedChanges::between(changes::endpoints(&self.config), changes::endpoints(&next));
         let opened = block_in_place(|| self.endpoints.open_anew(&next.endpoints, &self.routes.metrics))?;

@@ -36,6 +36,8 @@ const ADMIN_CONNECTIONS_MAX: usize = 256;
 pub(super) struct ConnectionShares {
     pub public: usize,
     pub admin: usize,
+    /// Descriptors that are for neither.
+    pub set_aside: u64,
 }
 
 /// Raises the soft limit of open files to the hard one, and divides it.
@@ -46,27 +48,31 @@ pub(super) struct ConnectionShares {
 pub(super) fn share(config: &Config) -> Result<ConnectionShares, BuildError> {
     let allowed = raise_limit();
     let wanted = config.server.connections_max;
-    let routes = config.routes.len();
-    let (shares, needed) = divide(allowed, wanted, |brokers_min| need(config, brokers_min));
+    let shares = divide(allowed, wanted, |brokers_min| need(config, brokers_min));
     if shares.public < CONNECTIONS_MIN.min(wanted) {
         return Err(BuildError::Descriptors {
             allowed,
-            needed,
-            routes,
+            needed: shares.set_aside,
+            routes: config.routes.len(),
         });
     }
+    Ok(shares)
+}
+
+/// Logs that there can be fewer connections than are configured, where that is so.
+pub(super) fn log_lowered(config: &Config, shares: ConnectionShares) {
+    let wanted = config.server.connections_max;
     if shares.public < wanted {
         tracing::warn!(
             wanted,
             possible = shares.public,
-            open_files_max = allowed,
-            set_aside = needed,
-            routes,
+            open_files_max = raise_limit(),
+            set_aside = shares.set_aside,
+            routes = config.routes.len(),
             "connections_max is lowered to what the limit of open files leaves beside the routes and the log; raise the limit \
              (LimitNOFILE=, ulimit -n)"
         );
     }
-    Ok(shares)
 }
 
 /// Raises the soft limit of open files to the hard one, for a process that takes no connections.
@@ -112,7 +118,7 @@ fn need(config: &Config, brokers_min: u64) -> u64 {
 }
 
 /// The shares of connections, and how many descriptors they leave for everything else.
-fn divide(allowed: u64, wanted: usize, need: impl Fn(u64) -> u64) -> (ConnectionShares, u64) {
+fn divide(allowed: u64, wanted: usize, need: impl Fn(u64) -> u64) -> ConnectionShares {
     let admin = usize::try_from(allowed / ADMIN_ONE_IN).unwrap_or(usize::MAX);
     let admin = admin.clamp(ADMIN_CONNECTIONS_MIN, ADMIN_CONNECTIONS_MAX);
     let shares = |brokers_min| {
@@ -121,10 +127,14 @@ fn divide(allowed: u64, wanted: usize, need: impl Fn(u64) -> u64) -> (Connection
             .saturating_sub(needed)
             .saturating_sub(ingress::files_for(admin) as u64);
         let public = affordable(left, wanted);
-        (ConnectionShares { public, admin }, needed)
+        ConnectionShares {
+            public,
+            admin,
+            set_aside: needed,
+        }
     };
     let ample = shares(BROKERS_MIN);
-    match ample.0.public < CONNECTIONS_AMPLE.min(wanted) {
+    match ample.public < CONNECTIONS_AMPLE.min(wanted) {
         true => shares(1),
         false => ample,
     }
@@ -155,9 +165,9 @@ mod tests {
             (400, 10_000, &many, 0),
             (10, 10_000, &two, 0),
         ] {
-            let (shares, needed) = divide(allowed, wanted, need);
+            let shares = divide(allowed, wanted, need);
             assert_eq!(shares.public, public, "{allowed} files, {wanted} wanted");
-            let sum = needed + (ingress::files_for(shares.public) + ingress::files_for(shares.admin)) as u64;
+            let sum = shares.set_aside + (ingress::files_for(shares.public) + ingress::files_for(shares.admin)) as u64;
             assert!(public == 0 || sum <= allowed, "{sum} of {allowed}");
         }
     }

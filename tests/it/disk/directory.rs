@@ -171,6 +171,13 @@ async fn lost_cursors_cost_repeats_and_no_webhook() {
         assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
         each_cursor(there.spool(), change);
         let forebay = there.start();
+        let damage = forebay.metric("forebay_spool_damage_total{kind=\"cursor\"}");
+        assert!(damage >= 1.0, "cursor {name}: the loss is counted");
+        assert!(
+            forebay.log().contains("the route's cursor is gone"),
+            "{}",
+            forebay.log()
+        );
         forebay.wait_until_drained(DRAINED);
         let again = assert_in_order(&read_to_end(&brokers, &topic));
         assert_eq!(again.feed_ids, census.feed_ids);

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     config,
-    http::{self, BoundServer, ConnectionLimits, ConnectionMetrics, OpenConnectionSet, ServerOptions},
+    http::{self, BoundServer, ConnectionLimits, ConnectionMetrics, OpenConnectionSet, ServerMetrics, ServerOptions},
     lifecycle::{ProcessLifecycle, ProcessPhase},
     spool::{self, Spool},
     telemetry::Metrics,
@@ -44,6 +44,7 @@ pub struct AdminSources {
     pub lifecycle: Arc<ProcessLifecycle>,
     pub spool: Spool,
     pub metrics: Arc<Metrics>,
+    pub servers: Arc<ServerMetrics>,
     /// Refreshes what is only measured when somebody asks, before the metrics are gathered.
     pub collect: Arc<dyn Fn() + Send + Sync>,
     /// What `/status` tells.
@@ -77,7 +78,7 @@ pub fn bind(
         heads_bytes_max: HEADS_BYTES_MAX,
         trusted_proxies: Vec::new(),
     };
-    let metrics = ConnectionMetrics::new(http::ServerLabel::Admin, &sources.metrics);
+    let metrics = ConnectionMetrics::new(http::ServerLabel::Admin, &sources.servers);
     let options = ServerOptions {
         workers: 1,
         backlog_connections: BACKLOG_CONNECTIONS,

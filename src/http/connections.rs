@@ -409,7 +409,10 @@ pub(crate) fn observe_limit(used: &IntGauge, max: &IntGauge, now: u64, limit: u6
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{http::metrics::ServerLabel, telemetry::Metrics};
+    use crate::{
+        http::metrics::{ServerLabel, ServerMetrics},
+        telemetry::Metrics,
+    };
 
     fn connections(connections_max: usize, per_client_max: usize) -> Arc<OpenConnectionSet> {
         let limits = ConnectionLimits {
@@ -418,7 +421,10 @@ mod tests {
             heads_bytes_max: 100,
             trusted_proxies: vec!["10.0.0.0/8".parse().unwrap()],
         };
-        OpenConnectionSet::new(limits, ConnectionMetrics::new(ServerLabel::Public, &Metrics::new()))
+        OpenConnectionSet::new(
+            limits,
+            ConnectionMetrics::new(ServerLabel::Public, &ServerMetrics::register(&Metrics::new())),
+        )
     }
 
     fn address(text: &str) -> IpAddr {

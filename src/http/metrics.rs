@@ -1,9 +1,36 @@
 //! What a server exposes of its connections.
 
-use prometheus::{IntCounter, IntGauge};
+use std::sync::Arc;
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::connections::{ConnectionLimits, as_gauge};
 use crate::telemetry::Metrics;
+
+/// What the servers have open, and how much of the limits is used.
+pub struct ServerMetrics {
+    pub connections: IntGauge,
+    pub connections_closed: IntCounterVec,
+    pub limit_used: IntGaugeVec,
+    pub limit_max: IntGaugeVec,
+}
+
+impl ServerMetrics {
+    /// Registers them. Once on each registry.
+    pub fn register(metrics: &Metrics) -> Arc<Self> {
+        let r = metrics.prefixed();
+        Arc::new(Self {
+            connections: r.gauge("connections", "Open connections of the public server."),
+            connections_closed: r.counters(
+                "connections_closed_total",
+                "Connections that a server closed without being asked to, by reason.",
+                &["server", "reason"],
+            ),
+            limit_used: r.gauges("limit_used", "How much of a limit is in use.", &["limit"]),
+            limit_max: r.gauges("limit_max", "The limit.", &["limit"]),
+        })
+    }
+}
 
 /// Which server it is; a label.
 #[derive(Debug, Clone, Copy)]
@@ -72,7 +99,7 @@ pub(crate) struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    pub fn new(server: ServerLabel, metrics: &Metrics) -> Self {
+    pub fn new(server: ServerLabel, metrics: &ServerMetrics) -> Self {
         let (name, limits) = match server {
             ServerLabel::Public => ("public", ["connections", "connections_per_client", "heads_bytes"]),
             ServerLabel::Admin => (
@@ -123,7 +150,7 @@ mod tests {
 
     #[test]
     fn every_reason_has_its_own_counter() {
-        let metrics = Metrics::new();
+        let metrics = ServerMetrics::register(&Metrics::new());
         let connections = ConnectionMetrics::new(ServerLabel::Public, &metrics);
         for reason in CloseReason::ALL {
             connections.closed(reason);

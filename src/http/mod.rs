@@ -18,6 +18,7 @@ mod stream;
 pub(crate) use client::client;
 pub(crate) use connections::{ConnectionLimits, OpenConnectionSet, observe_limit};
 pub(crate) use link::ConnectionLink;
+pub use metrics::ServerMetrics;
 pub(crate) use metrics::{ConnectionMetrics, ServerLabel};
 pub(crate) use problem::problem;
 pub use server::{BoundServer, BoundServerHandle};

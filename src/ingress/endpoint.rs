@@ -8,12 +8,13 @@ use std::{
 
 use prometheus::{Histogram, IntCounter, IntCounterVec};
 
+use super::metrics::IngressMetrics;
 use super::{PublicEndpoint, RefusedRequests, answer::RequestRefusal, other_accounts::OtherAccounts};
 use crate::{
     config::AllowList,
     event::Event,
     senders::{self, EndpointReceiver, KIND_OTHER, SignatureError},
-    telemetry::{LogThrottle, Metrics},
+    telemetry::LogThrottle,
 };
 
 /// The label of requests to no endpoint.
@@ -39,7 +40,7 @@ pub(super) struct ServedEndpoint {
 }
 
 impl ServedEndpoint {
-    pub fn new(endpoint: PublicEndpoint, metrics: &Metrics) -> Self {
+    pub fn new(endpoint: PublicEndpoint, metrics: &IngressMetrics) -> Self {
         let counter = metrics.other_account_events.with_label_values(&[&endpoint.name]);
         Self {
             told: EndpointMetrics::new(&endpoint.name, metrics),
@@ -78,11 +79,11 @@ struct ByKind {
 
 impl EndpointMetrics {
     /// Of requests to no endpoint.
-    pub fn none(metrics: &Metrics) -> Self {
+    pub fn none(metrics: &IngressMetrics) -> Self {
         Self::new(NONE, metrics)
     }
 
-    pub fn new(endpoint: &str, metrics: &Metrics) -> Self {
+    pub fn new(endpoint: &str, metrics: &IngressMetrics) -> Self {
         let signature = |reason| metrics.signature_failures.with_label_values(&[endpoint, reason]);
         Self {
             endpoint: endpoint.to_owned(),
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_kind_from_the_wire_never_becomes_a_label() {
-        let metrics = Metrics::new();
+        let metrics = IngressMetrics::register(&crate::telemetry::Metrics::new());
         let told = EndpointMetrics::new("acme", &metrics);
         told.event("feeds").inc();
         told.event("surprise").inc();

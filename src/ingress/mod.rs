@@ -26,6 +26,7 @@ mod body;
 mod budget;
 mod endpoint;
 mod lateness;
+mod metrics;
 mod other_accounts;
 mod refused;
 mod seen_ids;
@@ -33,9 +34,11 @@ mod service;
 mod spans;
 mod verification;
 
+pub use crate::http::ServerMetrics;
 pub(crate) use crate::http::files_for;
 pub use crate::http::{BoundServer, BoundServerHandle};
 pub use lateness::StreamLateness;
+pub use metrics::IngressMetrics;
 pub use refused::{RefusalInspector, RefusedRequests};
 
 use std::{
@@ -55,7 +58,7 @@ use crate::{
     lifecycle::ProcessLifecycle,
     senders::EndpointReceiver,
     spool::{AppendError, AppendReplies, RecordClass},
-    telemetry::{Metrics, Traces},
+    telemetry::Traces,
 };
 use appends::WorkerAppends;
 use budget::BodyBudget;
@@ -135,7 +138,7 @@ pub fn bind(
     endpoints: Vec<PublicEndpoint>,
     intake: EventIntake,
     lifecycle: Arc<ProcessLifecycle>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<IngressMetrics>,
     traces: Traces,
 ) -> Result<(BoundServer, IngressSettings), IngressBindError> {
     let listen_error = |source| IngressBindError::Listen {
@@ -143,7 +146,8 @@ pub fn bind(
         source,
     };
     let listener = http::listen(handed, config.listen, BACKLOG_CONNECTIONS).map_err(listen_error)?;
-    let server_metrics = ConnectionMetrics::new(http::ServerLabel::Public, &metrics);
+    let servers = metrics.servers.clone();
+    let server_metrics = ConnectionMetrics::new(http::ServerLabel::Public, &metrics.servers);
     let connections = OpenConnectionSet::new(connection_limits(config), server_metrics);
     let options = ServerOptions {
         workers: std::thread::available_parallelism().map_or(1, usize::from),
@@ -159,7 +163,7 @@ pub fn bind(
         budget: budget.clone(),
         verification,
         lifecycle,
-        metrics: metrics.clone(),
+        metrics,
         traces,
     };
     let service = Arc::new(WebhookService::new(config, endpoints, parts));
@@ -177,12 +181,12 @@ pub fn bind(
             async move { service.answer(&appends, request, payload).await }
         }
     });
-    let bound = bound.map_err(listen_error)?.beside(observe(budget, metrics));
+    let bound = bound.map_err(listen_error)?.beside(observe(budget, servers));
     Ok((bound, settings))
 }
 
 /// Keeps the metrics of the memory for bodies up to date.
-async fn observe(budget: BodyBudget, metrics: Arc<Metrics>) {
+async fn observe(budget: BodyBudget, metrics: Arc<ServerMetrics>) {
     let limit = |name| {
         let used = metrics.limit_used.with_label_values(&[name]);
         (used, metrics.limit_max.with_label_values(&[name]))

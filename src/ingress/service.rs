@@ -20,6 +20,7 @@ use actix_web::{
 use futures_util::FutureExt as _;
 use parking_lot::RwLock;
 
+use super::metrics::IngressMetrics;
 use super::{
     EventIntake, PublicEndpoint,
     answer::{self, RequestRefusal},
@@ -40,7 +41,7 @@ use crate::{
     lifecycle::{ProcessLifecycle, ProcessPhase},
     senders::{self, Sender},
     spool::{AppendReply, RecordClass},
-    telemetry::{Metrics, Traces},
+    telemetry::Traces,
 };
 
 /// From the append to its fsync. A sender's patience is unknown, a sister product's is 3 s; an answer of 503 is counted
@@ -62,7 +63,7 @@ pub(super) struct ServiceParts {
     pub budget: BodyBudget,
     pub verification: Verification,
     pub lifecycle: Arc<ProcessLifecycle>,
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<IngressMetrics>,
     pub traces: Traces,
 }
 
@@ -80,7 +81,7 @@ impl ServiceSite {
         config: &config::ServerConfig,
         endpoints: Vec<PublicEndpoint>,
         before: Option<&Self>,
-        metrics: &Metrics,
+        metrics: &IngressMetrics,
     ) -> Self {
         let served = endpoints.into_iter().map(|endpoint| {
             let before = before.and_then(|site| site.by_path.get(&endpoint.path));

@@ -78,12 +78,12 @@ use crate::{
     event::Event,
     sink::{PublishFailure, Remedy, SettledMessage, Sink},
     spool::{Cursor, LogReader, Record, Spool},
-    telemetry::Metrics,
 };
 use backoff::SessionBackoff;
 use deferred::{DeferredRecords, LOOK_INTERVAL};
 use end::SessionEnd;
 use fill::NextOut;
+pub use metrics::JobMetrics;
 use metrics::RouteMetrics;
 use plan::RoutePlan;
 use refused::{RefusedRecord, StuckRecords};
@@ -166,7 +166,7 @@ impl<S: Sink> Job<S> {
         cursor: Cursor,
         spool: Spool,
         dead_letters: DeadLetters,
-        metrics: Arc<Metrics>,
+        metrics: Arc<JobMetrics>,
     ) -> Self {
         let position = cursor.position();
         let shedding = BacklogShedding::new(route, &cursor, &metrics);

@@ -9,11 +9,11 @@ use std::{collections::BTreeSet, time::Duration};
 use prometheus::{IntCounter, IntGauge};
 use tokio::time::Instant;
 
+use super::metrics::JobMetrics;
 use crate::{
     config,
     event::{Event, Time},
     order::Reorder,
-    telemetry::Metrics,
 };
 
 /// A record is never taken in by so much before one that is ahead of it in the log, unless the clock was set back.
@@ -43,7 +43,7 @@ pub(super) struct RouteReordering {
 
 impl RouteReordering {
     /// `None` for a route without a reorder window.
-    pub(super) fn new(route: &config::RouteConfig, metrics: &Metrics) -> Option<Self> {
+    pub(super) fn new(route: &config::RouteConfig, metrics: &JobMetrics) -> Option<Self> {
         let window = route.reorder_window?;
         let labels = [route.name.as_str()];
         Some(Self {

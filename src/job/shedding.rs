@@ -10,12 +10,12 @@ use futures_util::future::join_all;
 use tokio::time::Instant;
 
 use super::cause::{JobCause, JobFailure};
+use super::metrics::JobMetrics;
 use super::{Job, SessionEnd, plan};
 use crate::{
     config::{BacklogFull, BacklogLimit, RouteConfig},
     sink::{PublishFailure, Remedy, Sink},
     spool::{Cursor, Record},
-    telemetry::Metrics,
 };
 
 /// Once it pins more than it may, so much of the limit is what it gets down to.
@@ -34,7 +34,7 @@ pub(super) struct BacklogShedding {
 
 impl BacklogShedding {
     /// Limits what the route's cursor may pin.
-    pub(super) fn new(route: &RouteConfig, cursor: &Cursor, metrics: &Metrics) -> Self {
+    pub(super) fn new(route: &RouteConfig, cursor: &Cursor, metrics: &JobMetrics) -> Self {
         let BacklogLimit { bytes_max, when_full } = route.backlog;
         let labels = [route.name.as_str()];
         if let Some(bytes_max) = bytes_max {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::{sink::PublishFailure, spool::Cursor, telemetry::Metrics};
+use super::metrics::JobMetrics;
+use crate::{sink::PublishFailure, spool::Cursor};
 
 /// A failure and when it was seen.
 #[derive(Debug, Clone, Serialize)]
@@ -32,7 +33,7 @@ pub struct RouteStatus {
     route: String,
     sink: String,
     cursor: Arc<Cursor>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<JobMetrics>,
     state: Arc<Mutex<RouteState>>,
 }
 
@@ -60,7 +61,7 @@ impl RouteStatus {
         &self.route
     }
 
-    pub(super) fn new(route: &str, sink: &str, cursor: Arc<Cursor>, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(route: &str, sink: &str, cursor: Arc<Cursor>, metrics: Arc<JobMetrics>) -> Self {
         Self {
             route: route.into(),
             sink: sink.into(),

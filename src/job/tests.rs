@@ -270,7 +270,7 @@ struct Bench {
     spool: Spool,
     dead_letters: DeadLetters,
     broker: Arc<Mutex<Broker>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<JobMetrics>,
 }
 
 impl Bench {
@@ -297,7 +297,7 @@ impl Bench {
                 .unwrap(),
             dir,
             broker: Arc::default(),
-            metrics: Metrics::new(),
+            metrics: JobMetrics::register(&crate::telemetry::Metrics::new()),
         }
     }
 

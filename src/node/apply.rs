@@ -151,7 +151,7 @@ impl LiveNode {
         descriptors::log_lowered(&next, shares);
         let settings = changes::settings(&self.config, &next);
         let endpoints = NamedChanges::between(changes::endpoints(&self.config), changes::endpoints(&next));
-        let opened = block_in_place(|| self.endpoints.open_anew(&next.endpoints, &self.routes.metrics))?;
+        let opened = block_in_place(|| self.endpoints.open_anew(&next.endpoints, &self.routes.metrics.ingress))?;
         let prepared = block_in_place(|| self.routes.prepare(&next))?;
 
         // From here on it happens.
@@ -160,7 +160,7 @@ impl LiveNode {
         let routes = self.routes.change(prepared, &next, deadline).await?;
         self.counting.restart(&self.routes.routing, &self.routes.spool);
         self.endpoints.replace(opened);
-        born_unrouted(&next, &self.routes.metrics);
+        born_unrouted(&next, &self.routes.metrics.jobs);
         let server = ServerConfig {
             connections_max: shares.public,
             ..next.server.clone()

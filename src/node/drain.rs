@@ -7,6 +7,7 @@ use tokio::{task::block_in_place, time::Instant};
 use super::{
     BuildError, RunError, close, descriptors, flush,
     jobs::RunningJobs,
+    metrics::NodeMetrics,
     routes::LiveRoutes,
     stop::{Hangups, StopSignals},
     task_of_route,
@@ -15,7 +16,7 @@ use crate::{
     config::Config,
     job::{JobUntil, RouteSnapshot, RouteStatus},
     spool::Spool,
-    telemetry::{Metrics, traces::SpanExporter},
+    telemetry::traces::SpanExporter,
 };
 
 /// How often it says how far the routes are.
@@ -60,7 +61,7 @@ impl DrainRun {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let jobs = RunningJobs::until(JobUntil::Head);
-        let (mut routes, logs) = LiveRoutes::open(config, &Metrics::new(), jobs)?;
+        let (mut routes, logs) = LiveRoutes::open(config, &NodeMetrics::new(), jobs)?;
         let prepared = block_in_place(|| routes.prepare(config))?;
         let deadline = Instant::now() + config.server.shutdown_deadline;
         routes.change(prepared, config, deadline).await?;
@@ -115,7 +116,7 @@ impl DrainRun {
             reason = spool.failed() => return Err(RunError::Disk(reason)),
             _ = self.signals.next() => return Err(RunError::StoppedAtOnce),
         };
-        let published = |route: &RouteSnapshot| metrics.published.with_label_values(&[&route.name]).get();
+        let published = |route: &RouteSnapshot| metrics.jobs.published.with_label_values(&[&route.name]).get();
         let routes = snapshots();
         Ok(DrainEnd {
             published: routes.iter().map(published).sum(),

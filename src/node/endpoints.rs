@@ -17,11 +17,11 @@ use super::{
     BuildError, kept_file,
     secret_sources::{SecretPosition, SecretSources, SourceChange, SourceState},
 };
+use crate::ingress::IngressMetrics;
 use crate::{
     config::{self, SecretSource},
     ingress::{self, RefusalInspector, RefusedRequests},
     senders::{EndpointAccounts, EndpointReceiver, Secret},
-    telemetry::Metrics,
 };
 
 /// How often secret files are read again, and learned accounts are kept.
@@ -59,7 +59,7 @@ impl OpenEndpoints {
     pub(super) fn open(
         endpoints: &[config::EndpointConfig],
         dir: &Path,
-        metrics: &Metrics,
+        metrics: &IngressMetrics,
     ) -> Result<Self, BuildError> {
         let accounts = dir.join(ACCOUNTS_FILE);
         let mut learned = read_accounts(&accounts).map_err(|source| BuildError::KeptFile {
@@ -92,7 +92,7 @@ impl OpenEndpoints {
     pub(super) fn open_anew(
         &self,
         endpoints: &[config::EndpointConfig],
-        metrics: &Metrics,
+        metrics: &IngressMetrics,
     ) -> Result<Vec<OpenEndpoint>, BuildError> {
         let before = self.open.lock().clone();
         let open = endpoints.iter().map(|endpoint| {
@@ -213,7 +213,7 @@ impl OpenEndpoint {
 
 impl EndpointSecrets {
     /// Reads the sources. One that can be read is enough.
-    fn open(endpoint: &config::EndpointConfig, metrics: &Metrics) -> Result<Self, BuildError> {
+    fn open(endpoint: &config::EndpointConfig, metrics: &IngressMetrics) -> Result<Self, BuildError> {
         let now = Instant::now();
         let counter = |index| {
             let position = SecretPosition::of_source(index).to_string();
@@ -298,7 +298,7 @@ impl EndpointSecrets {
     }
 
     /// Brings its gauges up to date.
-    pub(super) fn collect(&self, metrics: &Metrics) {
+    pub(super) fn collect(&self, metrics: &IngressMetrics) {
         let sources = self.sources.lock();
         let active = sources.active();
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, future::poll_fn, sync::Arc, task::Poll};
 
 use tokio::{sync::watch, time::Instant};
 
-use super::{BuildError, ONCE, tasks::EndingTask};
+use super::{BuildError, ONCE, metrics::NodeMetrics, tasks::EndingTask};
 use crate::{
     config::{self, Config},
     job::{DeadLetters, Job, JobUntil, RouteStatus, RouteSubscription},
     sink::{self, BoxedSink, BrokerMetrics, SinkLimits, UnroutedSink},
     spool::{Cursor, Spool},
-    telemetry::{Metrics, Traces},
+    telemetry::Traces,
 };
 
 /// All that a route's job is made of. While none of it changes, the job is not touched.
@@ -49,7 +49,7 @@ pub(super) struct JobMaker {
     replica: Arc<str>,
     spool: Spool,
     dead_letters: DeadLetters,
-    metrics: Arc<Metrics>,
+    metrics: NodeMetrics,
     brokers: Vec<BrokerMetrics>,
     traces: Traces,
 }
@@ -59,11 +59,11 @@ impl JobMaker {
         replica: Arc<str>,
         spool: Spool,
         dead_letters: DeadLetters,
-        metrics: Arc<Metrics>,
+        metrics: NodeMetrics,
         traces: Traces,
     ) -> Self {
         let registered = sink::brokers().iter();
-        let registered = registered.map(|broker| broker.register_metrics(&metrics.registry).expect(ONCE));
+        let registered = registered.map(|broker| broker.register_metrics(&metrics.all.registry).expect(ONCE));
         Self {
             replica,
             spool,
@@ -109,7 +109,7 @@ impl JobMaker {
             cursor,
             self.spool.clone(),
             self.dead_letters.clone(),
-            self.metrics.clone(),
+            self.metrics.jobs.clone(),
         );
         match setup.has_sink() {
             true => job.traced(self.traces.clone()),

@@ -21,6 +21,7 @@ mod handed;
 mod jobs;
 mod kept_file;
 mod known_routes;
+mod metrics;
 mod observe;
 mod reload;
 mod replica;
@@ -57,6 +58,7 @@ use apply::{LiveNode, PinnedCounting};
 pub use drain::{DrainEnd, DrainRun};
 use endpoints::OpenEndpoints;
 use jobs::RunningJobs;
+use metrics::NodeMetrics;
 use observe::NodeOverview;
 use reload::{ReloadRequests, ReloadStatus};
 use routes::LiveRoutes;
@@ -100,7 +102,7 @@ impl Node {
         let signals = StopSignals::listen().map_err(BuildError::Signals)?;
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let shares = descriptors::share(&config)?;
-        let metrics = Metrics::new();
+        let metrics = NodeMetrics::new();
         let lifecycle = Arc::new(ProcessLifecycle::starting());
         let (routes, logs) = LiveRoutes::open(&config, &metrics, RunningJobs::default())?;
         let (routing, spool, dead_letters) = (
@@ -108,8 +110,8 @@ impl Node {
             routes.spool.clone(),
             routes.dead_letters.clone(),
         );
-        let certificates = CertificateWatch::register(&metrics.registry, &[]).expect(ONCE);
-        let endpoints = OpenEndpoints::open(&[], &config.spool.dir, &metrics)?;
+        let certificates = CertificateWatch::register(&metrics.all.registry, &[]).expect(ONCE);
+        let endpoints = OpenEndpoints::open(&[], &config.spool.dir, &metrics.ingress)?;
         let shares_socket = handed.ingress.is_some();
         for (name, socket) in [("ingress", &handed.ingress), ("admin", &handed.admin)] {
             if let Some(address) = socket.as_ref().and_then(|socket| socket.local_addr().ok()) {
@@ -130,10 +132,10 @@ impl Node {
             endpoints.served(),
             intake,
             lifecycle.clone(),
-            metrics.clone(),
+            metrics.ingress.clone(),
             logs.traces,
         )?;
-        let reload = ReloadStatus::new(metrics.clone());
+        let reload = ReloadStatus::new(metrics.reload.clone());
         let overview = Arc::new(NodeOverview {
             replica: logs.replica,
             spool: spool.clone(),
@@ -149,7 +151,8 @@ impl Node {
             admin::AdminSources {
                 lifecycle: lifecycle.clone(),
                 spool: spool.clone(),
-                metrics: metrics.clone(),
+                metrics: metrics.all.clone(),
+                servers: metrics.ingress.servers.clone(),
                 collect: {
                     let overview = overview.clone();
                     Arc::new(move || overview.collect())

@@ -4,20 +4,23 @@ use std::{sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 
-use super::{endpoints::OpenEndpoint, reload::ReloadStatus};
+use super::{
+    endpoints::OpenEndpoint,
+    metrics::{LogMetrics, NodeMetrics},
+    reload::ReloadStatus,
+};
 use crate::{
     config::Config,
-    job::{DeadLetters, DeadLettersKept, RouteSnapshot, RouteStatus},
+    job::{DeadLetters, DeadLettersKept, JobMetrics, RouteSnapshot, RouteStatus},
     senders::{self, KIND_OTHER},
     spool::{LogObserver, LogState, Spool, damage_kinds},
-    telemetry::Metrics,
 };
 
 /// Counts what the spool's writer does.
-pub(super) struct SpoolMetrics(Arc<Metrics>);
+pub(super) struct SpoolMetrics(Arc<LogMetrics>);
 
 impl SpoolMetrics {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(metrics: Arc<LogMetrics>) -> Self {
         for kind in damage_kinds() {
             metrics.spool_damage.with_label_values(&[kind]).inc_by(0);
         }
@@ -41,7 +44,7 @@ pub(super) struct NodeOverview {
     pub(super) replica: Arc<str>,
     pub(super) spool: Spool,
     pub(super) dead_letters: DeadLetters,
-    pub(super) metrics: Arc<Metrics>,
+    pub(super) metrics: NodeMetrics,
     pub(super) reload: ReloadStatus,
     pub(super) parts: RwLock<ShownParts>,
 }
@@ -105,19 +108,24 @@ impl NodeOverview {
     pub(super) fn collect(&self) {
         let state = self.spool.state();
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-        self.metrics.spool_records.set(number(state.records));
-        self.metrics.spool_bytes.set(number(state.bytes));
-        self.metrics.spool_bytes_max.set(number(state.bytes_max));
+        self.metrics.log.spool_records.set(number(state.records));
+        self.metrics.log.spool_bytes.set(number(state.bytes));
+        self.metrics.log.spool_bytes_max.set(number(state.bytes_max));
         let seconds = |took: Option<Duration>| took.unwrap_or_default().as_secs_f64();
-        self.metrics.spool_disk_works_seconds.set(seconds(state.disk_works));
-        self.metrics.spool_append_waits_seconds.set(seconds(state.append_waits));
+        self.metrics.log.spool_disk_works_seconds.set(seconds(state.disk_works));
+        self.metrics
+            .log
+            .spool_append_waits_seconds
+            .set(seconds(state.append_waits));
         for (route, kept) in self.dead_letters.kept().routes {
             let labels = [route.as_str()];
             self.metrics
+                .jobs
                 .dead_letters_kept
                 .with_label_values(&labels)
                 .set(number(kept.records));
             self.metrics
+                .jobs
                 .dead_letters_bytes
                 .with_label_values(&labels)
                 .set(number(kept.bytes));
@@ -127,10 +135,10 @@ impl NodeOverview {
             route.collect();
         }
         // A file may hold fewer secrets than before, and an endpoint may be gone.
-        self.metrics.secret_last_match.reset();
-        self.metrics.secrets_active.reset();
+        self.metrics.ingress.secret_last_match.reset();
+        self.metrics.ingress.secrets_active.reset();
         for endpoint in &parts.endpoints {
-            endpoint.secrets.collect(&self.metrics);
+            endpoint.secrets.collect(&self.metrics.ingress);
         }
     }
 
@@ -152,7 +160,7 @@ impl NodeOverview {
 }
 
 /// What no route wants is counted from 0 on.
-pub(super) fn born_unrouted(config: &Config, metrics: &Metrics) {
+pub(super) fn born_unrouted(config: &Config, metrics: &JobMetrics) {
     for endpoint in &config.endpoints {
         for kind in senders::kinds().iter().copied().chain([KIND_OTHER]) {
             metrics

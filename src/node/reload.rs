@@ -13,11 +13,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{task::spawn_blocking, time::sleep};
 
-use super::{ConfigChanges, stop::Hangups};
-use crate::{
-    config::{Config, ConfigProblems, process_env},
-    telemetry::Metrics,
-};
+use super::{ConfigChanges, metrics::ReloadMetrics, stop::Hangups};
+use crate::config::{Config, ConfigProblems, process_env};
 
 /// How often a file that is watched is looked at. A change counts once two looks in a row found the same content, so
 /// that one that is being written is not taken for whole.
@@ -127,7 +124,7 @@ impl WatchedFile {
 /// How it went, for the operator. Clones share it.
 #[derive(Clone)]
 pub(super) struct ReloadStatus {
-    metrics: Arc<Metrics>,
+    metrics: Arc<ReloadMetrics>,
     last: Arc<Mutex<LastReload>>,
 }
 
@@ -141,7 +138,7 @@ struct LastReload {
 
 impl ReloadStatus {
     /// The first configuration was applied.
-    pub fn new(metrics: Arc<Metrics>) -> Self {
+    pub fn new(metrics: Arc<ReloadMetrics>) -> Self {
         let status = Self {
             metrics,
             last: Arc::new(Mutex::new(LastReload {

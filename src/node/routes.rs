@@ -8,6 +8,7 @@ use super::{
     BuildError, NamedChanges,
     jobs::{JobMaker, RouteSetup, RunningJobs},
     known_routes::{self, KnownRoutes},
+    metrics::NodeMetrics,
     replica, spools,
 };
 use crate::{
@@ -15,14 +16,14 @@ use crate::{
     job::{DeadLetters, EventRouting, Job, RouteSubscription},
     sink::BoxedSink,
     spool::{Cursor, OpenError, Spool},
-    telemetry::{Metrics, Traces, traces::SpanExporter},
+    telemetry::{Traces, traces::SpanExporter},
 };
 
 /// The logs of a process, and the routes that are published from them.
 pub(super) struct LiveRoutes {
     pub spool: Spool,
     pub dead_letters: DeadLetters,
-    pub metrics: Arc<Metrics>,
+    pub metrics: NodeMetrics,
     pub known: KnownRoutes,
     pub jobs: RunningJobs,
     pub routing: EventRouting,
@@ -57,14 +58,14 @@ impl LiveRoutes {
     /// # Errors
     ///
     /// The logs cannot be opened, or have what no route of the configuration publishes.
-    pub fn open(config: &Config, metrics: &Arc<Metrics>, jobs: RunningJobs) -> Result<(Self, OpenedLogs), BuildError> {
+    pub fn open(config: &Config, metrics: &NodeMetrics, jobs: RunningJobs) -> Result<(Self, OpenedLogs), BuildError> {
         let (spool, dead_letters) = spools::open(config, metrics)?;
         let dir = &config.spool.dir;
         let kept = |path| move |source| BuildError::KeptFile { path, source };
         let replica: Arc<str> = replica::name(dir, config.spool.replica.as_deref())
             .map_err(kept(dir.clone()))?
             .into();
-        let (traces, exporter) = super::tracing(config, &replica, metrics)?;
+        let (traces, exporter) = super::tracing(config, &replica, &metrics.all)?;
         spools::match_cursors(config, &spool)?;
         let known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
         let maker = JobMaker::new(
@@ -190,7 +191,7 @@ impl LiveRoutes {
                 route,
                 "the route's cursor is gone: it starts again at the oldest record"
             );
-            self.metrics.spool_damage.with_label_values(&["cursor"]).inc();
+            self.metrics.log.spool_damage.with_label_values(&["cursor"]).inc();
         }
         let mut starting: Vec<StartingRoute> = Vec::new();
         for (setup, sink) in sinks {
@@ -250,7 +251,7 @@ impl LiveRoutes {
             self.spool.last_number()
         })?;
         for (setup, job) in jobs {
-            self.metrics.route_is_there(setup.name());
+            self.metrics.all.route_is_there(setup.name());
             self.jobs.start(setup, job);
         }
         for (setup, sink) in ending {
@@ -294,7 +295,7 @@ impl LiveRoutes {
     }
 
     fn remove(&self, route: &str) -> Result<(), OpenError> {
-        self.metrics.route_is_gone(route);
+        self.metrics.all.route_is_gone(route);
         block_in_place(|| self.spool.remove_cursor(route))
     }
 }

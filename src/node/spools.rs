@@ -2,12 +2,11 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 
-use super::{BuildError, observe::SpoolMetrics, replica};
+use super::{BuildError, metrics::NodeMetrics, observe::SpoolMetrics, replica};
 use crate::{
     config::{Config, KeepDeadLetters, UNROUTED},
     job::DeadLetters,
     spool::{self, CursorStart, OpenError, Spool},
-    telemetry::Metrics,
 };
 
 /// Small, so that the first dead letter needs little room; a large one gets a segment of its own.
@@ -17,7 +16,7 @@ const HOT_BYTES_MAX: usize = 64 << 20;
 /// Of what was read for the routes, and is in flight or held back, all of them together.
 const READERS_BYTES_MAX: usize = 128 << 20;
 
-pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, DeadLetters), OpenError> {
+pub(super) fn open(config: &Config, metrics: &NodeMetrics) -> Result<(Spool, DeadLetters), OpenError> {
     let replica = replica::expected(&config.spool.dir, config.spool.replica.as_deref());
     // A number never comes again, not even from a log that began anew under this name, or was restored.
     let since = UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -45,7 +44,7 @@ pub(super) fn open(config: &Config, metrics: &Arc<Metrics>) -> Result<(Spool, De
         hot_bytes_max: 0,
         readers_bytes_max: READERS_BYTES_MAX,
     };
-    let observer = || Arc::new(SpoolMetrics::new(metrics.clone()));
+    let observer = || Arc::new(SpoolMetrics::new(metrics.log.clone()));
     let keep = keep_dead_letters(config);
     let spool = Spool::open(options, observer())?;
     Ok((spool, DeadLetters::open(dead_letters, keep, observer())?))

@@ -13,6 +13,7 @@ use std::{
 use forebay::{
     admin::{self, AdminSources},
     config,
+    ingress::ServerMetrics,
     lifecycle::{ProcessLifecycle, ProcessPhase},
     spool::Spool,
     telemetry::Metrics,
@@ -39,10 +40,12 @@ impl Server {
         let lifecycle = Arc::new(ProcessLifecycle::starting());
         let collected = Arc::new(AtomicUsize::new(0));
         let collecting = Arc::clone(&collected);
+        let metrics = Metrics::new();
         let sources = AdminSources {
             lifecycle: Arc::clone(&lifecycle),
             spool: spool.clone(),
-            metrics: Metrics::new(),
+            servers: ServerMetrics::register(&metrics),
+            metrics,
             collect: Arc::new(move || {
                 collecting.fetch_add(1, Ordering::Relaxed);
             }),
@@ -117,7 +120,7 @@ fn metrics_are_collected_when_they_are_asked_for() {
     let (status, head, body) = server.ask("GET", "/metrics");
     assert_eq!((status, server.collected.load(Ordering::Relaxed)), (200, 1));
     assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
-    assert!(body.contains("# TYPE forebay_spool_fsync_seconds histogram"), "{body}");
+    assert!(body.contains("# TYPE forebay_connections gauge"), "{body}");
     assert!(body.contains("forebay_build_info{"), "{body}");
 }
 

@@ -16,7 +16,7 @@ use std::{
 use forebay::{
     config::{self, AllowList},
     event::Event,
-    ingress::{self, BoundServerHandle, PublicEndpoint, RefusalInspector, RefusedRequests},
+    ingress::{self, BoundServerHandle, IngressMetrics, PublicEndpoint, RefusalInspector, RefusedRequests},
     lifecycle::{ProcessLifecycle, ProcessPhase},
     senders::{EndpointReceiver, Secret, millicast::Millicast},
     spool::{Audience, LogObserver, LogOptions, Spool},
@@ -69,7 +69,7 @@ struct Server {
     handle: BoundServerHandle,
     spool: Spool,
     lifecycle: Arc<ProcessLifecycle>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<IngressMetrics>,
     _dir: TempDir,
 }
 
@@ -131,7 +131,7 @@ impl Server {
         let spool = spool_of(&dir, spool_bytes_max);
         let lifecycle = Arc::new(ProcessLifecycle::starting());
         lifecycle.advance(ProcessPhase::Ready);
-        let metrics = Metrics::new();
+        let metrics = IngressMetrics::register(&Metrics::new());
         let receiver = Arc::new(EndpointReceiver::new(
             &Millicast,
             "acme",
@@ -199,11 +199,12 @@ impl Server {
     }
 
     fn limit_used(&self, limit: &str) -> i64 {
-        self.metrics.limit_used.with_label_values(&[limit]).get()
+        self.metrics.servers.limit_used.with_label_values(&[limit]).get()
     }
 
     fn connections_closed(&self, reason: &str) -> u64 {
         self.metrics
+            .servers
             .connections_closed
             .with_label_values(&["public", reason])
             .get()

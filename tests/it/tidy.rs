@@ -174,12 +174,7 @@ fn comments_and_documents_are_wrapped() {
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_exists() {
     let mut names = Vec::new();
-    for (dir, least) in [
-        ("src/telemetry", 16),
-        ("src/sink", 1),
-        ("crates/kafka", 7),
-        ("crates/rabbitmq", 3),
-    ] {
+    for (dir, least) in [("src", 50), ("crates/kafka", 7), ("crates/rabbitmq", 3)] {
         let found = documents::metrics(&walk(root(), dir));
         assert!(found.len() >= least, "found only {found:?} in {dir}");
         names.extend(found);

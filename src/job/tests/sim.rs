@@ -31,6 +31,7 @@ use self::{
     world::{Step, Weather, World},
 };
 use crate::{
+    job::JobMetrics,
     spool::testing::{Random, disk::FakeDisk, stepped::StepPlace},
     telemetry::Metrics,
 };
@@ -53,11 +54,11 @@ struct Simulation {
     random: Random,
     disk: FakeDisk,
     world: Arc<Mutex<World>>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<JobMetrics>,
 }
 
 impl Simulation {
-    fn new(seed: u64, metrics: Arc<Metrics>) -> Self {
+    fn new(seed: u64, metrics: Arc<JobMetrics>) -> Self {
         let mut random = Random::new(seed);
         let shape = Shape::new(&mut random);
         shape.read.set();
@@ -187,7 +188,7 @@ impl Simulation {
     }
 }
 
-fn simulate(seed: u64, metrics: &Arc<Metrics>) -> Outcome {
+fn simulate(seed: u64, metrics: &Arc<JobMetrics>) -> Outcome {
     let mut simulation = Simulation::new(seed, metrics.clone());
     let result = catch_unwind(AssertUnwindSafe(|| simulation.run()));
     let problem = match result {
@@ -208,7 +209,7 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn whatever_fails_what_is_acknowledged_gets_out_and_nothing_that_is_settled_comes_again() {
     if let Some(seed) = number("FOREBAY_SIM_SEED") {
-        let outcome = simulate(seed, &Metrics::new());
+        let outcome = simulate(seed, &JobMetrics::register(&Metrics::new()));
         for (ms, what, route, number) in &outcome.trace {
             println!("{ms:>8} ms  route {route}  {what} {number}");
         }
@@ -223,7 +224,7 @@ fn whatever_fails_what_is_acknowledged_gets_out_and_nothing_that_is_settled_come
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
             scope.spawn(|| {
-                let metrics = Metrics::new();
+                let metrics = JobMetrics::register(&Metrics::new());
                 while !is_over.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= end {
@@ -262,7 +263,7 @@ fn whatever_fails_what_is_acknowledged_gets_out_and_nothing_that_is_settled_come
 
 #[test]
 fn a_seed_is_the_same_run_each_time() {
-    let metrics = Metrics::new();
+    let metrics = JobMetrics::register(&Metrics::new());
     for seed in 0..20 {
         let (first, second) = (simulate(seed, &metrics), simulate(seed, &metrics));
         let differs = first.trace.iter().zip(&second.trace).position(|(a, b)| a != b);

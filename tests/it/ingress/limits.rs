@@ -71,7 +71,7 @@ fn half_of_a_second_head_does_not_hold_a_connection() {
     assert!(answered.elapsed() < PATIENCE, "{:?}", answered.elapsed());
     drop(client);
     assert!(
-        within(PATIENCE, || server.metrics.connections.get() == 0),
+        within(PATIENCE, || server.metrics.servers.connections.get() == 0),
         "it is let go"
     );
     assert_eq!(server.connections_closed("head_deadline"), 1);

@@ -25,6 +25,7 @@ use super::{
 use crate::{
     config::RouteConfig,
     event::Event,
+    job::JobMetrics,
     job::{DeadLetters, EventRouting, Job, RouteStatus, backoff::SessionBackoff},
     spool::{
         AppendError, AppendReplies, Audience, Cursor, CursorStart, LogOptions, OpenError, RecordClass, Spool,
@@ -33,7 +34,6 @@ use crate::{
             stepped::{StepPlace, SteppedLog},
         },
     },
-    telemetry::Metrics,
 };
 
 /// Events that are sent in one life.
@@ -203,7 +203,7 @@ type Part = Pin<Box<dyn Future<Output = ()>>>;
 pub(super) async fn live(
     disk: &FakeDisk,
     world: &Arc<Mutex<World>>,
-    metrics: &Arc<Metrics>,
+    metrics: &Arc<JobMetrics>,
     plan: Plan,
 ) -> Result<Vec<StepPlace>, String> {
     let Some((spool, dead_spool, logs)) = begin(disk, world)? else {
@@ -286,7 +286,7 @@ pub(super) async fn live(
 }
 
 /// How many events each route has given up.
-fn dropped(metrics: &Metrics, routes: &[RouteConfig]) -> Vec<u64> {
+fn dropped(metrics: &JobMetrics, routes: &[RouteConfig]) -> Vec<u64> {
     let of = |route: &RouteConfig| metrics.backlog_dropped.with_label_values(&[&route.name]).get();
     routes.iter().map(of).collect()
 }

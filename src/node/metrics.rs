@@ -1,0 +1,101 @@
+//! The metrics of a node's parts.
+
+use std::sync::Arc;
+
+use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, exponential_buckets};
+
+use crate::{
+    ingress::IngressMetrics,
+    job::JobMetrics,
+    telemetry::{Metrics, metrics::seconds_buckets},
+};
+
+/// All of them, on one registry. Clones share them.
+#[derive(Clone)]
+pub(super) struct NodeMetrics {
+    /// The registry.
+    pub all: Arc<Metrics>,
+    pub ingress: Arc<IngressMetrics>,
+    pub jobs: Arc<JobMetrics>,
+    pub log: Arc<LogMetrics>,
+    pub reload: Arc<ReloadMetrics>,
+}
+
+impl NodeMetrics {
+    pub fn new() -> Self {
+        let all = Metrics::new();
+        Self {
+            ingress: IngressMetrics::register(&all),
+            jobs: JobMetrics::register(&all),
+            log: LogMetrics::register(&all),
+            reload: ReloadMetrics::register(&all),
+            all,
+        }
+    }
+}
+
+/// The disk, and what is on it.
+pub(super) struct LogMetrics {
+    pub spool_records: IntGauge,
+    pub spool_bytes: IntGauge,
+    pub spool_bytes_max: IntGauge,
+    pub spool_fsync_seconds: Histogram,
+    pub spool_disk_works_seconds: Gauge,
+    pub spool_append_waits_seconds: Gauge,
+    pub spool_batch_records: Histogram,
+    pub spool_damage: IntCounterVec,
+}
+
+impl LogMetrics {
+    /// Registers them. Once on each registry.
+    pub fn register(metrics: &Metrics) -> Arc<Self> {
+        let r = metrics.prefixed();
+        Arc::new(Self {
+            spool_records: r.gauge("spool_records", "Records in the spool."),
+            spool_bytes: r.gauge("spool_bytes", "Bytes of disk that the spool takes."),
+            spool_bytes_max: r.gauge("spool_bytes_max", "Bytes of disk that the spool may take."),
+            spool_fsync_seconds: r.histogram(
+                "spool_fsync_seconds",
+                "How long an fsync of the spool took.",
+                seconds_buckets(),
+            ),
+            spool_disk_works_seconds: r.register(Gauge::new(
+                "forebay_spool_disk_works_seconds",
+                "How long a write or fsync of the spool that is under way has taken; 0 when there is none.",
+            )),
+            spool_append_waits_seconds: r.register(Gauge::new(
+                "forebay_spool_append_waits_seconds",
+                "How long the oldest event that waits for the disk has waited; 0 when there is none.",
+            )),
+            spool_batch_records: r.histogram(
+                "spool_batch_records",
+                "Records that shared one fsync.",
+                exponential_buckets(1.0, 2.0, 12).expect("constants"),
+            ),
+            spool_damage: r.counters("spool_damage_total", "Damage found in the spool, set aside.", &["kind"]),
+        })
+    }
+}
+
+/// How the configuration was applied.
+pub(super) struct ReloadMetrics {
+    pub config_last_reload_successful: IntGauge,
+    pub config_last_reload_timestamp_seconds: IntGauge,
+}
+
+impl ReloadMetrics {
+    /// Registers them. Once on each registry.
+    pub fn register(metrics: &Metrics) -> Arc<Self> {
+        let r = metrics.prefixed();
+        Arc::new(Self {
+            config_last_reload_successful: r.gauge(
+                "config_last_reload_successful",
+                "1 while the configuration that was read last is the one that runs, 0 while it could not be used.",
+            ),
+            config_last_reload_timestamp_seconds: r.gauge(
+                "config_last_reload_timestamp_seconds",
+                "When the configuration that runs was applied, in seconds since the Unix epoch.",
+            ),
+        })
+    }
+}

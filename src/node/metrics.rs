@@ -99,3 +99,28 @@ impl ReloadMetrics {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_has_every_unlabelled_metric_and_the_build() {
+        let text = NodeMetrics::new().all.text();
+        for name in [
+            "forebay_connections 0",
+            "forebay_spool_records 0",
+            "forebay_spool_fsync_seconds_bucket{le=\"0.0005\"} 0",
+            "process_open_fds ",
+            concat!(
+                "forebay_build_info{revision=\"",
+                "unknown",
+                "\",version=\"",
+                env!("CARGO_PKG_VERSION"),
+                "\"} 1"
+            ),
+        ] {
+            assert!(text.contains(name), "{name} is not in\n{text}");
+        }
+    }
+}

@@ -44,6 +44,7 @@ async fn a_record_carries_key_headers_and_the_events_time() {
     let mut binary = message(&topic, 2);
     binary.content_type = "image/jpeg".into();
     binary.attributes = vec![
+        ("specversion", "1.0".into()),
         ("id", "abc".into()),
         ("type", "com.millicast.thumbnail.captured".into()),
     ];

@@ -40,7 +40,6 @@ async fn a_message_carries_its_properties_and_headers_and_survives_the_node() {
         content_type: "image/jpeg".into(),
         attributes: vec![
             ("id", "abc".into()),
-            ("datacontenttype", "image/jpeg".into()),
             ("type", "com.millicast.thumbnail.captured".into()),
         ],
         ..message(2)

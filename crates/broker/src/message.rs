@@ -30,7 +30,7 @@ pub struct Message {
     /// The stream key. Never empty.
     pub key: String,
     pub content_type: Cow<'static, str>,
-    /// CloudEvents attributes by bare name, in binary mode; none in structured mode.
+    /// CloudEvents attributes by bare name, in binary mode, all but `datacontenttype`; none in structured mode.
     pub attributes: Vec<(&'static str, String)>,
     pub body: Bytes,
     /// The event's time, milliseconds since 1970.

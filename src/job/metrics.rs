@@ -153,8 +153,8 @@ mod tests {
     #[test]
     fn what_a_route_counts_is_there_before_it_happens() {
         let labels = SinkLabels {
-            failures: &["a", "b"],
-            dead_letters: &["b"],
+            failures: vec!["a", "b"],
+            dead_letters: vec!["b"],
         };
         let metrics = Metrics::new();
         RouteMetrics::new("events", labels, JobMetrics::register(&metrics));

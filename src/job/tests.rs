@@ -116,8 +116,8 @@ fn failure(remedy: Remedy) -> PublishFailure {
 impl Sink for ScriptedSink {
     fn labels(&self) -> SinkLabels {
         SinkLabels {
-            failures: &["scripted"],
-            dead_letters: &["scripted"],
+            failures: vec!["scripted"],
+            dead_letters: vec!["scripted"],
         }
     }
 

@@ -50,6 +50,8 @@ struct StartingRoute {
     sink: BoxedSink,
     cursor: Cursor,
     is_counted_anew: bool,
+    /// It had none before.
+    is_made: bool,
 }
 
 impl LiveRoutes {
@@ -96,14 +98,19 @@ impl LiveRoutes {
     ///
     /// # Errors
     ///
-    /// A sink cannot be set up, or a route cannot end.
-    pub fn prepare(&self, next: &Config) -> Result<PreparedRoutes, BuildError> {
+    /// A sink cannot be set up, a route cannot end, or the names of the routes cannot be kept.
+    pub fn prepare(&mut self, next: &Config) -> Result<PreparedRoutes, BuildError> {
         let setups = RouteSetup::of_all(next);
         let running = self.jobs.running().map(|job| (job.setup.name(), &job.setup));
         let changes = NamedChanges::between(running, setups.iter().map(|setup| (setup.name(), setup)));
         self.may_end(&changes.removed, next)?;
         let ending = self.prepare_ending(&changes.removed, next)?;
         let starting = self.prepare_starting(setups, &changes)?;
+        if let Err(source) = self.known.save(&next.routes) {
+            self.remove_made(&starting)?;
+            let path = known_routes::path(&next.spool.dir);
+            return Err(BuildError::KeptFile { path, source });
+        }
         Ok(PreparedRoutes {
             changes,
             starting,
@@ -137,9 +144,6 @@ impl LiveRoutes {
         self.exchange(starting, ending)?;
         for route in changes.removed.iter().filter(|route| !self.is_ending(route)) {
             self.give_up(route)?;
-        }
-        if let Err(error) = self.known.save(&next.routes) {
-            tracing::error!(%error, "the routes' names are not kept; the next start takes a new route for one whose cursor is gone");
         }
         Ok(changes)
     }
@@ -203,23 +207,26 @@ impl LiveRoutes {
             let cursor = match opened {
                 Ok(cursor) => cursor,
                 Err(error) => {
-                    for made in starting.iter().map(|one| one.setup.name()) {
-                        if !before.contains(made) {
-                            self.spool.remove_cursor(made)?;
-                        }
-                    }
+                    self.remove_made(&starting)?;
                     return Err(error.into());
                 }
             };
             let wanted = self.jobs.get(setup.name()).map(|job| &job.subscription.matches);
             starting.push(StartingRoute {
                 is_counted_anew: wanted != Some(&setup.route.matches),
+                is_made: !before.contains(setup.name()),
                 setup,
                 sink,
                 cursor,
             });
         }
         Ok(starting)
+    }
+
+    /// Takes the cursors away again that were made for routes which do not start after all.
+    fn remove_made(&self, starting: &[StartingRoute]) -> Result<(), OpenError> {
+        let mut made = starting.iter().filter(|one| one.is_made);
+        made.try_for_each(|one| self.spool.remove_cursor(one.setup.name()))
     }
 
     /// Sends events to the new routes, and starts their jobs.

@@ -40,8 +40,8 @@ impl Sink for UnroutedSink {
 
     fn labels(&self) -> SinkLabels {
         SinkLabels {
-            failures: &[],
-            dead_letters: &[UNROUTED],
+            failures: Vec::new(),
+            dead_letters: vec![UNROUTED],
         }
     }
 }

@@ -242,8 +242,8 @@ impl Sink for LedgerSink {
 
     fn labels(&self) -> SinkLabels {
         SinkLabels {
-            failures: LABELS,
-            dead_letters: &[],
+            failures: LABELS.to_vec(),
+            dead_letters: Vec::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use crate::{Message, MessageDestination, MessagePlace, PublishFailure};
+use crate::{FailureCause, Message, MessageDestination, MessagePlace, PublishFailure};
 
 /// A publishing session with a broker, driven by one job.
 pub trait Sink: Send + Sync + 'static {
@@ -37,11 +37,21 @@ pub trait Sink: Send + Sync + 'static {
 }
 
 /// The closed sets of a sink's labels: what is counted by them stands at 0 before the first failure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct SinkLabels {
-    pub failures: &'static [&'static str],
+    pub failures: Vec<&'static str>,
     /// Those of the failures that are a message's own fault.
-    pub dead_letters: &'static [&'static str],
+    pub dead_letters: Vec<&'static str>,
+}
+
+impl SinkLabels {
+    pub fn from_causes<C: FailureCause>(failures: &[C], dead_letters: &[C]) -> Self {
+        let labels = |causes: &[C]| causes.iter().map(|cause| cause.label()).collect();
+        Self {
+            failures: labels(failures),
+            dead_letters: labels(dead_letters),
+        }
+    }
 }
 
 /// Why a message was not taken.

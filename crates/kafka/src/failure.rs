@@ -31,32 +31,6 @@ pub type KafkaFailure = Failure<KafkaCause>;
 
 impl FailureCause for KafkaCause {
     fn label(self) -> &'static str {
-        self.as_label()
-    }
-}
-
-impl KafkaCause {
-    const ALL: [Self; 15] = [
-        Self::Authentication,
-        Self::Authorisation,
-        Self::BrokersDown,
-        Self::CertificatesChanged,
-        Self::Configuration,
-        Self::Fatal,
-        Self::InvalidMessage,
-        Self::Other,
-        Self::PartitionsChanged,
-        Self::Stalled,
-        Self::Timestamp,
-        Self::Tls,
-        Self::Token,
-        Self::TooLarge,
-        Self::UnknownTopic,
-    ];
-    /// Those that are a message's own fault.
-    const OF_A_MESSAGE: [Self; 3] = [Self::InvalidMessage, Self::TooLarge, Self::UnknownTopic];
-
-    const fn as_label(self) -> &'static str {
         match self {
             Self::Authentication => "kafka_authentication",
             Self::Authorisation => "kafka_authorisation",
@@ -75,6 +49,29 @@ impl KafkaCause {
             Self::UnknownTopic => "kafka_unknown_topic",
         }
     }
+}
+
+impl KafkaCause {
+    /// Every cause that a failure of this sink can have.
+    pub(crate) const ALL: [Self; 15] = [
+        Self::Authentication,
+        Self::Authorisation,
+        Self::BrokersDown,
+        Self::CertificatesChanged,
+        Self::Configuration,
+        Self::Fatal,
+        Self::InvalidMessage,
+        Self::Other,
+        Self::PartitionsChanged,
+        Self::Stalled,
+        Self::Timestamp,
+        Self::Tls,
+        Self::Token,
+        Self::TooLarge,
+        Self::UnknownTopic,
+    ];
+    /// Those that are a message's own fault.
+    pub(crate) const OF_A_MESSAGE: [Self; 3] = [Self::InvalidMessage, Self::TooLarge, Self::UnknownTopic];
 
     /// Of two causes, the one with the higher rank tells more.
     pub(crate) fn rank(self) -> u8 {
@@ -84,22 +81,6 @@ impl KafkaCause {
             _ => 0,
         }
     }
-}
-
-/// Every label that a failure of this sink can carry.
-pub const LABELS: &[&str] = &labels_of(KafkaCause::ALL);
-
-/// The labels of failures that are a message's own fault.
-pub(super) const DEAD_LETTERS: &[&str] = &labels_of(KafkaCause::OF_A_MESSAGE);
-
-const fn labels_of<const COUNT: usize>(causes: [KafkaCause; COUNT]) -> [&'static str; COUNT] {
-    let mut labels = [""; COUNT];
-    let mut at = 0;
-    while at < COUNT {
-        labels[at] = causes[at].as_label();
-        at += 1;
-    }
-    labels
 }
 
 pub(super) fn failure(remedy: Remedy, cause: KafkaCause, text: impl Into<String>) -> KafkaFailure {

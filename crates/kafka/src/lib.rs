@@ -45,7 +45,7 @@ use tokio::{
 
 pub use broker::{Kafka, read_topics, tail_topics};
 pub use check::connect_check;
-pub use failure::{KafkaCause, KafkaFailure, LABELS};
+pub use failure::{KafkaCause, KafkaFailure};
 pub use metrics::KafkaMetrics;
 pub use properties::{SECRETS, check_properties, check_sizes, message_bytes_max};
 pub use read::TopicReading;
@@ -328,10 +328,7 @@ impl Sink for KafkaSink {
     }
 
     fn labels(&self) -> SinkLabels {
-        SinkLabels {
-            failures: LABELS,
-            dead_letters: failure::DEAD_LETTERS,
-        }
+        SinkLabels::from_causes(&KafkaCause::ALL, &KafkaCause::OF_A_MESSAGE)
     }
 }
 

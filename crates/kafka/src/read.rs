@@ -11,10 +11,10 @@ use rdkafka::{Message as _, Offset, TopicPartitionList, consumer::Consumer as _,
 use tokio::sync::mpsc;
 
 use super::{
-    oauth::{OauthSettings, TokenKeeper, TokenLease},
+    oauth::TokenLease,
     tail::{
         AHEAD_MESSAGES_MAX, KafkaTailError, KafkaTailOptions, KafkaTailed, POLL, TailConsumer, ask, config, consumer,
-        passes, renew, tailed, topics,
+        passes, renew, tailed, token, topics,
     },
 };
 
@@ -44,18 +44,9 @@ impl TopicReading {
     /// Connects and finds beginning and end of every partition. `from_ms`: from the first message that a broker took in
     /// at this time or later, in milliseconds since the Unix epoch.
     pub async fn open(options: KafkaTailOptions, from_ms: Option<i64>) -> Result<Self, KafkaTailError> {
-        let mut tokens = OauthSettings::from_config("read", &options.kafka).map(TokenKeeper::fetch);
-        let lease = match &mut tokens {
-            None => None,
-            Some(tokens) => Some(
-                tokens
-                    .lease()
-                    .await
-                    .map_err(|failure| KafkaTailError::Kafka(failure.text))?,
-            ),
-        };
-        let token = lease.clone();
-        let (consumer, extents) = tokio::task::spawn_blocking(move || surveyed(&options, from_ms, token.as_ref()))
+        let (tokens, lease) = token(&options.kafka, "read").await?;
+        let given = lease.clone();
+        let (consumer, extents) = tokio::task::spawn_blocking(move || surveyed(&options, from_ms, given.as_ref()))
             .await
             .expect("opening a consumer does not panic")?;
         let (sender, messages) = mpsc::channel(AHEAD_MESSAGES_MAX);

@@ -77,18 +77,9 @@ impl KafkaTail {
     /// it returned are not missed. Partitions and topics that are made later are not seen.
     pub async fn open(options: KafkaTailOptions) -> Result<Self, KafkaTailError> {
         let (sender, messages) = mpsc::channel(AHEAD_MESSAGES_MAX);
-        let mut tokens = OauthSettings::from_config("tail", &options.kafka).map(TokenKeeper::fetch);
-        let lease = match &mut tokens {
-            None => None,
-            Some(tokens) => Some(
-                tokens
-                    .lease()
-                    .await
-                    .map_err(|failure| KafkaTailError::Kafka(failure.text))?,
-            ),
-        };
-        let token = lease.clone();
-        let consumer = tokio::task::spawn_blocking(move || assigned(&options, token.as_ref()))
+        let (tokens, lease) = token(&options.kafka, "tail").await?;
+        let given = lease.clone();
+        let consumer = tokio::task::spawn_blocking(move || assigned(&options, given.as_ref()))
             .await
             .expect("opening a consumer does not panic")?;
         thread::Builder::new()
@@ -107,6 +98,20 @@ impl KafkaTail {
         let ended = || Err(KafkaTailError::Kafka("the tail is over".to_owned()));
         self.messages.recv().await.unwrap_or_else(ended)
     }
+}
+
+/// A token to connect with, and what renews it; neither where the sink authenticates otherwise.
+pub(super) async fn token(
+    kafka: &settings::KafkaConfig,
+    owner: &str,
+) -> Result<(Option<TokenKeeper>, Option<TokenLease>), KafkaTailError> {
+    let Some(settings) = OauthSettings::from_config(owner, kafka) else {
+        return Ok((None, None));
+    };
+    let mut tokens = TokenKeeper::fetch(settings);
+    let lease = tokens.lease().await;
+    let lease = lease.map_err(|failure| KafkaTailError::Kafka(failure.text))?;
+    Ok((Some(tokens), Some(lease)))
 }
 
 /// Remembers what librdkafka says about the brokers, which its errors do not.

@@ -31,33 +31,6 @@ pub type RabbitMqFailure = Failure<RabbitMqCause>;
 
 impl FailureCause for RabbitMqCause {
     fn label(self) -> &'static str {
-        self.as_label()
-    }
-}
-
-impl RabbitMqCause {
-    const ALL: [Self; 16] = [
-        Self::AccessRefused,
-        Self::Authentication,
-        Self::Blocked,
-        Self::Channels,
-        Self::Closed,
-        Self::Configuration,
-        Self::Nacked,
-        Self::Other,
-        Self::Tls,
-        Self::TooLarge,
-        Self::Topology,
-        Self::Unconfirmed,
-        Self::UnknownExchange,
-        Self::Unreachable,
-        Self::Unroutable,
-        Self::Vhost,
-    ];
-    /// Those that are a message's own fault.
-    const OF_A_MESSAGE: [Self; 2] = [Self::TooLarge, Self::Unroutable];
-
-    const fn as_label(self) -> &'static str {
         match self {
             Self::AccessRefused => "rabbitmq_access_refused",
             Self::Authentication => "rabbitmq_authentication",
@@ -77,6 +50,30 @@ impl RabbitMqCause {
             Self::Vhost => "rabbitmq_vhost",
         }
     }
+}
+
+impl RabbitMqCause {
+    /// Every cause that a failure of this sink can have.
+    pub(crate) const ALL: [Self; 16] = [
+        Self::AccessRefused,
+        Self::Authentication,
+        Self::Blocked,
+        Self::Channels,
+        Self::Closed,
+        Self::Configuration,
+        Self::Nacked,
+        Self::Other,
+        Self::Tls,
+        Self::TooLarge,
+        Self::Topology,
+        Self::Unconfirmed,
+        Self::UnknownExchange,
+        Self::Unreachable,
+        Self::Unroutable,
+        Self::Vhost,
+    ];
+    /// Those that are a message's own fault.
+    pub(crate) const OF_A_MESSAGE: [Self; 2] = [Self::TooLarge, Self::Unroutable];
 
     /// Of two causes, the one with the higher rank tells more.
     pub(crate) fn rank(self) -> u8 {
@@ -86,22 +83,6 @@ impl RabbitMqCause {
             _ => 0,
         }
     }
-}
-
-/// Every label that a failure of this sink can carry.
-pub const LABELS: &[&str] = &labels_of(RabbitMqCause::ALL);
-
-/// The labels of failures that are a message's own fault.
-pub(super) const DEAD_LETTERS: &[&str] = &labels_of(RabbitMqCause::OF_A_MESSAGE);
-
-const fn labels_of<const COUNT: usize>(causes: [RabbitMqCause; COUNT]) -> [&'static str; COUNT] {
-    let mut labels = [""; COUNT];
-    let mut at = 0;
-    while at < COUNT {
-        labels[at] = causes[at].as_label();
-        at += 1;
-    }
-    labels
 }
 
 /// AMQP's reply codes.
@@ -403,7 +384,7 @@ mod tests {
             let failure = of_session(&protocol(id, told), "rabbit", "x");
             assert_eq!((failure.remedy, failure.cause), (remedy, cause), "{id} {told}");
             assert!(failure.text.contains("sink 'rabbit'"), "{failure}");
-            assert!(LABELS.contains(&failure.cause.label()));
+            assert!(RabbitMqCause::ALL.contains(&failure.cause));
         }
         let io = lapin::Error::from(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         assert_eq!(of_session(&io, "rabbit", "x").cause, RabbitMqCause::Closed);

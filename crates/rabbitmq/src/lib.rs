@@ -56,7 +56,7 @@ use tokio::time::timeout;
 pub use broker::{RabbitMq, RoutingKeys, read_queues, tail_source};
 pub use check::connect_check;
 pub use connect::{BrokerLink, connect};
-pub use failure::{LABELS, RabbitMqCause, RabbitMqFailure};
+pub use failure::{RabbitMqCause, RabbitMqFailure};
 pub use metrics::RabbitMqMetrics;
 pub use read::{QueueExtent, QueueOptions, QueueReadError, QueueReading};
 pub use settings::{RabbitMqConfig, RabbitMqTls, Unroutable};
@@ -271,10 +271,7 @@ impl Sink for RabbitMqSink {
     }
 
     fn labels(&self) -> SinkLabels {
-        SinkLabels {
-            failures: LABELS,
-            dead_letters: failure::DEAD_LETTERS,
-        }
+        SinkLabels::from_causes(&RabbitMqCause::ALL, &RabbitMqCause::OF_A_MESSAGE)
     }
 }
 

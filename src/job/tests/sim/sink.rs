@@ -40,8 +40,8 @@ fn passing(world: &mut World) -> PublishFailure {
 impl Sink for SimulatedSink {
     fn labels(&self) -> SinkLabels {
         SinkLabels {
-            failures: &["scripted"],
-            dead_letters: &["scripted"],
+            failures: vec!["scripted"],
+            dead_letters: vec!["scripted"],
         }
     }
 

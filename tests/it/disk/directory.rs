@@ -189,6 +189,22 @@ async fn lost_cursors_cost_repeats_and_no_webhook() {
 }
 
 #[test]
+fn where_the_routes_names_cannot_be_kept_there_is_no_start() {
+    let scratch = scratch();
+    let setup = setup(&scratch.path().join("spool"));
+    // They are written there, and then moved to their place.
+    let in_the_way = setup.spool().join("routes.new");
+    fs::create_dir_all(&in_the_way).unwrap();
+    let mut refused = setup.launch();
+    assert_eq!(refused.wait(DEADLINE).code(), EXIT_DISK, "{}", refused.log());
+    assert!(refused.log().contains("routes.json"), "{}", refused.log());
+
+    fs::remove_dir(&in_the_way).unwrap();
+    let mut forebay = setup.start();
+    assert_eq!(forebay.terminate(DEADLINE).code(), Some(0), "{}", forebay.log());
+}
+
+#[test]
 fn a_route_that_left_the_configuration_with_webhooks_unpublished_stops_the_start_with_a_question() {
     const AUDIT: &str = "[routes.audit]\nsink = \"main\"\ntopic = \"audit\"\n";
     let scratch = scratch();

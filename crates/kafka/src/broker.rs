@@ -12,8 +12,8 @@ use prometheus::Registry;
 use serde_json::{Value, json};
 
 use crate::{
-    KafkaMetrics, KafkaNames, KafkaSink, KafkaTail, KafkaTailError, KafkaTailOptions, KafkaTailed, ProducerLimits,
-    TopicReading, check_sizes, connect_check,
+    KafkaMetrics, KafkaNames, KafkaSink, KafkaTail, KafkaTailError, KafkaTailOptions, KafkaTailed, TopicReading,
+    check_sizes, connect_check,
     properties::certificate_files,
     session::ATTRIBUTE_PREFIX,
     settings::{self, KafkaConfig, RouteTopics, UnknownTopic},
@@ -101,15 +101,11 @@ impl Broker for Kafka {
 
     fn sink(&self, setup: SinkSetup<'_, Self>, metrics: Arc<KafkaMetrics>) -> Result<KafkaSink, PublishFailure> {
         let names = KafkaNames::new(setup.sink, setup.route);
-        let limits = ProducerLimits {
-            body_bytes_max: setup.limits.body_bytes_max,
-            in_flight_records_max: setup.limits.in_flight_records_max,
-        };
         Ok(KafkaSink::new(
             setup.settings,
             names,
             setup.address.clone(),
-            limits,
+            setup.limits,
             metrics,
         )?)
     }

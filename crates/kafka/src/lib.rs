@@ -62,7 +62,7 @@ use self::{
 };
 use forebay_broker::{
     EnqueueError, Message, MessageDestination, MessagePlace, PublishFailure, Remedy, SettledMessage, Sink, SinkLabels,
-    number_of,
+    SinkLimits, number_of,
 };
 
 /// How long a route's owner waits for an old producer to go, before it goes on without.
@@ -96,15 +96,6 @@ impl KafkaNames {
             topic: None,
         }
     }
-}
-
-/// What a route asks of its producer.
-#[derive(Debug, Clone, Copy)]
-pub struct ProducerLimits {
-    /// The largest body that is accepted.
-    pub body_bytes_max: u64,
-    /// The route's window.
-    pub in_flight_records_max: usize,
 }
 
 /// One route's producer.
@@ -142,7 +133,7 @@ impl KafkaSink {
         config: &KafkaConfig,
         mut names: KafkaNames,
         topics: RouteTopics,
-        limits: ProducerLimits,
+        limits: SinkLimits,
         metrics: Arc<KafkaMetrics>,
     ) -> Result<Self, KafkaFailure> {
         if let Some((key, reason)) = check_properties(&config.properties).into_iter().next() {

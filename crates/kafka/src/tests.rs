@@ -34,7 +34,7 @@ fn sink(cluster: &Mock, properties: &[(&str, &str)]) -> (KafkaSink, Registry) {
         create_topics: None,
     };
     let names = KafkaNames::new("main", "events");
-    let limits = ProducerLimits {
+    let limits = SinkLimits {
         body_bytes_max: 1 << 20,
         in_flight_records_max: 1000,
     };
@@ -307,7 +307,7 @@ fn a_sink_whose_properties_break_a_promise_is_not_built() {
         create_topics: None,
     };
     let names = KafkaNames::new("main", "events");
-    let limits = ProducerLimits {
+    let limits = SinkLimits {
         body_bytes_max: 1,
         in_flight_records_max: 1,
     };

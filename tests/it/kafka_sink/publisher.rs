@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use forebay::sink::{
-    Message, PublishFailure, Sink, TopicTemplate,
-    kafka::{KafkaConfig, KafkaMetrics, KafkaNames, KafkaSink, ProducerLimits, RouteTopics, UnknownTopic},
+    Message, PublishFailure, Sink, SinkLimits, TopicTemplate,
+    kafka::{KafkaConfig, KafkaMetrics, KafkaNames, KafkaSink, RouteTopics, UnknownTopic},
 };
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -37,7 +37,7 @@ pub fn new_sink_counting(
 ) -> KafkaSink {
     let names = KafkaNames::new("main", "events");
     let topics = RouteTopics::new(TopicTemplate::parse(topic).unwrap(), unknown);
-    let limits = ProducerLimits {
+    let limits = SinkLimits {
         body_bytes_max: 4 << 20,
         in_flight_records_max: 10_000,
     };

@@ -26,8 +26,8 @@ fast:
 
 # Form and lints; warnings are errors.
 lint:
-    cargo fmt --check
-    cargo clippy --release --all-targets --locked -- -D warnings
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets --locked -- -D warnings
 
 # The documentation of the code.
 doc:

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Runs all tests, from a clean clone: gets what they need, builds once, and lets them start the servers they talk to.
 #
-#   tests/run.sh [ARGUMENT...]      arguments go to `cargo test`, e.g. `--test it kafka_sink`
+#   tests/run.sh [ARGUMENT...]      arguments go to `cargo test`, e.g. `--test it end_to_end::` or `--test kafka_sink`
 #   tests/run.sh fast               what needs no broker, in the profile `dev`: a few minutes
 #   tests/run.sh kafka|rabbitmq|both|deploy
-#                                   the tests of the binary that need that broker, both of them, or judge what is in deploy/, in
-#                                   the profile `dev`
+#                                   the tests of sink and binary that need that broker, both of them, or judge what is in deploy/,
+#                                   in the profile `dev`
 #
 # FOREBAY_TEST_KAFKA=host:port      the broker that most tests share; without it a container where a Docker daemon answers,
 #                                   else Kafka's own jars. Tests that break brokers start theirs from the jars in any case.
@@ -17,6 +17,7 @@
 #                                   where its management API is (default: the same host, port 15672)
 # FOREBAY_TEST_NO_ROOT=1            leaves out, and names, the tests that mount disks or make networks, where that is not allowed;
 #                                   without it they fail.
+# FOREBAY_TEST_BINARY=FILE          the binary that is tested (default: the one that Cargo builds beside the tests)
 # FOREBAY_TEST_CACHE=DIR            where downloads are kept (default: ~/.cache/forebay-tests)
 # FOREBAY_DASHBOARD_PICTURE=FILE    keeps the picture of the dashboard there, of a longer run (just dashboard)
 set -euo pipefail
@@ -63,12 +64,12 @@ python3:python3 git:git go:golang-go node:nodejs npm:npm
 rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-linux unshare:util-linux systemd-analyze:systemd
 "
 
-# The modules of `tests/it` by what they need; each is in one of these. What needs no broker and is not in `fast` measures, or needs
-# programs of others.
+# The modules of `tests/it` and `tests/whitebox` by what they need; each is in one of these. What needs no broker and is not in `fast`
+# measures, or needs programs of others.
 fast="admin cli descriptors dev files image ingress ordering refused rotation schemas tidy told"
 no_broker="asyncapi cloudevents config memory secrets"
-kafka="clients disk drain kafka_sink raw_http siege unrouted"
-rabbitmq="logging rabbitmq_check rabbitmq_sink rabbitmq_tail rabbitmq_topology"
+kafka="clients disk drain raw_http siege unrouted"
+rabbitmq="logging rabbitmq_check rabbitmq_tail"
 both="consumers end_to_end reload traces verify"
 deploy="compose kubernetes prometheus systemd"
 
@@ -142,7 +143,7 @@ get_kubernetes() {
 }
 
 # Benchmarks are compiled by clippy alone.
-build() { cargo test --release --locked --no-run; }
+build() { cargo test --release --locked --workspace --no-run; }
 
 answers() { kcat -b "$1" -L -m 2 >/dev/null 2>&1; }
 
@@ -212,36 +213,37 @@ start_servers() {
 export FOREBAY_TEST_OUTPUT=$work/output
 mkdir "$FOREBAY_TEST_OUTPUT"
 
-run() { cargo test --release --locked "$@" 2>&1 | tee "$FOREBAY_TEST_OUTPUT/tests"; }
+run() { cargo test --release --locked --workspace "$@" 2>&1 | tee "$FOREBAY_TEST_OUTPUT/tests"; }
 
 # Says which file and line tells what, and shows first that it can.
 search() { cargo test --release --locked --test it -- secrets::; }
 
-# The names of modules as `cargo test` takes them.
-modules() { for module in $1; do echo "$module::"; done; }
+# Tests of these modules. `whitebox` is of the package that has the binary, so that Cargo builds that too.
+test_modules() { cargo test --locked --test whitebox --test it -- $(for module in $1; do echo "$module::"; done); }
 
 # What needs no broker, and no program beside a compiler. The simulators run fewer seeds than they do in the whole suite.
 fast() {
     export FOREBAY_TEST_BROKERS= FOREBAY_SIM_SEEDS=100
-    stage "unit tests" cargo test --locked --lib --bins
+    stage "unit tests" cargo test --locked --workspace --lib --bins
     stage "documentation's examples" cargo test --locked --doc
     stage "a sender and a broker of one's own" cargo test --locked --test seams
-    stage "tests of the binary" cargo test --locked --test it -- $(modules "$fast")
+    stage "tests of the library and of the binary" test_modules "$fast"
 }
 
-# The tests of one of the groups above: no other broker may be started than those that it needs.
+# The tests of one of the groups above, and of sinks: no other broker may be started than those that it needs.
 group() {
     export FOREBAY_TEST_BROKERS=$1
     stage "tools" get_tools
     stage "Python clients" get_python
     if [ "$1" != RabbitMQ ]; then stage "Kafka" get_kafka; fi
-    stage "tests of the binary" cargo test --locked --test it -- $(modules "$2")
+    for sink in ${3:-}; do stage "tests of $sink" cargo test --locked --test "$sink"; done
+    stage "tests of the binary" test_modules "$2"
 }
 
 case ${1:-} in
 fast) fast; exit ;;
-kafka) group Kafka "$kafka"; exit ;;
-rabbitmq) group RabbitMQ "$rabbitmq"; exit ;;
+kafka) group Kafka "$kafka" kafka_sink; exit ;;
+rabbitmq) group RabbitMQ "$rabbitmq" rabbitmq_sink; exit ;;
 both)
     stage "Java consumers" get_java
     group "Kafka RabbitMQ" "$both"

@@ -9,22 +9,6 @@ mod load;
 mod report;
 mod servers;
 
-#[allow(clippy::unwrap_used, reason = "the harness of the tests, where a panic is a failure")]
-#[path = "../../tests/support/jars.rs"]
-mod jars;
-#[allow(
-    clippy::unwrap_used,
-    reason = "the harness of the tests: not all of it is used here, and a panic is a failure"
-)]
-#[path = "../../tests/support/kafka/mod.rs"]
-mod kafka;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/process.rs"]
-mod process;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/tls.rs"]
-mod tls;
-
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -35,6 +19,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
+use forebay_test_support::kafka;
 
 use load::Load;
 use report::{Drain, Fixed, Report, Sample};

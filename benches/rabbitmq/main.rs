@@ -11,22 +11,6 @@ mod samples;
 #[path = "../support/mod.rs"]
 mod support;
 
-#[allow(clippy::unwrap_used, reason = "the harness of the tests, where a panic is a failure")]
-#[path = "../../tests/support/http.rs"]
-mod http;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/jars.rs"]
-mod jars;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/process.rs"]
-mod process;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/rabbitmq/mod.rs"]
-mod rabbitmq;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/tls.rs"]
-mod tls;
-
 use std::{
     collections::BTreeMap,
     fmt, fs,
@@ -38,6 +22,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
+use forebay_test_support::{jars, process, rabbitmq};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

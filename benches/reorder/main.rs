@@ -5,22 +5,6 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
 
-#[allow(clippy::unwrap_used, reason = "the harness of the tests, where a panic is a failure")]
-#[path = "../../tests/support/jars.rs"]
-mod jars;
-#[allow(
-    clippy::unwrap_used,
-    reason = "the harness of the tests: not all of it is used here, and a panic is a failure"
-)]
-#[path = "../../tests/support/kafka/mod.rs"]
-mod kafka;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/process.rs"]
-mod process;
-#[allow(clippy::unwrap_used, reason = "the same")]
-#[path = "../../tests/support/tls.rs"]
-mod tls;
-
 mod sender;
 
 #[path = "../support/server.rs"]
@@ -34,6 +18,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use forebay_event::Time;
+use forebay_test_support::{kafka, process};
 use serde_json::Value;
 use tempfile::TempDir;
 

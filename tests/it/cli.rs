@@ -11,15 +11,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use forebay::{
-    senders::{self, Secret},
-    sink::kafka::embedded::EmbeddedKafka,
-};
+use rdkafka::mocking::MockCluster;
 
 use crate::support::{
     forebay::{Setup, send_command},
     program,
     secrets::WEBHOOK as SECRET,
+    sender::sign_with,
 };
 
 fn forebay(args: &[&str]) -> Output {
@@ -119,11 +117,9 @@ fn sent_webhooks_are_signed_and_of_every_kind() {
     let server = Server::answering(&[200]);
     let received = send(&server, &["--count", "60", "--streams", "4"]);
     assert_eq!(received.len(), 60);
-    let secret = Secret::from_base64(SECRET).unwrap();
     let mut kinds = BTreeSet::new();
     for Received { headers, body } in &received {
-        let signed = senders::usual().sign(&secret, body);
-        assert_eq!(headers["x-millicast-signature"], signed[0].1);
+        assert_eq!(headers["x-millicast-signature"], sign_with(SECRET, body));
         if headers["content-type"] == "image/jpeg" {
             assert!(body.starts_with(b"\xff\xd8\xff") && headers["x-millicast-stream-id"].starts_with("ZG6NWV/"));
             kinds.insert("thumbnail".to_owned());
@@ -412,8 +408,9 @@ fn check_asks_a_running_forebay_whether_it_is_alive_and_needs_nothing_else_for_i
 
 #[test]
 fn tail_names_a_missing_topic_and_ends_in_order_at_a_signal() {
-    let kafka = EmbeddedKafka::start(&["events"], 2).unwrap();
-    let brokers = kafka.brokers();
+    let kafka = MockCluster::new(1).unwrap();
+    kafka.create_topic("events", 2, 1).unwrap();
+    let brokers = kafka.bootstrap_servers();
     let (_, stderr) = ends_with(69, &["tail", "--brokers", &brokers, "--topic", "other.{kind}"]);
     assert!(stderr.contains("there is no topic other.{kind}"), "{stderr}");
 

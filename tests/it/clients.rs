@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use forebay::{
-    event::Time,
-    senders::{EndpointReceiver, HeaderLookup, Secret, UnverifiedRequest, millicast::Millicast},
-};
+use forebay_event::Time;
+use forebay_senders::{EndpointReceiver, HeaderLookup, Secret, UnverifiedRequest, millicast::Millicast};
 
 use crate::{
     cli::{Received, Server},

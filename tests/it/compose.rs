@@ -14,15 +14,15 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
-    forebay::{Setup, binary, wait_until},
+    ROOT,
+    forebay::{Setup, wait_until},
     http,
     kafka::{self, create_topic},
     process::{Process, free_port, mortal},
     prometheus::promtool,
-    rabbitmq, venv,
+    rabbitmq, target, venv,
 };
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn root(path: &str) -> PathBuf {
@@ -310,7 +310,7 @@ impl Trial {
     }
 
     fn forebay(&self, words: &[String]) -> Command {
-        let mut command = mortal(binary());
+        let mut command = mortal(target::binary());
         command
             .args(words)
             .envs(self.environment.iter().map(|(name, value)| (name, value)));

@@ -19,6 +19,7 @@ use rdkafka::{
 use serde_json::{Value, json};
 
 use crate::support::{
+    ROOT,
     consumers::{self, Broker, Service, Source},
     forebay::{EXCHANGE, Forebay, SECRET, Setup, kafka_route, rabbitmq_route, wait_until},
     kafka::{self, create_topic},
@@ -27,7 +28,6 @@ use crate::support::{
     topic::read_to_end,
 };
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const DRAINED: Duration = Duration::from_secs(60);
 /// How soon everything is stored, once everything is published.
 const CAUGHT_UP: Duration = Duration::from_secs(90);

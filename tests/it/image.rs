@@ -7,7 +7,8 @@ use std::{
     sync::LazyLock,
 };
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::ROOT;
+
 const DOCKERFILES: [&str; 2] = ["deploy/Dockerfile", "deploy/compose/consumer.Dockerfile"];
 
 fn read(path: &str) -> String {
@@ -48,8 +49,9 @@ fn the_dependencies_of_every_crate_are_in_the_layer_that_stays() {
     let crates = fs::read_dir(Path::new(ROOT).join("crates")).unwrap();
     let names: Vec<_> = crates.map(|entry| entry.unwrap().file_name()).collect();
     assert!(names.len() > 5, "{names:?}");
-    for name in names {
-        let manifest = format!("crates/{}/Cargo.toml", name.to_str().unwrap());
+    let crates = names.iter().map(|name| format!("crates/{}", name.to_str().unwrap()));
+    for package in crates.chain(["tests", "tests/support"].map(str::to_owned)) {
+        let manifest = format!("{package}/Cargo.toml");
         let line = format!("COPY {manifest} {manifest}\n");
         assert!(text.contains(&line), "{line}");
     }

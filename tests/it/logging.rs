@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::{
     support::{
+        ROOT,
         forebay::{EXCHANGE, Forebay, PATH, Setup, kafka_route, rabbitmq_route, wait_until},
         http, program, rabbitmq,
         sender::{sign, webhook},
@@ -26,7 +27,7 @@ const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const MARKER: &str = "marker-in-a-body-7c9e";
 
 fn documented() -> BTreeSet<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/logging.md");
+    let path = Path::new(ROOT).join("docs/logging.md");
     let names = first_column(&fs::read_to_string(path).unwrap());
     names.into_iter().collect()
 }

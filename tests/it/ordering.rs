@@ -9,7 +9,7 @@ use std::{collections::BTreeSet, env, fmt::Write as _, fs, path::PathBuf, proces
 use forebay_consumer::{StreamEvent, Streams, Transition};
 use serde_json::{Value, json};
 
-use crate::support::schemas::validate;
+use crate::support::{ROOT, schemas::validate, target};
 
 const DESCRIPTION: &str = "What a consumer makes of events, whatever their order: see docs/ordering.md. `events` are structured CloudEvents in the order of \
      arrival; `transitions` has a list for each of them, in order; `state` is what is known at the end, by `partitionkey`. Members that are empty are left out, \
@@ -17,7 +17,7 @@ const DESCRIPTION: &str = "What a consumer makes of events, whatever their order
 
 #[test]
 fn the_vectors_are_what_the_kit_does() {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/ordering/vectors.json");
+    let path = PathBuf::from(ROOT).join("docs/ordering/vectors.json");
     let expected = vectors();
     if env::var_os("FOREBAY_UPDATE_VECTORS").is_some() {
         fs::write(&path, &expected).unwrap();
@@ -57,7 +57,7 @@ fn the_vectors_have_every_transition() {
 /// The page has the events as they arrive, and after them what the kit makes of them.
 #[test]
 fn the_worked_example_is_what_the_kit_does() {
-    let page = fs::read_to_string(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/ordering.md")).unwrap();
+    let page = fs::read_to_string(PathBuf::from(ROOT).join("docs/ordering.md")).unwrap();
     let block = |name: &str| -> Vec<Value> {
         let (_, after) = page.split_once(&format!("<!-- {name} -->\n\n```json\n")).unwrap();
         let (json, _) = after.split_once("```").unwrap();
@@ -73,11 +73,9 @@ fn the_worked_example_is_what_the_kit_does() {
 /// What a team would copy passes what it should.
 #[test]
 fn the_rust_consumer_passes_the_vectors() {
-    let root = env!("CARGO_MANIFEST_DIR");
-    let output = Command::new(env!("CARGO"))
-        .args(["run", "--release", "--locked", "--quiet", "--example", "consumer", "--"])
+    let output = Command::new(target::example("consumer"))
         .args(["--vectors", "docs/ordering/vectors.json"])
-        .current_dir(root)
+        .current_dir(ROOT)
         .output()
         .unwrap();
     let stdout = String::from_utf8(output.stdout).unwrap();

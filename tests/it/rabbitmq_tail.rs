@@ -196,7 +196,7 @@ fn dev_publishes_to_a_rabbitmq_and_shows_what_arrives() {
         &uri,
     ]);
     assert_eq!(dev.line()["listening"]["exchange"], "forebay-dev");
-    let kinds: Vec<String> = forebay::senders::usual()
+    let kinds: Vec<String> = forebay_senders::usual()
         .samples()
         .iter()
         .map(|_| {

@@ -16,6 +16,7 @@ use std::{
 };
 
 use crate::support::{
+    ROOT,
     forebay::{Forebay, PATH, SECRET, Setup, kafka_route, wait_until},
     http, program,
     secrets::NEXT_WEBHOOK as NEXT,
@@ -142,7 +143,7 @@ impl Load {
 
 /// The commands of docs/rotation.md, a text for each block in the section.
 fn documented_commands(section: &str) -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/rotation.md");
+    let path = Path::new(ROOT).join("docs/rotation.md");
     let text = fs::read_to_string(path).unwrap();
     let section = text.split("\n## ").find(|part| part.starts_with(section)).unwrap();
     let blocks = section.split("```sh\n").skip(1);

@@ -13,15 +13,16 @@ use std::{
 use tempfile::TempDir;
 
 use crate::support::{
+    ROOT,
     census::assert_delivered,
-    forebay::{Setup, binary, send_command, wait_until},
+    forebay::{Setup, send_command, wait_until},
     kafka::{self, create_topic},
     process::free_port,
     sender::{Outcome, Sender},
+    target,
     topic::read_to_end,
 };
 
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const STOPPED: Duration = Duration::from_secs(60);
 /// How exposed the service may be, in tenths, of a hundred.
 const EXPOSURE_MAX: &str = "20";
@@ -77,7 +78,7 @@ fn the_service_is_confined() {
 /// What is wrong with the units, where the binary is this one.
 fn amiss(service: &str, socket: &str) -> Result<(), String> {
     let dir = TempDir::new().unwrap();
-    let service = service.replace("/usr/local/bin/forebay", binary());
+    let service = service.replace("/usr/local/bin/forebay", &target::binary().display().to_string());
     fs::write(dir.path().join("forebay.service"), service).unwrap();
     fs::write(dir.path().join("forebay.socket"), socket).unwrap();
     let output = run(

@@ -12,9 +12,7 @@ use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use source::{Source, walk, walk_all};
 
-use crate::support::program;
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+use crate::support::{ROOT, program};
 
 fn root() -> &'static Path {
     Path::new(ROOT)
@@ -121,7 +119,7 @@ fn no_test_is_ignored() {
 fn whoever_starts_the_binary_keeps_what_it_says() {
     let findings: Vec<String> = every_file("tests")
         .into_iter()
-        .filter(|(path, _)| !matches!(path.as_str(), "tests/support/program.rs" | "tests/support/forebay.rs"))
+        .filter(|(path, _)| path != "tests/support/program.rs")
         .flat_map(|(path, text)| rules::unkept(&path, &text))
         .collect();
     assert_none("output that is not searched for secrets", &findings);
@@ -174,7 +172,7 @@ fn comments_and_documents_are_wrapped() {
 #[test]
 fn every_metric_is_documented_and_every_documented_metric_exists() {
     let mut names = Vec::new();
-    for (dir, least) in [("src", 50), ("crates/kafka", 7), ("crates/rabbitmq", 3)] {
+    for (dir, least) in [("src", 50), ("crates/kafka/src", 7), ("crates/rabbitmq/src", 3)] {
         let found = documents::metrics(&walk(root(), dir));
         assert!(found.len() >= least, "found only {found:?} in {dir}");
         names.extend(found);
@@ -187,7 +185,7 @@ fn every_metric_is_documented_and_every_documented_metric_exists() {
 #[test]
 fn every_error_label_is_documented() {
     for (name, document) in [("kafka", "docs/kafka.md"), ("rabbitmq", "docs/rabbitmq.md")] {
-        let labels = documents::labels(&walk(root(), &format!("crates/{name}")), &format!("{name}_"));
+        let labels = documents::labels(&walk(root(), &format!("crates/{name}/src")), &format!("{name}_"));
         assert!(labels.len() > 5, "found only {labels:?}");
         let missing = documents::missing(&labels, &read(document));
         assert_none(&format!("not in {document}"), &missing);
@@ -196,7 +194,7 @@ fn every_error_label_is_documented() {
 
 #[test]
 fn every_configuration_key_is_documented() {
-    let read_by = ["src/config", "crates/kafka", "crates/rabbitmq"];
+    let read_by = ["src/config", "crates/kafka/src", "crates/rabbitmq/src"];
     let keys: Vec<_> = read_by.iter().flat_map(|dir| walk(root(), dir)).collect();
     let keys = documents::keys(&keys);
     assert!(keys.len() > 50, "found only {keys:?}");
@@ -341,6 +339,21 @@ fn there_is_one_crypto_stack() {
     }
 }
 
+/// What they ask of Forebay they ask as its users do.
+#[test]
+fn the_tests_of_the_binary_link_neither_the_package_nor_a_brokers_crate() {
+    let crates = |name: &str| {
+        let tree = cargo_tree(&["--package", name, "--edges", "normal,build,dev", "--prefix", "none"]);
+        let names = tree.lines().filter_map(|line| line.split(' ').next());
+        names.map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let (binary, tests) = (crates("forebay"), crates("forebay-tests"));
+    for linked in ["forebay", "forebay-http-client", "forebay-kafka", "forebay-rabbitmq"] {
+        assert!(binary.contains(linked), "{linked}: {binary:?}");
+        assert!(!tests.contains(linked), "{linked}");
+    }
+}
+
 /// A consumer that uses the kit wants neither a web server nor a broker client, nor the minutes that they take to
 /// compile.
 #[test]
@@ -378,6 +391,12 @@ fn cargo_tree(arguments: &[&str]) -> String {
     command.arg(root().join("Cargo.toml"));
     if !arguments.contains(&"--edges") {
         command.args(["--edges", "normal,build"]);
+    }
+    if !arguments
+        .iter()
+        .any(|argument| matches!(*argument, "--package" | "--workspace"))
+    {
+        command.args(["--package", "forebay"]);
     }
     let output = command.args(arguments).output().expect("cargo starts");
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -425,10 +444,11 @@ fn every_module_of_tests_is_in_one_group_by_what_it_needs() {
     let groups = ["fast", "no_broker", "kafka", "rabbitmq", "both", "deploy"];
     let mut grouped: Vec<String> = groups.iter().flat_map(|name| group(name)).collect();
     grouped.sort();
-    let main = read("tests/it/main.rs");
-    let modules = main
-        .lines()
-        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'));
-    let modules: Vec<_> = modules.filter(|name| *name != "support").collect();
-    assert_eq!(grouped, modules, "each once, as in tests/it/main.rs");
+    let programs = ["tests/it/main.rs", "tests/whitebox/main.rs"].map(read);
+    let modules = programs.iter().flat_map(|main| main.lines());
+    let mut modules: Vec<_> = modules
+        .filter_map(|line| line.strip_prefix("mod ")?.strip_suffix(';'))
+        .collect();
+    modules.sort_unstable();
+    assert_eq!(grouped, modules, "each once");
 }

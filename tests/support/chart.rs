@@ -12,7 +12,7 @@ use serde_json::Value;
 pub const CHART: &str = "deploy/helm/forebay";
 
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    Path::new(crate::ROOT)
 }
 
 /// What `tests/kubernetes.sh` builds, once: the directory of `FOREBAY_TEST_KUBERNETES`, else its own.

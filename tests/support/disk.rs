@@ -12,10 +12,8 @@ use std::{
     time::Duration,
 };
 
-use forebay::{
-    event::Event,
-    spool::{self, LogObserver, Spool},
-};
+use forebay_event::Event;
+use forebay_log::{LogObserver, LogOptions, Spool};
 
 use super::sender::webhook;
 
@@ -174,7 +172,7 @@ impl LogObserver for Damage {
 pub fn survived(dir: &Path) -> Survived {
     const DEADLINE: Duration = Duration::from_secs(10);
     let damage = Arc::new(Damage(AtomicUsize::new(0)));
-    let options = spool::LogOptions {
+    let options = LogOptions {
         dir: dir.into(),
         bytes_max: 64 << 20,
         bulk_share_max: 0.5,

@@ -24,11 +24,6 @@ pub const PATH: &str = "/millicast/acme";
 /// RabbitMQ's exchange in it.
 pub const EXCHANGE: &str = "forebay";
 
-/// Its path. Whoever starts it does so by [`program::forebay`], which keeps what it says.
-pub fn binary() -> &'static str {
-    env!("CARGO_BIN_EXE_forebay")
-}
-
 /// `forebay send` of webhooks of these kinds, signed with [`SECRET`].
 pub fn send_command(url: &str, kinds: &[&str]) -> Program {
     let mut command = program::forebay();

@@ -1,7 +1,5 @@
 //! One plain HTTP request after the other.
 
-#![allow(dead_code, reason = "each program that includes it uses a part of it")]
-
 use std::{
     io::{Read, Write},
     net::{SocketAddr, TcpStream},

@@ -1,7 +1,5 @@
 //! Server processes that end with the test, however it ends.
 
-#![allow(dead_code, reason = "each program that includes it uses a part of it")]
-
 use std::{
     ffi::OsStr,
     fs::File,

@@ -16,7 +16,10 @@ use std::{
     },
 };
 
-use super::process::{Process, directory};
+use super::{
+    process::{Process, directory},
+    target,
+};
 
 /// The variable that names the directory.
 pub const OUTPUT: &str = "FOREBAY_TEST_OUTPUT";
@@ -48,7 +51,7 @@ pub struct Program(Command);
 
 /// `forebay`.
 pub fn forebay() -> Program {
-    Program(Command::new(super::forebay::binary()))
+    Program(Command::new(target::binary()))
 }
 
 /// `forebay`, run by another program (strace, faketime).
@@ -57,7 +60,7 @@ pub fn forebay_by(wrapper: &[String]) -> Program {
         [] => forebay(),
         [program, arguments @ ..] => {
             let mut command = Command::new(program);
-            command.args(arguments).arg(super::forebay::binary());
+            command.args(arguments).arg(target::binary());
             Program(command)
         }
     }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use forebay::sink::{EnqueueError, Message, PublishFailure, Remedy, SettledMessage, Sink};
+use forebay_broker::{EnqueueError, Message, PublishFailure, Remedy, SettledMessage, Sink};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::census::Delivered;

@@ -6,10 +6,10 @@ pub struct Rng(u64);
 impl Rng {
     pub fn new(seed: u64, number: u64) -> Self {
         let mut rng = Self(seed);
-        Self(rng.next() ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        Self(rng.draw() ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -18,7 +18,7 @@ impl Rng {
     }
 
     pub fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("it is below a usize")
+        usize::try_from(self.draw() % end as u64).expect("it is below a usize")
     }
 
     pub fn one_in(&mut self, count: usize) -> bool {

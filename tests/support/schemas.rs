@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// Where the schemas are.
 pub fn dir() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("docs/schemas")
+    PathBuf::from(crate::ROOT).join("docs/schemas")
 }
 
 /// Checks a structured event with normalised data against the schema of its kind, or, where the kind is unknown,

@@ -1,7 +1,5 @@
 //! A private CA, a broker's certificate and a client's, made for one test.
 
-#![allow(dead_code, reason = "each program that includes it uses a part of it")]
-
 use std::{
     path::{Path, PathBuf},
     process::Command,

@@ -16,7 +16,7 @@ pub fn python() -> &'static Path {
 }
 
 fn make() -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/venv.sh");
+    let script = Path::new(crate::ROOT).join("tests/venv.sh");
     let output = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
     assert!(output.status.success(), "tests/venv.sh: {}", output.status);
     PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())

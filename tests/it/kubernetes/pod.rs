@@ -7,11 +7,12 @@ use std::{
     time::Duration,
 };
 
-use forebay::config::Config;
+use config::{Config, Environment, File};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::support::{
+    ROOT,
     forebay::SECRET,
     program::{self, Program},
 };
@@ -49,6 +50,18 @@ pub fn container<'a>(manifests: &'a [Value], kind: &str, name: &str) -> &'a Valu
 
 pub fn seconds(value: &Value) -> Duration {
     Duration::from_secs(value.as_u64().unwrap_or(0))
+}
+
+/// The configuration that has every default.
+pub fn documented() -> Config {
+    let file = Path::new(ROOT).join("docs/examples/defaults.toml");
+    let config = Config::builder().add_source(File::from(file)).build();
+    config.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A duration of a configuration.
+pub fn duration(config: &Config, key: &str) -> Duration {
+    humantime::parse_duration(&config.get_string(key).unwrap()).unwrap_or_else(|error| panic!("{key}: {error}"))
 }
 
 #[derive(Debug)]
@@ -132,11 +145,19 @@ impl Node {
         }
     }
 
-    /// The configuration as Forebay reads it in this container.
+    /// The configuration of Forebay in this container: its file, and over it the environment. What neither has is as
+    /// documented.
     pub fn config(&self, container: &Value) -> Config {
         let file = self.mounted(container)("/etc/forebay/forebay.yaml");
-        let env = self.env(container).into_iter();
-        Config::load(Path::new(&file), env).unwrap_or_else(|problems| panic!("{problems}"))
+        let variables = Environment::with_prefix("FOREBAY")
+            .prefix_separator("__")
+            .separator("__")
+            .source(Some(self.env(container).into_iter().collect()));
+        let sources = Config::builder()
+            .add_source(documented())
+            .add_source(File::from(Path::new(&file)))
+            .add_source(variables);
+        sources.build().unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Mounts the volumes, and says where a path of the container is. The configuration names paths too: it is mounted

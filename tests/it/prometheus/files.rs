@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use ::config::{Config, File, FileFormat};
 use serde_json::Value;
 
-pub const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+pub use crate::support::ROOT;
 /// The files with cases.
 pub const CASES: [&str; 2] = ["rules_test.yml", "rules_test_week.yml"];
 

@@ -88,6 +88,7 @@ fn every_licence_is_one_that_is_allowed() {
     }
 
     let tree = cargo_tree(&[
+        "--workspace",
         "--edges",
         "normal,build,dev",
         "--prefix",

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::{PATH, SENDER, STOPPED, TRACE, named, send, send_traced, traceparent, tracing};
 use crate::support::{
+    ROOT,
     collector::Collector,
     forebay::{Forebay, Setup, kafka_route, wait_until},
     process::{Process, free_port, mortal},
@@ -121,7 +122,7 @@ fn what_a_collector_wants_to_see_comes_from_the_environment() {
 /// The receiver of OpenTelemetry's own collector, which prints each request as OTLP/JSON. `None`, said on stderr, where
 /// there is no Go; in CI that is a failure.
 fn real_receiver(address: SocketAddr, log: &Path) -> Option<Process> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/collector");
+    let folder = Path::new(ROOT).join("tests/collector");
     let go = |arguments: &[&str]| {
         let mut command = Command::new("go");
         command.args(arguments).current_dir(&folder).stdin(Stdio::null());

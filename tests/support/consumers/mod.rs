@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use super::{
     forebay::wait_until,
     process::{mortal, spawn},
+    target,
 };
 pub use services::{ALL, of, runs};
 
@@ -57,8 +58,8 @@ impl Consumer {
         static BUILT: LazyLock<Mutex<HashMap<&str, Command>>> = LazyLock::new(Mutex::default);
         let mut built = BUILT.lock().expect("a build that failed fails the rest");
         let result = built.entry(self.name).or_insert_with(|| {
-            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("consumers").join(self.name);
+            let root = Path::new(crate::ROOT);
+            let kept = target::tmp_dir().join("consumers").join(self.name);
             std::fs::create_dir_all(&kept).unwrap();
             let result = (self.build)(&root.join("examples/consumers").join(self.name), &kept);
             if let Err(missing) = &result {

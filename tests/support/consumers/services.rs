@@ -5,13 +5,16 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{super::venv, Broker, Consumer};
+use super::{
+    super::{target, venv},
+    Broker, Consumer,
+};
 
 pub const ALL: &[Consumer] = &[
     Consumer {
         name: "rust",
         reads: Broker::Kafka,
-        build: |_, _| Ok(rust()),
+        build: |_, _| Ok(vec![target::example("consumer").display().to_string()]),
     },
     Consumer {
         name: "python",
@@ -61,21 +64,6 @@ pub fn runs(words: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
-/// An example of this package, of the profile of the tests.
-fn rust() -> Vec<String> {
-    let tests = std::env::current_exe().unwrap();
-    // target/<profile>/deps/<tests>
-    let target = tests.ancestors().nth(2).expect("a profile's directory");
-    let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--locked", "--example", "consumer"]);
-    if target.ends_with("release") {
-        command.arg("--release");
-    }
-    let status = command.current_dir(env!("CARGO_MANIFEST_DIR")).status();
-    assert!(status.unwrap().success(), "the consumer in Rust does not build");
-    vec![target.join("examples/consumer").display().to_string()]
-}
-
 /// Python is not built.
 fn python(folder: &Path) -> Result<Vec<String>, String> {
     if !runs(&["python3", "-c", "import venv, ensurepip"]) {
@@ -89,7 +77,7 @@ fn java(folder: &Path) -> Result<Vec<String>, String> {
     if !runs(&["java", "-version"]) || !runs(&["javac", "-version"]) || !runs(&["mvn", "-version"]) {
         return Err("a JDK and Maven".into());
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let root = Path::new(crate::ROOT);
     let status = Command::new(root.join("tests/package.sh")).arg(folder).status();
     assert!(status.unwrap().success(), "{}: it does not build", folder.display());
     let jar = folder.join("target/consumer.jar").display().to_string();

@@ -29,7 +29,7 @@ fn command(jars: &Path) -> Command {
 }
 
 pub fn run_source(program: &str, arguments: &[&str]) -> String {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kafka").join(program);
+    let source = Path::new(crate::ROOT).join("tests/kafka").join(program);
     let mut command = command(jars());
     command
         .arg(source)

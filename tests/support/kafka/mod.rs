@@ -4,8 +4,6 @@
 //! Most tests share one broker ([`shared`]): the one of `FOREBAY_TEST_KAFKA`, else one that is started for the run.
 //! Tests that kill, stop or reconfigure a broker start a [`Cluster`] of their own.
 
-#![allow(dead_code, unused_imports, reason = "each test uses a part of it")]
-
 mod client;
 mod java;
 

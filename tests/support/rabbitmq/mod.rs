@@ -4,19 +4,13 @@
 //! Most tests share one node ([`shared`]) and take a virtual host each: the one of `FOREBAY_TEST_AMQP`, else one that
 //! is started for the run. Tests that kill, stop or reconfigure a node start a [`Cluster`] of their own.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "each program that includes it uses a part of it"
-)]
-
 mod client;
 mod namespace;
 mod node;
 mod vhost;
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, ToSocketAddrs},
+    net::{SocketAddr, ToSocketAddrs},
     sync::LazyLock,
     time::{Duration, Instant},
 };
@@ -26,7 +20,7 @@ pub use namespace::{Namespace, can_isolate};
 pub use vhost::{Broker, CLASSIC, QUORUM, STREAM, Vhost};
 
 use super::{
-    process::{Process, directory, free_port},
+    process::{Process, directory},
     tls::Certificates,
 };
 use node::{Node, Surroundings};

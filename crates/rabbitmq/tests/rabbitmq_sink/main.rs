@@ -1,13 +1,16 @@
 //! The RabbitMQ sink against a real broker.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod check;
 mod publisher;
 mod refusals;
 mod security;
+mod topology;
 
-use forebay::sink::{Message, partition::partition_of};
+use forebay_broker::{Message, partition::partition_of};
+use forebay_test_support::rabbitmq::{self, QUORUM, read_all};
 use publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, message, sink};
-
-use crate::support::rabbitmq::{self, QUORUM, read_all};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_enqueued_is_confirmed_and_lies_in_its_partitions_queue_in_order() {
@@ -96,7 +99,7 @@ async fn a_routing_key_with_every_awkward_character_still_finds_its_queue() {
     let queues = vhost.topology(EXCHANGE, 1, QUORUM);
     let streams = ["a.b", "*", "#", "100%", "white space", "配信", &"long".repeat(200)];
     let messages = (1..).zip(streams).map(|(sequence, stream)| Message {
-        address: forebay::sink::rabbitmq::routing_key::words("feeds", Some("started"), Some("A.B"), stream).into(),
+        address: forebay_rabbitmq::routing_key::words("feeds", Some("started"), Some("A.B"), stream).into(),
         key: format!("A.B/{stream}"),
         ..message(sequence)
     });

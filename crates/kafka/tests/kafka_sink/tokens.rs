@@ -11,14 +11,12 @@ use std::{
 };
 
 use base64::{Engine, prelude::*};
-use forebay::sink::{
-    FindingLevel, Remedy, Sink, TopicTemplate,
-    kafka::{CreateTopics, KafkaConfig, KafkaTail, KafkaTailOptions, UnknownTopic, connect_check},
-};
+use forebay_broker::{FindingLevel, Remedy, Sink, TopicTemplate};
+use forebay_kafka::{CreateTopics, KafkaConfig, KafkaTail, KafkaTailOptions, UnknownTopic, connect_check};
+use forebay_test_support::kafka::{self as server, Cluster, Listener, Options};
 use tokio::time::timeout;
 
 use super::publisher::{DEADLINE, Publisher, assert_in_order, message, new_sink_for};
-use crate::support::kafka::{self as server, Cluster, Listener, Options};
 
 const ID: &str = "forebay";
 

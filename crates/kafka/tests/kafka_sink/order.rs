@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use forebay::sink::{Message, Sink, kafka::KafkaSink};
+use forebay_broker::{Message, Sink};
+use forebay_kafka::KafkaSink;
+use forebay_test_support::kafka::{self as server, Cluster, Listener, Options, Version};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::publisher::{Publisher, assert_in_order, message, sink_with};
-use crate::support::kafka::{self as server, Cluster, Listener, Options, Version};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 const LAST: u64 = 12;

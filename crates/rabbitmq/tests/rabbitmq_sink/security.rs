@@ -1,12 +1,11 @@
 //! TLS with a private CA, certificates in place of passwords, several nodes.
 
-use forebay::{
-    config::TextSource,
-    sink::{Remedy, Sink, rabbitmq::RabbitMqTls},
-};
+use forebay_broker::{Remedy, Sink};
+use forebay_rabbitmq::RabbitMqTls;
+use forebay_section::TextSource;
+use forebay_test_support::rabbitmq::{CERTIFIED_USER, Cluster, Options, PASSWORD, QUORUM, USER, read_all};
 
 use super::publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, configuration, message, new_sink};
-use crate::support::rabbitmq::{CERTIFIED_USER, Cluster, Options, PASSWORD, QUORUM, USER, read_all};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use forebay::sink::{Remedy, Sink};
-use tokio::time::timeout;
-
-use super::publisher::{DEADLINE, Publisher, assert_goes_on, assert_in_order, message, sink_with, trouble_with};
-use crate::support::{
+use forebay_broker::{Remedy, Sink};
+use forebay_test_support::{
     kafka::{self as server, Cluster, Listener, Options},
     tls::self_signed,
 };
+use tokio::time::timeout;
+
+use super::publisher::{DEADLINE, Publisher, assert_goes_on, assert_in_order, message, sink_with, trouble_with};
 
 #[tokio::test]
 async fn every_way_to_authenticate_works_and_a_wrong_one_is_named() {

@@ -2,16 +2,14 @@
 
 use std::time::Duration;
 
-use forebay::sink::{
-    Remedy, Sink,
-    kafka::{KafkaConfig, UnknownTopic},
-};
+use forebay_broker::{Remedy, Sink};
+use forebay_kafka::{KafkaConfig, UnknownTopic};
+use forebay_test_support::kafka::{self as server, Cluster, Options};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::publisher::{
     DEADLINE, Publisher, assert_goes_on, assert_in_order, message, new_sink_counting, sink, sink_with, trouble_with,
 };
-use crate::support::kafka::{self as server, Cluster, Options};
 
 #[tokio::test]
 async fn a_broker_that_is_killed_and_comes_back_costs_nothing() {

@@ -2,13 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use forebay::{
-    config,
-    sink::{
-        PublishFailure, Remedy, Sink as _,
-        rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink},
-    },
-};
+use forebay_broker::{PublishFailure, Remedy, Sink as _};
+use forebay_rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink};
+use forebay_section::TextSource;
+use forebay_test_support::rabbitmq::{self as server, Vhost};
 use futures_util::StreamExt as _;
 use lapin::{
     Connection, ConnectionProperties,
@@ -18,25 +15,23 @@ use lapin::{
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use crate::support::rabbitmq::{self as server, Vhost};
-
 /// A sink of two partitions for an exchange of a virtual host.
-pub fn config(vhost: &Vhost, exchange: &str, declare: bool) -> forebay::sink::rabbitmq::RabbitMqConfig {
-    forebay::sink::rabbitmq::RabbitMqConfig {
-        uris: vec![config::TextSource::Inline(vhost.uri())],
+pub fn config(vhost: &Vhost, exchange: &str, declare: bool) -> forebay_rabbitmq::RabbitMqConfig {
+    forebay_rabbitmq::RabbitMqConfig {
+        uris: vec![TextSource::Inline(vhost.uri())],
         username: None,
         password: None,
-        tls: forebay::sink::rabbitmq::RabbitMqTls::default(),
+        tls: forebay_rabbitmq::RabbitMqTls::default(),
         exchange: exchange.to_owned(),
         partitions: 2,
         declare,
-        unroutable: forebay::sink::rabbitmq::Unroutable::DeadLetter,
+        unroutable: forebay_rabbitmq::Unroutable::DeadLetter,
         management: Some(vhost.broker.management()),
     }
 }
 
 /// Opens a session and ends it.
-pub async fn open(config: &forebay::sink::rabbitmq::RabbitMqConfig) -> Result<(), PublishFailure> {
+pub async fn open(config: &forebay_rabbitmq::RabbitMqConfig) -> Result<(), PublishFailure> {
     let metrics = RabbitMqMetrics::register(&prometheus::Registry::new()).unwrap();
     let names = RabbitMqNames {
         sink: "rabbit".into(),
@@ -245,7 +240,7 @@ async fn who_may_not_declare_is_told_what_to_grant() {
     let few = json!({"configure": "^$", "write": ".*", "read": ".*"});
     vhost.broker.api("PUT", &path, &few);
     let mut config = config(&vhost, "live", true);
-    config.uris = vec![config::TextSource::Inline(vhost.uri_of(
+    config.uris = vec![TextSource::Inline(vhost.uri_of(
         "amqp",
         &vhost.broker.nodes[0],
         &user,

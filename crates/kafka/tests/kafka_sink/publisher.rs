@@ -3,14 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use forebay::sink::{
-    Message, PublishFailure, Sink, SinkLimits, TopicTemplate,
-    kafka::{KafkaConfig, KafkaMetrics, KafkaNames, KafkaSink, RouteTopics, UnknownTopic},
-};
+use forebay_broker::{Message, PublishFailure, Sink, SinkLimits, TopicTemplate};
+use forebay_kafka::{KafkaConfig, KafkaMetrics, KafkaNames, KafkaSink, RouteTopics, UnknownTopic};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-pub use crate::support::publisher::{Publisher, assert_in_order, trouble_within};
+pub use forebay_test_support::publisher::{Publisher, assert_in_order, trouble_within};
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -3,35 +3,31 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use forebay::{
-    config,
-    sink::{
-        Message,
-        rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink},
-    },
-};
+use forebay_broker::Message;
+use forebay_rabbitmq::{RabbitMqMetrics, RabbitMqNames, RabbitMqSink};
+use forebay_section::TextSource;
 use uuid::Uuid;
 
-pub use crate::support::publisher::{Publisher, assert_in_order};
+pub use forebay_test_support::publisher::{Publisher, assert_in_order};
 
 pub const DEADLINE: Duration = Duration::from_secs(60);
 pub const EXCHANGE: &str = "forebay";
 
-pub fn configuration(uris: &[String], partitions: u32) -> forebay::sink::rabbitmq::RabbitMqConfig {
-    forebay::sink::rabbitmq::RabbitMqConfig {
-        uris: uris.iter().cloned().map(config::TextSource::Inline).collect(),
+pub fn configuration(uris: &[String], partitions: u32) -> forebay_rabbitmq::RabbitMqConfig {
+    forebay_rabbitmq::RabbitMqConfig {
+        uris: uris.iter().cloned().map(TextSource::Inline).collect(),
         username: None,
         password: None,
-        tls: forebay::sink::rabbitmq::RabbitMqTls::default(),
+        tls: forebay_rabbitmq::RabbitMqTls::default(),
         exchange: EXCHANGE.into(),
         partitions,
         declare: false,
-        unroutable: forebay::sink::rabbitmq::Unroutable::DeadLetter,
+        unroutable: forebay_rabbitmq::Unroutable::DeadLetter,
         management: None,
     }
 }
 
-pub fn new_sink(config: &forebay::sink::rabbitmq::RabbitMqConfig) -> RabbitMqSink {
+pub fn new_sink(config: &forebay_rabbitmq::RabbitMqConfig) -> RabbitMqSink {
     let names = RabbitMqNames {
         sink: "rabbit".into(),
         route: "events".into(),

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use forebay::sink::{Message, Remedy, Sink};
+use forebay_broker::{Message, Remedy, Sink};
+use forebay_test_support::rabbitmq::{self, CLASSIC, Cluster, QUORUM, Read, read_all, read_slowly};
 use serde_json::json;
 
 use super::publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, configuration, message, new_sink, sink};
-use crate::support::rabbitmq::{self, CLASSIC, Cluster, QUORUM, Read, read_all, read_slowly};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_a_hundred_in_flight_with_every_seventh_unroutable_exactly_those_are_set_aside() {
@@ -164,7 +164,7 @@ async fn while_a_queue_refuses_one_message_at_a_time_asks_whether_it_takes_them_
 async fn a_declared_queue_that_is_deleted_is_made_again_and_nothing_is_set_aside() {
     const LAST: u64 = 300;
     let vhost = rabbitmq::shared().vhost("deleted");
-    let config = forebay::sink::rabbitmq::RabbitMqConfig {
+    let config = forebay_rabbitmq::RabbitMqConfig {
         declare: true,
         ..configuration(&vhost.uris(), 2)
     };

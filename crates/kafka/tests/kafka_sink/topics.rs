@@ -6,15 +6,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use forebay::sink::{
-    Remedy, Sink,
-    kafka::{CreateTopics, KafkaConfig, UnknownTopic},
-    partition::partition_of,
-};
+use forebay_broker::{Remedy, Sink, partition::partition_of};
+use forebay_kafka::{CreateTopics, KafkaConfig, UnknownTopic};
+use forebay_test_support::kafka as server;
 use tokio::time::{sleep, timeout};
 
 use super::publisher::{DEADLINE, Publisher, assert_in_order, message, new_sink_for, sink, sink_with};
-use crate::support::kafka as server;
 
 #[tokio::test]
 async fn an_unknown_topic_holds_the_route_until_somebody_creates_it() {

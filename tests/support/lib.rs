@@ -1,5 +1,10 @@
 //! What the tests stand on: real servers, the real binary, and what reads and judges its output.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+/// The top of the repository.
+pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+
 pub mod census;
 pub mod cgroup;
 pub mod chart;
@@ -22,6 +27,7 @@ pub mod schemas;
 pub mod secrets;
 pub mod sender;
 pub mod siege;
+pub mod target;
 pub mod tls;
 pub mod topic;
 pub mod venv;

@@ -1,5 +1,7 @@
 //! The Kafka sink against real brokers.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod brokers;
 mod order;
 mod publisher;
@@ -7,10 +9,10 @@ mod security;
 mod tokens;
 mod topics;
 
-use forebay::sink::{FindingLevel, Message, kafka::connect_check, partition::partition_of};
+use forebay_broker::{FindingLevel, Message, partition::partition_of};
+use forebay_kafka::connect_check;
+use forebay_test_support::kafka as server;
 use publisher::{DEADLINE, Publisher, assert_in_order, message, sink};
-
-use crate::support::kafka as server;
 
 fn now_ms() -> i64 {
     i64::try_from(std::time::UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap()
@@ -114,7 +116,7 @@ async fn a_check_says_what_is_wrong_with_each_topic() {
     let good = server::create_topic(&broker, "good", 2, &[("max.message.bytes", "10000000")]).await;
     let compacted = server::create_topic(&broker, "compacted", 1, &[("cleanup.policy", "compact")]).await;
     let absent = "absent-for-ever".to_string();
-    let config = |brokers: &[&str], properties: &[(&str, &str)]| forebay::sink::kafka::KafkaConfig {
+    let config = |brokers: &[&str], properties: &[(&str, &str)]| forebay_kafka::KafkaConfig {
         brokers: brokers.iter().map(|s| s.to_string()).collect(),
         properties: properties.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
         create_topics: None,

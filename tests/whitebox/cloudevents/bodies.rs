@@ -283,9 +283,9 @@ fn sample(rng: &mut Rng) -> Parts {
     let parameters = SampleParameters {
         account: "A",
         stream_name: "s",
-        feed_id: Uuid::from_u128(u128::from(rng.next())),
+        feed_id: Uuid::from_u128(u128::from(rng.draw())),
         sent: Time(1_638_463_486_489),
-        counter: rng.next() >> 40,
+        counter: rng.draw() >> 40,
     };
     let sample = senders::usual().sample(rng.pick(senders::usual().samples()), &parameters);
     let mut headers = vec![("Content-Type".to_owned(), sample.content_type.as_bytes().to_vec())];
@@ -301,7 +301,7 @@ fn bytes(rng: &mut Rng) -> Vec<u8> {
         Vec::new()
     };
     for _ in 0..rng.below(60) {
-        bytes.push(rng.next() as u8);
+        bytes.push(rng.draw() as u8);
     }
     bytes
 }
@@ -398,7 +398,7 @@ fn mutate(rng: &mut Rng, body: &mut Vec<u8>) {
             let again = body[at..at + length].to_vec();
             body.splice(at..at, again);
         }
-        4 if at < body.len() => body[at] = rng.next() as u8,
+        4 if at < body.len() => body[at] = rng.draw() as u8,
         _ => drop(body.splice(at..at, rng.pick(WORDS).bytes())),
     }
 }

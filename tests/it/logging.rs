@@ -22,6 +22,8 @@ use crate::{
     tidy::documents::first_column,
 };
 
+/// More than the time in which there is one line for all refusals of an endpoint.
+const LINES_APART: Duration = Duration::from_millis(1100);
 const SOON: Duration = Duration::from_secs(60);
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const MARKER: &str = "marker-in-a-body-7c9e";
@@ -171,8 +173,8 @@ fn a_flood_of_refused_requests_is_a_line_a_second_for_each_endpoint_and_the_rest
         }
         sent += 1;
     }
-    // A second later there is a line again, which says how many had none.
-    std::thread::sleep(Duration::from_millis(1100));
+    // Then there is a line again, which says how many had none.
+    std::thread::sleep(LINES_APART);
     for (path, endpoint, code) in [(PATH, "acme", 400), ("/elsewhere", "none", 404)] {
         let before = refused(endpoint).len();
         assert_eq!(post(&setup, path, "", MARKER), code);

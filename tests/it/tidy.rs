@@ -116,6 +116,27 @@ fn no_test_is_ignored() {
 }
 
 #[test]
+fn no_test_sleeps_for_luck() {
+    let findings: Vec<String> = ["tests", "crates"]
+        .iter()
+        .flat_map(|dir| every_file(dir))
+        .filter(|(path, _)| path.ends_with(".rs") && !path.starts_with("tests/it/tidy"))
+        .flat_map(|(path, text)| rules::long_sleeps(&path, &text))
+        .collect();
+    assert_none("sleeps of a second or more", &findings);
+    for (text, count) in [
+        ("sleep(Duration::from_secs(2)).await;", 1),
+        ("std::thread::sleep(std::time::Duration::from_millis(1_500));", 1),
+        ("sleep(\n    Duration::from_secs(1),\n)", 1),
+        ("sleep(Duration::from_millis(999));", 0),
+        ("last_for(Duration::from_secs(60)).await;", 0),
+        ("sleep(OUTAGE)", 0),
+    ] {
+        assert_eq!(rules::long_sleeps("tests/it/a.rs", text).len(), count, "{text}");
+    }
+}
+
+#[test]
 fn whoever_starts_the_binary_keeps_what_it_says() {
     let findings: Vec<String> = every_file("tests")
         .into_iter()

@@ -28,6 +28,7 @@ pub mod secrets;
 pub mod sender;
 pub mod siege;
 pub mod target;
+pub mod time;
 pub mod tls;
 pub mod topic;
 pub mod venv;

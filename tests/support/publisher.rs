@@ -3,14 +3,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use forebay_broker::{EnqueueError, Message, PublishFailure, Remedy, SettledMessage, Sink};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::census::Delivered;
 
@@ -22,6 +22,8 @@ pub struct Publisher<S> {
     pub failures: Vec<PublishFailure>,
     pub dead: Vec<u64>,
     confirmed: Arc<AtomicUsize>,
+    /// The labels of all failures, and of what the sink said of itself.
+    told: Arc<Mutex<BTreeSet<&'static str>>>,
     one_by_one: bool,
     /// Handed over at once, at most.
     burst: usize,
@@ -37,6 +39,7 @@ impl<S: Sink> Publisher<S> {
             failures: Vec::new(),
             dead: Vec::new(),
             confirmed: Arc::default(),
+            told: Arc::default(),
             one_by_one: false,
             burst: usize::MAX,
             pause: Duration::ZERO,
@@ -69,7 +72,7 @@ impl<S: Sink> Publisher<S> {
                 if failure.remedy == Remedy::DeadLetter {
                     self.one_by_one = true;
                 }
-                self.failures.push(failure);
+                self.fail(failure);
                 sleep(Duration::from_millis(100)).await;
             }
         }
@@ -99,7 +102,7 @@ impl<S: Sink> Publisher<S> {
                 }
             }
             sleep(self.pause).await;
-            self.sink.settle(&mut settled).await?;
+            self.settle(&mut settled).await?;
             for SettledMessage { sequence, result } in settled.drain(..) {
                 in_flight -= 1;
                 match result {
@@ -109,7 +112,7 @@ impl<S: Sink> Publisher<S> {
                     }
                     Err(failure) if failure.remedy == Remedy::SetAside => {
                         self.bury(sequence);
-                        self.failures.push(failure);
+                        self.fail(failure);
                     }
                     Err(failure) if failure.remedy == Remedy::DeadLetter && self.one_by_one => {
                         self.bury(sequence);
@@ -130,6 +133,37 @@ impl<S: Sink> Publisher<S> {
                 sleep(Duration::from_millis(10)).await;
             }
         }
+    }
+
+    /// Until a failure or a trouble of the sink has had this label.
+    pub fn told(&self, label: &'static str) -> impl Future<Output = ()> + use<S> {
+        let told = self.told.clone();
+        async move {
+            while !told.lock().unwrap().contains(label) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        }
+    }
+
+    /// Settles what the sink has for it; while there is nothing, looks at what troubles the sink.
+    async fn settle(&mut self, settled: &mut Vec<SettledMessage>) -> Result<(), PublishFailure> {
+        loop {
+            if let Ok(over) = timeout(Duration::from_millis(50), self.sink.settle(settled)).await {
+                return over;
+            }
+            if let Some(trouble) = self.sink.trouble() {
+                self.tell(trouble.label);
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: PublishFailure) {
+        self.tell(failure.label);
+        self.failures.push(failure);
+    }
+
+    fn tell(&self, label: &'static str) {
+        self.told.lock().unwrap().insert(label);
     }
 
     fn bury(&mut self, sequence: u64) {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 use forebay_broker::TopicTemplate;
+use forebay_test_support::time::observe_for;
 
 use super::*;
 
@@ -219,7 +220,7 @@ async fn nothing_is_sent_past_a_message_that_failed() {
     let (before, failure) = confirmed(&mut sink, 500).await.unwrap_err();
     assert_eq!(failure.label, "kafka_too_large", "{failure}");
     // Long enough for whatever might still be on its way.
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    observe_for(Duration::from_secs(1)).await;
     let shared = sink.session.producers().unwrap().main.shared.clone();
     let after = std::mem::take(&mut *shared.outcome.lock()).confirmed;
     let written: Vec<u64> = before

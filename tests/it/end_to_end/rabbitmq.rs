@@ -8,6 +8,7 @@ use crate::support::{
     forebay::{EXCHANGE, Forebay, Setup, wait_until},
     rabbitmq::{self, QUORUM, STREAM, Vhost, read_all, read_streams},
     sender::Sender,
+    time::observe_for,
 };
 
 /// How soon something that somebody must put right is told.
@@ -107,7 +108,7 @@ async fn what_keeps_forebay_from_connecting_is_named_and_costs_no_threads() {
         let sender = Sender::start(setup.public, 1, 50, 10);
         assert_told(&forebay, reason);
         let before = threads(&forebay);
-        tokio::time::sleep(Duration::from_secs(6)).await;
+        observe_for(Duration::from_secs(6)).await;
         let after = threads(&forebay);
         assert!(after <= before + 2, "{reason}: {before} threads became {after}");
         let outcome = sender.stop();

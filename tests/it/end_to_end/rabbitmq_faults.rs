@@ -3,7 +3,6 @@
 use std::{collections::HashSet, time::Duration};
 
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::DRAINED;
 use crate::support::{
@@ -11,6 +10,7 @@ use crate::support::{
     forebay::{EXCHANGE, Forebay, Setup, rabbitmq_route, wait_until},
     rabbitmq::{self, CLASSIC, Cluster, Options, QUORUM, Read, Vhost, can_isolate, read_all, read_slowly},
     sender::Sender,
+    time::last_for,
 };
 
 const PARTITIONS: usize = 8;
@@ -100,7 +100,7 @@ async fn a_stopped_app_a_memory_alarm_and_closed_connections_are_never_noticed_b
     };
     wait_until("the alarm is in the metrics", Duration::from_secs(3), blocked);
     run.wait_until_told(&["rabbitmq_blocked"]);
-    sleep(Duration::from_secs(5)).await;
+    last_for(Duration::from_secs(5)).await;
     cluster.alarm(0, false);
     run.wait_until_publishing("the alarm");
 
@@ -135,7 +135,7 @@ async fn a_killed_node_and_a_lost_majority_are_never_noticed_by_the_sender() {
         "rabbitmq_nacked",
         "no_confirmation",
     ]);
-    sleep(Duration::from_secs(60)).await;
+    last_for(Duration::from_secs(60)).await;
     assert_eq!(
         run.forebay.get("/readyz").unwrap().0,
         200,
@@ -159,7 +159,7 @@ async fn packets_that_vanish_are_never_noticed_by_the_sender() {
     let run = Run::start(&vhost);
     cluster.namespace().drop_packets();
     run.wait_until_told(&["rabbitmq_unconfirmed", "rabbitmq_unreachable", "no_confirmation"]);
-    sleep(Duration::from_secs(10)).await;
+    last_for(Duration::from_secs(10)).await;
     cluster.namespace().deliver_packets();
     run.wait_until_publishing("packets arrive again");
     run.finish().await;

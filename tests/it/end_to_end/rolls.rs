@@ -8,6 +8,7 @@ use crate::support::{
     forebay::{Forebay, PATH, Setup, send_command},
     kafka::{self, create_topic},
     proxy::RoundRobin,
+    time::last_for,
     topic::read_to_end,
 };
 
@@ -36,12 +37,12 @@ impl Replica {
     async fn roll(&mut self, proxy: &RoundRobin, others: &[Replica]) {
         let others: Vec<_> = others.iter().map(|replica| replica.setup.public).collect();
         self.forebay.signal("TERM");
-        tokio::time::sleep(ENDPOINTS_LATE).await;
+        last_for(ENDPOINTS_LATE).await;
         proxy.switch(others.clone());
         let status = self.forebay.wait(STOPPED);
         assert_eq!(status.code(), Some(0), "{}", self.forebay.log());
         self.forebay = self.setup.start();
-        tokio::time::sleep(ENDPOINTS_LATE).await;
+        last_for(ENDPOINTS_LATE).await;
         proxy.switch([others, vec![self.setup.public]].concat());
     }
 }

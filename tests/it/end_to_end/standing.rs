@@ -6,7 +6,6 @@
 use std::{env, time::Duration};
 
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::DRAINED;
 use crate::support::{
@@ -16,6 +15,7 @@ use crate::support::{
     rabbitmq::{self, Cluster, QUORUM, read_all},
     sender::Sender,
     siege::peak_resident_bytes,
+    time::{last_for, observe_for},
     topic::read_to_end,
 };
 
@@ -48,7 +48,7 @@ impl Standing {
             peak_bytes: 0,
         };
         for second in 1..=seconds {
-            sleep(Duration::from_secs(1)).await;
+            observe_for(Duration::from_secs(1)).await;
             if second == seconds.min(60) {
                 standing.early_bytes = peak_resident_bytes(forebay.pid());
             }
@@ -122,7 +122,7 @@ async fn a_queue_that_is_full_for_long_holds_back_its_own_partition_and_costs_no
     wait_until("the full queue is told again", DRAINED, || {
         forebay.blocked()["reason"] == "rabbitmq_nacked"
     });
-    sleep(Duration::from_secs(3)).await;
+    last_for(Duration::from_secs(3)).await;
     vhost.limit_queues("", None);
     forebay.wait_until_drained(DRAINED);
     records.extend(read_all(&vhost.uri(), &queues).await);
@@ -175,7 +175,7 @@ async fn a_topic_that_is_not_there_for_long_holds_back_its_own_events_and_costs_
     wait_until("the topic is missed again", DRAINED, || {
         forebay.blocked()["reason"] == "kafka_unknown_topic"
     });
-    sleep(Duration::from_secs(3)).await;
+    last_for(Duration::from_secs(3)).await;
     create_topic_named(&brokers, &missing, 4, &[]).await;
     forebay.wait_until_drained(DRAINED);
     let repeats = assert_delivered(&read_to_end(&brokers, &there), &outcome);
@@ -245,7 +245,7 @@ async fn a_queue_without_a_majority_for_long_holds_back_its_own_partition_and_co
     wait_until("the silence is reported", DRAINED, || {
         forebay.blocked()["reason"] == "rabbitmq_unconfirmed"
     });
-    sleep(Duration::from_secs(seconds)).await;
+    last_for(Duration::from_secs(seconds)).await;
     let blocked = forebay.blocked();
     let behind = || forebay.metric("forebay_route_backlog_records{route=\"events\"}") as usize;
     let sessions = forebay.metric("forebay_rabbitmq_sessions_total{route=\"events\",sink=\"rabbit\"}");

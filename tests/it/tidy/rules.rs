@@ -462,6 +462,29 @@ pub fn ignored(path: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Sleeps of a second or more that do not say what they are for, by a name of their time or of a helper.
+pub fn long_sleeps(path: &str, text: &str) -> Vec<String> {
+    let is_long = |argument: &str| {
+        let argument = argument.trim_start();
+        let argument = argument.strip_prefix("std::time::").unwrap_or(argument);
+        let units = [("Duration::from_secs(", 1), ("Duration::from_millis(", 1000)];
+        units.iter().any(|(unit, second)| {
+            let number = argument.strip_prefix(unit).and_then(|rest| rest.split(')').next());
+            let number = number.and_then(|digits| digits.replace('_', "").parse::<u64>().ok());
+            number.is_some_and(|number| number >= *second)
+        })
+    };
+    text.match_indices("sleep(")
+        .filter(|(at, call)| is_long(&text[at + call.len()..]))
+        .map(|(at, _)| {
+            let line = text[..at].matches('\n').count() + 1;
+            format!(
+                "{path}:{line}: sleeps for long: wait for a condition, or say what for by support::time or a constant"
+            )
+        })
+        .collect()
+}
+
 /// Starts of the binary past `program::forebay`, which keeps what it says.
 pub fn unkept(path: &str, text: &str) -> Vec<String> {
     let starts = [

@@ -43,7 +43,7 @@ pub async fn create_topic(bootstrap: &str, name: &str, partitions: i32, config: 
     unique
 }
 
-/// A topic of exactly this name.
+/// A topic of exactly this name, once brokers tell of it.
 pub async fn create_topic_named(bootstrap: &str, name: &str, partitions: i32, config: &[(&str, &str)]) {
     let deadline = Instant::now() + DEADLINE;
     loop {
@@ -57,11 +57,16 @@ pub async fn create_topic_named(bootstrap: &str, name: &str, partitions: i32, co
             .unwrap()
             .remove(0)
         {
-            Ok(_) => return,
+            Ok(_) => break,
             // A topic of that name is still being deleted, or too few brokers are up yet.
             Err(_) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(100)).await,
             Err((_, code)) => panic!("topic {name}: {code}"),
         }
+    }
+    // The controller has it; the broker that is asked learns of it a moment later.
+    while self::partitions(bootstrap, name) < usize::try_from(partitions).unwrap() {
+        assert!(Instant::now() < deadline, "topic {name}: made, and not there");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use forebay_broker::{Remedy, Sink};
 use forebay_kafka::{KafkaConfig, UnknownTopic};
-use forebay_test_support::kafka::{self as server, Cluster, Options};
-use tokio::time::{Instant, sleep, timeout};
+use forebay_test_support::{
+    kafka::{self as server, Cluster, Options},
+    time::last_for,
+};
+use tokio::time::{Instant, timeout};
 
 use super::publisher::{
     DEADLINE, Publisher, assert_goes_on, assert_in_order, message, new_sink_counting, sink, sink_with, trouble_with,
@@ -22,13 +25,13 @@ async fn a_broker_that_is_killed_and_comes_back_costs_nothing() {
     let begun = publisher.after(500);
     let broken = async {
         begun.await;
-        let broken = tokio::task::spawn_blocking(move || {
-            cluster.kill(0);
-            std::thread::sleep(Duration::from_secs(3));
+        cluster.kill(0);
+        last_for(Duration::from_secs(3)).await;
+        let restarted = tokio::task::spawn_blocking(move || {
             cluster.restart(0);
             cluster
         });
-        broken.await.unwrap()
+        restarted.await.unwrap()
     };
     let ((), cluster) = tokio::join!(publisher.drain(DEADLINE), broken);
     assert_eq!(publisher.failures, [], "the sink waits, nothing fails");
@@ -49,7 +52,7 @@ async fn a_broker_that_hangs_for_a_while_costs_nothing() {
     let hanging = async {
         begun.await;
         cluster.freeze(0);
-        sleep(Duration::from_secs(4)).await;
+        last_for(Duration::from_secs(4)).await;
         cluster.thaw(0);
     };
     tokio::join!(publisher.drain(DEADLINE), hanging);

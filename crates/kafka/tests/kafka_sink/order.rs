@@ -7,7 +7,7 @@ use bytes::Bytes;
 use forebay_broker::{Message, Sink};
 use forebay_kafka::KafkaSink;
 use forebay_test_support::kafka::{self as server, Cluster, Listener, Options, Version};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::publisher::{Publisher, assert_in_order, message, sink_with};
 
@@ -24,12 +24,15 @@ fn messages(topic: &str) -> Vec<Message> {
     (1..=LAST).map(of_one_stream).collect()
 }
 
-/// A sink whose producer has its id, and that sends two messages in a request.
-async fn sink(cluster: &Cluster, listener: Listener, properties: &[(&str, &str)]) -> KafkaSink {
+/// A sink whose producer has its id, and that sends two messages in a request. It has published to the topic `first`.
+async fn sink(cluster: &Cluster, first: &str, listener: Listener, properties: &[(&str, &str)]) -> KafkaSink {
     let properties = [&[("linger.ms", "0"), ("batch.num.messages", "2")], properties].concat();
     let mut sink = sink_with(&cluster.brokers(listener), &properties);
     sink.reopen().await.unwrap();
-    sleep(Duration::from_secs(2)).await;
+    sink.enqueue(message(first, 0)).unwrap();
+    let mut settled = Vec::new();
+    timeout(DEADLINE, sink.settle(&mut settled)).await.unwrap().unwrap();
+    assert!(settled[0].result.is_ok(), "{:?}", settled[0].result);
     sink
 }
 
@@ -91,22 +94,29 @@ async fn a_first_batch_that_is_refused_is_not_overtaken() {
             .await
             .unwrap();
         let brokers = cluster.bootstrap();
+        let first = server::create_topic(&brokers, "first", 1, &[]).await;
 
         // One large message fits, two of them do not.
         let topic = server::create_topic(&brokers, "size", 1, &[("max.message.bytes", "80000")]).await;
-        let found = sink(&cluster, Listener::Plaintext, &[]).await;
+        let found = sink(&cluster, &first, Listener::Plaintext, &[]).await;
         assert_order_is_kept("too large", &cluster, &topic, found, async {}).await;
 
         let topic = format!("later-{}-{version:?}", std::process::id());
         let made = server::create_topic_named(&brokers, &topic, 1, &[]);
-        let found = sink(&cluster, Listener::Plaintext, &[]).await;
+        let found = sink(&cluster, &first, Listener::Plaintext, &[]).await;
         assert_order_is_kept("not there yet", &cluster, &topic, found, made).await;
 
         // May be seen, and not be written to.
         let topic = server::create_topic(&brokers, "rights", 1, &[]).await;
         server::java(
             "Grant.java",
-            &[&brokers, server::USER, "IDEMPOTENT_WRITE", &format!("DESCRIBE:{topic}")],
+            &[
+                &brokers,
+                server::USER,
+                "IDEMPOTENT_WRITE",
+                &format!("DESCRIBE:{topic}"),
+                &format!("WRITE:{first}"),
+            ],
         );
         let plain = [
             ("security.protocol", "sasl_plaintext"),
@@ -114,7 +124,7 @@ async fn a_first_batch_that_is_refused_is_not_overtaken() {
             ("sasl.username", server::USER),
             ("sasl.password", server::PASSWORD),
         ];
-        let found = sink(&cluster, Listener::Plain, &plain).await;
+        let found = sink(&cluster, &first, Listener::Plain, &plain).await;
         let (grant, right) = (brokers.clone(), format!("WRITE:{topic}"));
         let granted = async move {
             let grant = move || server::java("Grant.java", &[&grant, server::USER, &right]);

@@ -18,8 +18,9 @@ async fn an_unknown_topic_holds_the_route_until_somebody_creates_it() {
     let broker = server::shared();
     let topic = format!("later-{}", std::process::id());
     let mut publisher = Publisher::new(sink(&broker), (1..=20).map(|n| message(&topic, n)));
+    let missed = publisher.told("kafka_unknown_topic");
     let created = async {
-        sleep(Duration::from_secs(8)).await;
+        missed.await;
         server::create_topic_named(&broker, &topic, 2, &[]).await;
     };
     tokio::join!(publisher.drain(DEADLINE), created);
@@ -187,8 +188,9 @@ async fn a_clock_that_the_broker_does_not_believe_holds_the_route_until_it_does(
     let strict = [("message.timestamp.before.max.ms", "1")];
     let topic = server::create_topic(&broker, "clock", 1, &strict).await;
     let mut publisher = Publisher::new(sink(&broker), (1..=20).map(|n| message(&topic, n)));
+    let refused = publisher.told("kafka_timestamp");
     let believed = async {
-        sleep(Duration::from_secs(2)).await;
+        refused.await;
         server::set_topic(&broker, &topic, "message.timestamp.before.max.ms", "3600000").await;
     };
     tokio::join!(publisher.drain(DEADLINE), believed);

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
 use forebay_broker::{Message, Remedy, Sink};
-use forebay_test_support::rabbitmq::{self, CLASSIC, Cluster, QUORUM, Read, read_all, read_slowly};
+use forebay_test_support::{
+    rabbitmq::{self, CLASSIC, Cluster, QUORUM, Read, read_all, read_slowly},
+    time::last_for,
+};
 use serde_json::json;
 
 use super::publisher::{DEADLINE, EXCHANGE, Publisher, assert_in_order, configuration, message, new_sink, sink};
@@ -81,11 +84,11 @@ async fn an_exchange_that_is_not_there_is_waited_for() {
 
     let queues = vhost.topology(EXCHANGE, 2, QUORUM);
     let mut publisher = Publisher::new(sink, (1..=200).map(message)).slowly(10, Duration::from_millis(10));
-    let begun = publisher.after(50);
+    let (begun, missed) = (publisher.after(50), publisher.told("rabbitmq_unknown_exchange"));
     let again = async {
         begun.await;
         vhost.delete_exchange(EXCHANGE);
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        missed.await;
         // With its bindings in the same moment as far as a publisher can tell: nothing is dead-lettered in between.
         vhost.declare_exchange(EXCHANGE);
         vhost.bind_partitions(EXCHANGE, 2);
@@ -145,7 +148,7 @@ async fn while_a_queue_refuses_one_message_at_a_time_asks_whether_it_takes_them_
     };
     let mut publisher = Publisher::new(sink(&vhost.uris(), 1), (1..=300).map(of_many_streams));
     let freed = async {
-        tokio::time::sleep(Duration::from_secs(8)).await;
+        last_for(Duration::from_secs(8)).await;
         vhost.limit_queues("^forebay[.]00$", None);
     };
     tokio::join!(publisher.drain(DEADLINE), freed);

@@ -23,9 +23,9 @@ use super::{
     shared::LogShared,
 };
 
-mod page;
+pub(super) mod page;
 mod state;
-mod version_1;
+pub(super) mod version_1;
 
 use self::page::{FoundPage, POSITION_MAX, decode, encode};
 pub(super) use self::page::{PageFacts, SLOT_LEN};
@@ -37,7 +37,7 @@ pub(super) const NAME_BYTES_MAX: usize = 80;
 pub(super) const CURSORS_MAX: usize = 256;
 /// Ranges that are kept durably for one cursor. What is settled beyond them is published again after a crash.
 pub(super) const SETTLED_RANGES_MAX: usize = 1 << 17;
-const FILE: &str = "page";
+pub(super) const FILE: &str = "page";
 
 struct CursorEntry {
     state: Arc<CursorState>,
@@ -390,6 +390,6 @@ pub(super) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
 }
 
-fn slot_offset(generation: u64) -> u64 {
+pub(super) fn slot_offset(generation: u64) -> u64 {
     generation % 2 * SLOT_LEN as u64
 }

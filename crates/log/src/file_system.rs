@@ -1,6 +1,8 @@
 //! The file system calls of the spool, behind one trait, so that tests can tear writes, fail an fsync and fill the
 //! disk.
 
+mod plain;
+
 use std::{
     collections::HashMap,
     fs,
@@ -15,6 +17,8 @@ use std::{
 
 use parking_lot::Mutex;
 use rustix::io::Errno;
+
+pub(super) use self::plain::PlainFiles;
 
 /// What is made is for the user of the process alone: records hold the bodies as they came.
 const DIR_MODE: u32 = 0o700;

@@ -128,6 +128,7 @@ mod damage;
 mod desk;
 pub mod file_name;
 mod file_system;
+mod image;
 mod log;
 mod quarantine;
 mod reader;
@@ -162,6 +163,10 @@ pub use self::{
     cursor::Cursor,
     desk::{AppendReplies, AppendReply},
     file_system::is_full,
+    image::{
+        ImageCensus, ImageCopy, ImageCursor, ImageDamage, ImageDepth, ImageNote, ImageRecord, ImageSegment, ImageStep,
+        LogImage,
+    },
     reader::{LogReader, ReadError, WantedRecords},
 };
 use self::{

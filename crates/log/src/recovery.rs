@@ -1,6 +1,6 @@
 //! What is found in the directory at the start: sealed segments by their first block, an unsealed one by reading it.
 
-mod unsealed;
+pub(super) mod unsealed;
 
 use std::{
     io,
@@ -54,7 +54,7 @@ pub(super) fn names(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<(u64, u64)>, 
 }
 
 /// A segment's first block, and the header in it.
-fn first_block(file: &dyn File) -> io::Result<(Vec<u8>, SegmentHeader)> {
+pub(super) fn first_block(file: &dyn File) -> io::Result<(Vec<u8>, SegmentHeader)> {
     let mut block = vec![0; DATA_START as usize];
     let read = read_around(file, 0, &mut block, &mut Vec::new())?;
     block.truncate(read);

@@ -1,13 +1,16 @@
 //! The bytes of a segment: its header, its frames, its seal. docs/spool-format.md has the tables.
 
+mod seed;
+
+pub(super) use self::seed::find_log_seed;
 use super::RecordClass;
 
 /// Where the frames start. The header and the seal have this block for themselves, so that no append rewrites it.
 pub(super) const DATA_START: u64 = 4096;
 pub(super) const HEADER_LEN: usize = 96;
 const HEADER_V1_LEN: usize = 48;
-const SEAL_OFFSET: usize = 512;
-const SEAL_LEN: usize = 56;
+pub(super) const SEAL_OFFSET: usize = 512;
+pub(super) const SEAL_LEN: usize = 56;
 pub(super) const FRAME_HEADER_LEN: usize = 32;
 pub(super) const BATCH_HEADER_LEN: usize = 48;
 const ALIGN: u64 = 8;

@@ -14,11 +14,11 @@ use super::{
 };
 
 const MAGIC: [u8; 8] = *b"FBAYSUPR";
-const SLOT_LEN: usize = 4096;
+pub(super) const SLOT_LEN: usize = 4096;
 const REPLICA_AT: usize = 104;
 /// The longest name of a replica that is kept, in bytes.
 const REPLICA_BYTES_MAX: usize = 255;
-const FILE: &str = "superblock";
+pub(super) const FILE: &str = "superblock";
 
 /// What a superblock holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +75,7 @@ impl Superblock {
     }
 
     /// What a slot holds; `None` when it is not whole.
-    fn decode(slot: &[u8]) -> Option<Result<Self, String>> {
+    pub(super) fn decode(slot: &[u8]) -> Option<Result<Self, String>> {
         let number = |at: usize| u64::from_le_bytes(slot[at..at + 8].try_into().expect("eight bytes"));
         let half = |at: usize| u32::from_le_bytes(slot[at..at + 4].try_into().expect("four bytes"));
         if slot.len() < SLOT_LEN || slot[..8] != MAGIC || crc32c::crc32c(&slot[..SLOT_LEN - 4]) != half(SLOT_LEN - 4) {

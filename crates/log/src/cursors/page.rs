@@ -28,7 +28,7 @@ pub(crate) struct PageFacts {
 
 /// A page as it was found.
 #[derive(Default)]
-pub(super) struct FoundPage {
+pub(crate) struct FoundPage {
     pub generation: u64,
     pub identity: Option<LogIdentity>,
     pub facts: PageFacts,
@@ -36,10 +36,10 @@ pub(super) struct FoundPage {
 }
 
 /// A cursor's name, its position, and what is settled above it.
-pub(super) type CursorSnapshot<'a> = (&'a str, (u64, Vec<RangeInclusive<u64>>));
+pub(crate) type CursorSnapshot<'a> = (&'a str, (u64, Vec<RangeInclusive<u64>>));
 
 /// A page behind its generation. What is left of the slot for ranges is shared by those who need some.
-pub(super) fn encode(identity: &LogIdentity, facts: &PageFacts, cursors: &[CursorSnapshot<'_>]) -> Vec<u8> {
+pub(crate) fn encode(identity: &LogIdentity, facts: &PageFacts, cursors: &[CursorSnapshot<'_>]) -> Vec<u8> {
     let mut body = Vec::new();
     body.extend_from_slice(&identity.log);
     for number in [
@@ -85,7 +85,7 @@ pub(super) fn encode(identity: &LogIdentity, facts: &PageFacts, cursors: &[Curso
 }
 
 /// A slot: what stands before the body, the body, and the checksum over both.
-pub(super) fn slot(generation: u64, body: &[u8]) -> Vec<u8> {
+pub(crate) fn slot(generation: u64, body: &[u8]) -> Vec<u8> {
     let mut slot = Vec::with_capacity(FIRST_OF_BODY + body.len() + 4);
     slot.extend_from_slice(&MAGIC);
     slot.extend_from_slice(&VERSION.to_le_bytes());
@@ -101,7 +101,7 @@ pub(super) fn slot(generation: u64, body: &[u8]) -> Vec<u8> {
 const FIRST_OF_BODY: usize = 24;
 
 /// The page in a slot, if it is whole. One of a version that this build does not know is not: a cursor is a hint.
-pub(super) fn decode(slot: &[u8]) -> Option<FoundPage> {
+pub(crate) fn decode(slot: &[u8]) -> Option<FoundPage> {
     let number = |at: usize| Some(u64::from_le_bytes(slot.get(at..at + 8)?.try_into().ok()?));
     let half = |at: usize| Some(u32::from_le_bytes(slot.get(at..at + 4)?.try_into().ok()?));
     if slot.get(..8)? != MAGIC || half(8)? != VERSION || half(12)? & !FEATURES != 0 {

@@ -18,7 +18,7 @@ const NAME_AT: usize = 36;
 const SUFFIX: &str = ".cursor";
 
 /// One cursor's file.
-pub(super) struct CursorFile {
+pub(crate) struct CursorFile {
     pub name: String,
     pub path: PathBuf,
     /// `None` when no slot is whole.
@@ -26,7 +26,7 @@ pub(super) struct CursorFile {
 }
 
 /// The files in `dir`, by name.
-pub(super) fn read(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<CursorFile>, PathError> {
+pub(crate) fn read(fs: &dyn FileSystem, dir: &Path) -> Result<Vec<CursorFile>, PathError> {
     let mut names = fs.list(dir).map_err(|error| (dir.to_owned(), error))?;
     names.sort();
     let mut files = Vec::new();

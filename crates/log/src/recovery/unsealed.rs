@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What a segment without a seal was found to hold, beyond what its [`Segment`] says.
-pub(super) struct ScannedSegment {
+pub(crate) struct ScannedSegment {
     /// Damage, as offset and length: what stood there was durable once.
     pub holes: Vec<(u64, u64)>,
     /// Bytes of batches whose sync did not finish, and those of them that stand before a record that is whole.
@@ -32,7 +32,7 @@ pub(super) struct ScannedSegment {
 /// were durable. Another hole in the last batch, or after it, was torn before anybody was told that it is there; what
 /// is whole around it is kept, unless `keeps_torn` is false. A segment that is not the newest had a seal once, and was
 /// cut at its end: every hole is damage.
-pub(super) fn scan(
+pub(crate) fn scan(
     file: &Arc<dyn File>,
     segment: &mut Segment,
     newest: bool,

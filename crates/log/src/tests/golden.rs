@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 
 use super::{disk::FakeDisk, *};
 
-fn fixture(version: u32) -> PathBuf {
+pub(super) fn fixture(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../../tests/fixtures/spool/v{version}"))
 }
 
@@ -61,7 +61,7 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 /// A copy of a fixture, as a process finds it.
-fn copy(version: u32) -> tempfile::TempDir {
+pub(super) fn copy(version: u32) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for (path, bytes) in files(&fixture(version)) {
         let path = dir.path().join(path);

@@ -6,6 +6,7 @@ mod cursors;
 mod damage;
 mod failures;
 mod golden;
+mod image;
 mod pinned;
 mod sim;
 mod unreadable;

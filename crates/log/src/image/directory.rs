@@ -1,0 +1,499 @@
+//! What a log's directory says before its segments are read: superblock, page of the cursors, names and headers.
+
+use std::{collections::BTreeMap, io, path::Path, sync::Arc};
+
+use super::{CursorPositions, ImageCopy, ImageDamage, ImageNote, LogImage, SegmentFile, cursors_of};
+use crate::{
+    OpenError, SEGMENTS_DIR,
+    cursors::{
+        self,
+        page::{self, FoundPage},
+        version_1,
+    },
+    damage::DamageKind,
+    file_system::{File, FileSystem, read_around},
+    log::io_error,
+    recovery::first_block,
+    segment::{
+        DATA_START, HEADER_LEN, LogIdentity, SegmentHeader, SegmentSeed, VERSION, file_name, find_log_seed, is_blank,
+        log_seed, parse_file_name,
+    },
+    settled::SettledRanges,
+    superblock::{self, Superblock},
+};
+
+const CURSORS_DIR: &str = "cursors";
+/// Read at the front of a segment to find the seed of its checksums.
+const SEED_BYTES: usize = 256 << 10;
+
+/// Whether something in `dir` is a log's.
+pub(super) fn exists(fs: &dyn FileSystem, dir: &Path) -> bool {
+    let lists = |name: &str| fs.list(&dir.join(name)).is_ok();
+    lists(SEGMENTS_DIR) || lists(CURSORS_DIR) || fs.open(&dir.join(superblock::FILE)).is_ok()
+}
+
+/// What a file with two copies holds.
+struct FoundCopies<T> {
+    /// The whole one with the higher generation.
+    current: Option<T>,
+    copies: Vec<ImageCopy>,
+    is_there: bool,
+    is_blank: bool,
+}
+
+/// A directory that is being looked at.
+pub(super) struct ImageDirectory<'a> {
+    fs: &'a dyn FileSystem,
+    dir: &'a Path,
+    damage: Vec<ImageDamage>,
+    notes: Vec<ImageNote>,
+}
+
+impl<'a> ImageDirectory<'a> {
+    pub(super) fn read(fs: Arc<dyn FileSystem>, dir: &'a Path) -> Result<LogImage, OpenError> {
+        let shared = fs.clone();
+        let mut directory = ImageDirectory {
+            fs: shared.as_ref(),
+            dir,
+            damage: Vec::new(),
+            notes: Vec::new(),
+        };
+        let image = directory.look(fs)?;
+        Ok(LogImage {
+            damage: directory.damage,
+            notes: directory.notes,
+            ..image
+        })
+    }
+
+    fn look(&mut self, fs: Arc<dyn FileSystem>) -> Result<LogImage, OpenError> {
+        let dir = self.dir;
+        // Names what cannot be read where there is nothing at all.
+        let names = self.fs.list(dir).map_err(|source| io_error(dir, source))?;
+        if !exists(self.fs, dir) {
+            let dir = dir.display();
+            return Err(OpenError::Format(format!(
+                "{dir} is not the directory of a spool: none of superblock, segments and cursors is in it ({} files)",
+                names.len()
+            )));
+        }
+        let superblock = self.superblock()?;
+        // What a running process deletes was on the page before, and what it makes comes on the page after.
+        let page_before = self.page()?;
+        let mut files = self.segments()?;
+        let page_after = self.page()?;
+        let in_segments = files.iter().rev().find_map(|found| found.identity);
+        let in_page = |page: &FoundCopies<FoundPage>| page.current.as_ref().and_then(|page| page.identity);
+        let known = superblock.current.as_ref().map(|superblock| superblock.identity);
+        let known = known.or(in_segments).or(in_page(&page_after));
+        let log = known.map(|identity| identity.log);
+
+        let own = |page: FoundCopies<FoundPage>| {
+            let page = page.current?;
+            let is_own = page
+                .identity
+                .is_none_or(|identity| log.is_none_or(|log| log == identity.log));
+            is_own.then_some(page)
+        };
+        let page_copies = page_after.copies.clone();
+        let page_is_foreign = in_page(&page_after).is_some_and(|identity| log.is_some_and(|log| log != identity.log));
+        let page_is_there = page_after.is_there;
+        let before = own(page_before).map(|page| page.facts);
+        let page = own(page_after);
+        let mut facts = page.as_ref().map(|page| page.facts).unwrap_or_default();
+        if let Some(before) = before {
+            facts.last_sequence = before.last_sequence;
+            facts.newest_segment = before.newest_segment;
+        }
+
+        let mut identity = known;
+        for other in [in_segments, page.as_ref().and_then(|page| page.identity)] {
+            self.compare_epochs(&superblock, identity, other);
+            if let (Some(identity), Some(other)) = (&mut identity, other)
+                && identity.log == other.log
+            {
+                identity.epoch = identity.epoch.max(other.epoch);
+            }
+        }
+        self.judge_superblock(&superblock, known, &files);
+        let first_with_identity = match &superblock.current {
+            Some(superblock) => superblock.first_with_identity,
+            None => {
+                let mut own = files.iter().filter(|found| found.identity.is_some());
+                own.next().map_or(0, |found| found.file.id)
+            }
+        };
+        let foreign = self.set_apart(&mut files, log, first_with_identity);
+        self.find_seeds(&mut files, log)?;
+        let had_page = superblock
+            .current
+            .as_ref()
+            .is_some_and(|superblock| superblock.has_page);
+        let cursors = match page {
+            Some(page) => Some(page.cursors),
+            None => self.earlier_cursors(page_is_foreign, page_is_there, had_page, !files.is_empty())?,
+        };
+        Ok(LogImage {
+            fs,
+            dir: dir.to_owned(),
+            superblock: superblock.current,
+            superblock_copies: superblock.copies,
+            page_copies,
+            identity,
+            facts,
+            cursors: cursors.map(cursors_of),
+            segments: files.into_iter().map(|found| found.file).collect(),
+            foreign,
+            damage: Vec::new(),
+            notes: Vec::new(),
+        })
+    }
+
+    fn add_damage(&mut self, kind: DamageKind, path: &Path, len: u64) {
+        self.damage.push(ImageDamage::new(kind, path, 0, len));
+    }
+
+    fn note(&mut self, path: &Path, text: &'static str) {
+        let note = ImageNote {
+            path: path.to_owned(),
+            text,
+        };
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    /// Reads a file of two slots; one that is not there has no copies.
+    fn copies<T>(
+        &self,
+        path: &Path,
+        slot_len: usize,
+        decode: impl Fn(&[u8]) -> Result<Option<(u64, T)>, OpenError>,
+    ) -> Result<FoundCopies<T>, OpenError> {
+        let mut found = FoundCopies {
+            current: None,
+            copies: Vec::new(),
+            is_there: false,
+            is_blank: true,
+        };
+        let file = match self.fs.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+            opened => opened.map_err(|source| io_error(path, source))?,
+        };
+        let mut bytes = vec![0; 2 * slot_len];
+        let read = read_around(file.as_ref(), 0, &mut bytes, &mut Vec::new());
+        bytes.truncate(read.map_err(|source| io_error(path, source))?);
+        found.is_there = true;
+        found.is_blank = is_blank(&bytes);
+        let mut current: Option<(u64, T)> = None;
+        for at in 0..2 {
+            let slot = bytes.get(at * slot_len..).unwrap_or_default();
+            let Some((generation, decoded)) = decode(&slot[..slot.len().min(slot_len)])? else {
+                found.copies.push(ImageCopy::NotWhole);
+                continue;
+            };
+            if current.as_ref().is_some_and(|(newer, _)| *newer >= generation) {
+                found.copies.push(ImageCopy::Older);
+                continue;
+            }
+            if current.is_some() {
+                found.copies[0] = ImageCopy::Older;
+            }
+            found.copies.push(ImageCopy::Current);
+            current = Some((generation, decoded));
+        }
+        found.current = current.map(|(_, decoded)| decoded);
+        Ok(found)
+    }
+
+    fn superblock(&mut self) -> Result<FoundCopies<Superblock>, OpenError> {
+        let path = self.dir.join(superblock::FILE);
+        let found = self.copies(&path, superblock::SLOT_LEN, |slot| match Superblock::decode(slot) {
+            Some(Err(what)) => Err(too_new(&path, &what)),
+            Some(Ok(superblock)) => Ok(Some((superblock.generation, superblock))),
+            None => Ok(None),
+        })?;
+        if found.current.is_some() && found.copies.contains(&ImageCopy::NotWhole) {
+            self.note(&path, "one of the two copies is not whole; the other counts");
+        }
+        if let Some(superblock) = &found.current {
+            let file = self.fs.open(&path).map_err(|source| io_error(&path, source))?;
+            let born = file.born().ok().flatten().unwrap_or(0);
+            if born != 0 && superblock.born != 0 && born != superblock.born {
+                self.note(
+                    &path,
+                    "the directory is a copy: the file was made at another time than it says",
+                );
+            }
+        }
+        Ok(found)
+    }
+
+    fn page(&mut self) -> Result<FoundCopies<FoundPage>, OpenError> {
+        let path = self.page_path();
+        let found = self.copies(&path, cursors::SLOT_LEN, |slot| {
+            Ok(page::decode(slot).map(|page| (page.generation, page)))
+        })?;
+        if found.current.is_some() && found.copies.contains(&ImageCopy::NotWhole) {
+            self.note(&path, "one of the two copies is not whole; the other counts");
+        }
+        Ok(found)
+    }
+
+    fn page_path(&self) -> std::path::PathBuf {
+        self.dir.join(CURSORS_DIR).join(cursors::FILE)
+    }
+
+    /// A superblock that is older than what it describes was put back.
+    fn compare_epochs(
+        &mut self,
+        superblock: &FoundCopies<Superblock>,
+        known: Option<LogIdentity>,
+        other: Option<LogIdentity>,
+    ) {
+        let (Some(superblock), Some(known), Some(other)) = (&superblock.current, known, other) else {
+            return;
+        };
+        let path = self.dir.join(superblock::FILE);
+        let is_restored = other.log == known.log && other.epoch > superblock.identity.epoch;
+        let is_known = self.damage.iter().any(|damage| damage.path == path);
+        if is_restored && !is_known {
+            self.add_damage(DamageKind::Restored, &path, 0);
+        }
+    }
+
+    fn judge_superblock(
+        &mut self,
+        found: &FoundCopies<Superblock>,
+        known: Option<LogIdentity>,
+        files: &[FoundSegment],
+    ) {
+        if found.current.is_some() {
+            return;
+        }
+        // It is durable before anything else of the log is there: alone and blank, it was never finished. Version 1 has
+        // none.
+        let has_damaged = files.iter().any(|found| found.file.version.is_none());
+        if known.is_some() || has_damaged || (found.is_there && !found.is_blank) {
+            let path = self.dir.join(superblock::FILE);
+            let len = if found.is_there { 2 * superblock::SLOT_LEN } else { 0 };
+            self.add_damage(DamageKind::Superblock, &path, len as u64);
+        }
+    }
+
+    /// The segments by id, with what their first blocks say.
+    fn segments(&mut self) -> Result<Vec<FoundSegment>, OpenError> {
+        let dir = self.dir.join(SEGMENTS_DIR);
+        let names = match self.fs.list(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            listed => listed.map_err(|source| io_error(&dir, source))?,
+        };
+        let numbers = names.iter().filter_map(|name| parse_file_name(name));
+        let mut numbers: Vec<_> = numbers.filter(|(id, first)| *first > 0 && *id < u64::MAX).collect();
+        numbers.sort_unstable();
+        let mut found = Vec::with_capacity(numbers.len());
+        for (id, first_sequence) in numbers {
+            let path = dir.join(file_name(id, first_sequence));
+            match self.fs.open(&path) {
+                // It was deleted meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                opened => {
+                    let file = opened.map_err(|source| io_error(&path, source))?;
+                    found.push(FoundSegment::read(file.as_ref(), id, first_sequence, &path)?);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes the segments of other logs out of `files`.
+    fn set_apart(
+        &mut self,
+        files: &mut Vec<FoundSegment>,
+        log: Option<[u8; 16]>,
+        first_with_identity: u64,
+    ) -> Vec<SegmentFile> {
+        let is_foreign = |found: &FoundSegment| match (found.identity, log) {
+            (Some(identity), Some(log)) => identity.log != log,
+            (None, _) => found.file.version == Some(1) && log.is_some() && found.file.id >= first_with_identity,
+            (Some(_), None) => false,
+        };
+        let (foreign, own): (Vec<_>, Vec<_>) = std::mem::take(files).into_iter().partition(is_foreign);
+        *files = own;
+        let foreign: Vec<_> = foreign.into_iter().map(|found| found.file).collect();
+        let damage = foreign
+            .iter()
+            .map(|file| ImageDamage::of_segment(DamageKind::Foreign, file, 0, 0));
+        self.damage.extend(damage);
+        foreign
+    }
+
+    /// Finds with which seed each segment's checksums are right: that of the log and the name, unless what stands in
+    /// the segment says otherwise. One that is right with the seed of another log alone is that log's.
+    fn find_seeds(&mut self, files: &mut Vec<FoundSegment>, log: Option<[u8; 16]>) -> Result<(), OpenError> {
+        let log = log.map(|log| log_seed(&log));
+        let mut asked = Vec::new();
+        for found in files.iter_mut() {
+            found.file.seed.log = match found.file.version {
+                Some(1) => 0,
+                _ => log.unwrap_or(0),
+            };
+            let is_certain = found.file.has_own_header && (log.is_some() || found.file.version == Some(1));
+            asked.push(match is_certain {
+                true => None,
+                false => self.find_seed(found, log)?,
+            });
+        }
+        // Where nothing says which log it is, it is that of the most segments.
+        let count = |seed: u32| asked.iter().flatten().filter(|asked| asked.log == seed).count();
+        let most = asked
+            .iter()
+            .flatten()
+            .map(|seed| seed.log)
+            .max_by_key(|seed| count(*seed));
+        let log = log.or(most).unwrap_or(0);
+        let mut asked = asked.into_iter();
+        files.retain_mut(|found| match asked.next().flatten() {
+            Some(seed) if seed.log == log || seed.log == 0 => {
+                found.file.seed = seed;
+                true
+            }
+            Some(_) => {
+                let damage = ImageDamage::of_segment(DamageKind::Foreign, &found.file, 0, 0);
+                self.damage.push(damage);
+                false
+            }
+            None => {
+                if found.file.version != Some(1) {
+                    found.file.seed.log = log;
+                }
+                true
+            }
+        });
+        Ok(())
+    }
+
+    /// The seed with which the front of a segment is right: with the id in its name or else that in its header, where
+    /// that is the log's.
+    fn find_seed(&self, found: &FoundSegment, log: Option<u32>) -> Result<Option<SegmentSeed>, OpenError> {
+        let front = self.front(&found.file.path)?;
+        let mut first = None;
+        for segment in [Some(found.file.id), found.header_id].into_iter().flatten() {
+            if let Some(asked) = find_log_seed(&front, segment, DATA_START) {
+                let seed = SegmentSeed { segment, log: asked };
+                if log.is_none_or(|log| log == asked) {
+                    return Ok(Some(seed));
+                }
+                first.get_or_insert(seed);
+            }
+        }
+        Ok(first)
+    }
+
+    /// The first bytes behind a segment's first block.
+    fn front(&self, path: &Path) -> Result<Vec<u8>, OpenError> {
+        let mut bytes = vec![0; SEED_BYTES];
+        let file = match self.fs.open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            opened => opened.map_err(|source| io_error(path, source))?,
+        };
+        let read = read_around(file.as_ref(), DATA_START, &mut bytes, &mut Vec::new());
+        bytes.truncate(read.map_err(|source| io_error(path, source))?);
+        Ok(bytes)
+    }
+
+    /// The cursors where no page has them: those of version 1, or none because they are lost (`None`) or were never
+    /// there.
+    fn earlier_cursors(
+        &mut self,
+        is_foreign: bool,
+        is_there: bool,
+        had_page: bool,
+        has_segments: bool,
+    ) -> Result<Option<CursorPositions>, OpenError> {
+        let path = self.page_path();
+        if is_foreign {
+            self.add_damage(DamageKind::Foreign, &path, 0);
+            return Ok(None);
+        }
+        let dir = self.dir.join(CURSORS_DIR);
+        let files = match version_1::read(self.fs, &dir) {
+            Err((_, error)) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            read => read.map_err(|(path, source)| io_error(&path, source))?,
+        };
+        if is_there && (had_page || (has_segments && files.is_empty())) {
+            self.add_damage(DamageKind::Cursor, &path, 2 * cursors::SLOT_LEN as u64);
+            return Ok(None);
+        }
+        if had_page {
+            self.add_damage(DamageKind::Cursor, &path, 0);
+            return Ok(None);
+        }
+        let mut cursors = BTreeMap::new();
+        for file in files {
+            match file.position {
+                Some(position) => drop(cursors.insert(file.name, (position, SettledRanges::default()))),
+                None => self.add_damage(DamageKind::Cursor, &file.path, 0),
+            }
+        }
+        Ok(Some(cursors))
+    }
+}
+
+/// A segment with what its header says beside [`SegmentFile`].
+struct FoundSegment {
+    file: SegmentFile,
+    identity: Option<LogIdentity>,
+    /// The id in the header, where that is whole.
+    header_id: Option<u64>,
+}
+
+impl FoundSegment {
+    fn read(file: &dyn File, id: u64, first_sequence: u64, path: &Path) -> Result<Self, OpenError> {
+        let (_, header) = first_block(file).map_err(|source| io_error(path, source))?;
+        let mut found = Self {
+            file: SegmentFile {
+                id,
+                first_sequence,
+                path: path.to_owned(),
+                seed: SegmentSeed { segment: id, log: 0 },
+                version: None,
+                epoch: None,
+                has_own_header: false,
+            },
+            identity: None,
+            header_id: None,
+        };
+        match header {
+            SegmentHeader::Unknown(version) => Err(too_new(
+                path,
+                &format!("format version {version}, this build reads 1 and {VERSION}"),
+            )),
+            SegmentHeader::UnknownFeatures(features) => Err(too_new(
+                path,
+                &format!("features {features:#x}, which this build does not know"),
+            )),
+            SegmentHeader::Valid {
+                id: header_id,
+                first_sequence: header_first,
+                identity,
+            } => {
+                found.file.version = Some(identity.map_or(1, |_| VERSION));
+                found.file.epoch = identity.map(|identity| identity.epoch);
+                found.file.has_own_header = (header_id, header_first) == (id, first_sequence);
+                found.identity = identity;
+                found.header_id = Some(header_id);
+                Ok(found)
+            }
+            SegmentHeader::Blank | SegmentHeader::Damaged => Ok(found),
+        }
+    }
+}
+
+fn too_new(path: &Path, what: &str) -> OpenError {
+    let path = path.display();
+    OpenError::Format(format!("{path} has {what}: use the release that wrote it"))
+}
+
+/// Where a segment's header stands.
+pub(super) const HEADER_BYTES: u64 = HEADER_LEN as u64;

@@ -11,6 +11,7 @@ mod scripts;
 mod secret;
 mod send;
 mod serve;
+mod spool;
 mod tail;
 mod verify;
 
@@ -24,6 +25,7 @@ pub use self::{
     scripts::CompletionsArgs,
     secret::SecretText,
     send::SendArgs,
+    spool::SpoolArgs,
     tail::TailArgs,
     verify::VerifyArgs,
 };
@@ -69,6 +71,8 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Publish what is in the spool, take nothing in, and end when every route is empty
     Drain(DrainArgs),
+    /// Look at a spool, damaged or not, and save what is in it
+    Spool(SpoolArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page
@@ -172,6 +176,7 @@ pub fn run(cli: Cli) -> Result<ExitCause, CommandFailure> {
         Command::Tail(args) => tail::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Drain(args) => drain::run(&args.config),
+        Command::Spool(args) => spool::run(&args),
         Command::Completions(args) => scripts::completions(&args),
         Command::Man => scripts::man(),
     }

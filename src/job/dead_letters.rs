@@ -123,6 +123,16 @@ impl DeadLetters {
         usize::from(Spool::exists(dir)) + routes(dir).len()
     }
 
+    /// The directories below `dir` that are for logs: that of builds that kept all in one, and one for each route.
+    pub fn log_dirs(dir: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(dir.join(ROUTES_DIR)).into_iter().flatten();
+        let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut routes: Vec<_> = paths.filter(|path| path.is_dir()).collect();
+        routes.sort();
+        let all = if dir.is_dir() { Some(dir.to_owned()) } else { None };
+        all.into_iter().chain(routes).collect()
+    }
+
     /// Those in logs that are open.
     #[cfg(test)]
     pub(super) fn of_logs(

@@ -23,6 +23,11 @@ pub(super) fn path(dir: &Path) -> PathBuf {
     dir.join(FILE)
 }
 
+/// The names that are kept in the directory of a spool, if there are any.
+pub fn names(dir: &Path) -> Option<BTreeSet<String>> {
+    KnownRoutes::read(dir).ok()?.kept
+}
+
 impl KnownRoutes {
     pub(super) fn read(dir: &Path) -> io::Result<Self> {
         let path = path(dir);

@@ -35,6 +35,7 @@ mod tasks;
 pub use changes::{ConfigChanges, NamedChanges};
 pub use error::{BuildError, RunError};
 pub use handed::{HandedError, HandedSockets};
+pub use known_routes::names as known_route_names;
 pub use reload::ConfigFile;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};

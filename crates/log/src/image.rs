@@ -10,6 +10,7 @@
 
 mod census;
 mod directory;
+mod rewrite;
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,7 @@ use bytes::Bytes;
 
 pub use self::census::{ImageCensus, ImageDepth, ImageSegment, ImageStep};
 use self::directory::ImageDirectory;
+pub use self::rewrite::{DirectoryHold, LogRewrite, RewrittenLog};
 use super::{
     OpenError, RecordClass,
     cursors::PageFacts,

@@ -164,8 +164,8 @@ pub use self::{
     desk::{AppendReplies, AppendReply},
     file_system::is_full,
     image::{
-        ImageCensus, ImageCopy, ImageCursor, ImageDamage, ImageDepth, ImageNote, ImageRecord, ImageSegment, ImageStep,
-        LogImage,
+        DirectoryHold, ImageCensus, ImageCopy, ImageCursor, ImageDamage, ImageDepth, ImageNote, ImageRecord,
+        ImageSegment, ImageStep, LogImage, LogRewrite, RewrittenLog,
     },
     reader::{LogReader, ReadError, WantedRecords},
 };

@@ -23,6 +23,8 @@ use crate::{
 };
 
 const CURSORS_DIR: &str = "cursors";
+/// No log gets there: a name that says more is none of a segment.
+const NUMBER_MAX: u64 = 1 << 62;
 /// Read at the front of a segment to find the seed of its checksums.
 const SEED_BYTES: usize = 256 << 10;
 
@@ -289,7 +291,9 @@ impl<'a> ImageDirectory<'a> {
             listed => listed.map_err(|source| io_error(&dir, source))?,
         };
         let numbers = names.iter().filter_map(|name| parse_file_name(name));
-        let mut numbers: Vec<_> = numbers.filter(|(id, first)| *first > 0 && *id < u64::MAX).collect();
+        let mut numbers: Vec<_> = numbers
+            .filter(|(id, first)| *first > 0 && *id < NUMBER_MAX && *first < NUMBER_MAX)
+            .collect();
         numbers.sort_unstable();
         let mut found = Vec::with_capacity(numbers.len());
         for (id, first_sequence) in numbers {
@@ -356,6 +360,7 @@ impl<'a> ImageDirectory<'a> {
         files.retain_mut(|found| match asked.next().flatten() {
             Some(seed) if seed.log == log || seed.log == 0 => {
                 found.file.seed = seed;
+                found.rename();
                 true
             }
             Some(_) => {
@@ -370,6 +375,7 @@ impl<'a> ImageDirectory<'a> {
                 true
             }
         });
+        files.sort_by_key(|found| found.file.id);
         Ok(())
     }
 
@@ -378,7 +384,10 @@ impl<'a> ImageDirectory<'a> {
     fn find_seed(&self, found: &FoundSegment, log: Option<u32>) -> Result<Option<SegmentSeed>, OpenError> {
         let front = self.front(&found.file.path)?;
         let mut first = None;
-        for segment in [Some(found.file.id), found.header_id].into_iter().flatten() {
+        for segment in [Some(found.file.id), found.in_header.map(|(id, _)| id)]
+            .into_iter()
+            .flatten()
+        {
             if let Some(asked) = find_log_seed(&front, segment, DATA_START) {
                 let seed = SegmentSeed { segment, log: asked };
                 if log.is_none_or(|log| log == asked) {
@@ -444,11 +453,21 @@ impl<'a> ImageDirectory<'a> {
 struct FoundSegment {
     file: SegmentFile,
     identity: Option<LogIdentity>,
-    /// The id in the header, where that is whole.
-    header_id: Option<u64>,
+    /// Id and first number in the header, where that is whole.
+    in_header: Option<(u64, u64)>,
 }
 
 impl FoundSegment {
+    /// One that is right under the id in its header has a wrong name.
+    fn rename(&mut self) {
+        if let Some((id, first_sequence)) = self.in_header
+            && self.file.seed.segment == id
+        {
+            self.file.id = id;
+            self.file.first_sequence = first_sequence;
+        }
+    }
+
     fn read(file: &dyn File, id: u64, first_sequence: u64, path: &Path) -> Result<Self, OpenError> {
         let (_, header) = first_block(file).map_err(|source| io_error(path, source))?;
         let mut found = Self {
@@ -462,7 +481,7 @@ impl FoundSegment {
                 has_own_header: false,
             },
             identity: None,
-            header_id: None,
+            in_header: None,
         };
         match header {
             SegmentHeader::Unknown(version) => Err(too_new(
@@ -482,7 +501,8 @@ impl FoundSegment {
                 found.file.epoch = identity.map(|identity| identity.epoch);
                 found.file.has_own_header = (header_id, header_first) == (id, first_sequence);
                 found.identity = identity;
-                found.header_id = Some(header_id);
+                let is_possible = header_first > 0 && header_id < NUMBER_MAX && header_first < NUMBER_MAX;
+                found.in_header = is_possible.then_some((header_id, header_first));
                 Ok(found)
             }
             SegmentHeader::Blank | SegmentHeader::Damaged => Ok(found),

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{ImageCensus, ImageDepth, ImageStep, LogImage};
 
+/// Kind, and the numbers that are lost by it.
+type NamedDamage = (&'static str, Option<RangeInclusive<u64>>);
+
 /// What a look at a directory finds.
 struct Looked {
     image: LogImage,
@@ -42,8 +45,7 @@ impl Looked {
         self.records.iter().map(|(number, _)| *number).collect()
     }
 
-    /// Kind, and the numbers that are lost by it.
-    fn damage(&self) -> Vec<(&'static str, Option<RangeInclusive<u64>>)> {
+    fn damage(&self) -> Vec<NamedDamage> {
         let damage = self.census.damage.iter();
         damage.map(|damage| (damage.kind, damage.missing.clone())).collect()
     }
@@ -171,7 +173,7 @@ fn each_kind_of_place_that_is_damaged_is_named_with_the_numbers_that_are_lost() 
     let cut = |file: &'static str, len: usize| -> Change { Box::new(move |dir| edit(dir, file, |b| b.truncate(len))) };
     let record = |numbers| vec![("record", numbers)];
     #[rustfmt::skip]
-    let cases: Vec<(&str, Change, Vec<(&str, Option<RangeInclusive<u64>>)>)> = vec![
+    let cases: Vec<(&str, Change, Vec<NamedDamage>)> = vec![
         ("one slot of the superblock", at("superblock", 40), vec![]),
         ("the slot of the superblock that counts", at("superblock", 4096 + 40), vec![("restored", None)]),
         ("both slots of the superblock", both("superblock", 4096), vec![("superblock", None)]),
@@ -258,9 +260,7 @@ fn a_segment_under_a_wrong_name_is_read_by_its_header() {
         "{:?}",
         looked.damage()
     );
-    let mut numbers = looked.numbers();
-    numbers.sort_unstable();
-    assert!(numbers.into_iter().eq(1..=12));
+    assert!(looked.numbers().into_iter().eq(1..=12));
 }
 
 #[test]

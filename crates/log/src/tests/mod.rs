@@ -8,6 +8,7 @@ mod failures;
 mod golden;
 mod image;
 mod pinned;
+mod rewrite;
 mod sim;
 mod unreadable;
 

@@ -3,17 +3,20 @@
 //! All but `repair` read plain files, take no lock and write nothing: they may run beside the process that owns the
 //! spool, and on a copy.
 
+mod export;
 mod inspect;
 mod logs;
 mod progress;
 mod records;
+mod repair;
+mod replacement;
 mod verify;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use self::{inspect::InspectArgs, verify::SpoolVerifyArgs};
+use self::{export::ExportArgs, inspect::InspectArgs, repair::RepairArgs, verify::SpoolVerifyArgs};
 use super::{CommandFailure, ExitCause};
 use crate::config::{Config, process_env};
 
@@ -29,6 +32,10 @@ enum SpoolCommand {
     Inspect(InspectArgs),
     /// Read everything, and name what is damaged and who misses what by it
     Verify(SpoolVerifyArgs),
+    /// Save every record that can be read, as lines of JSON
+    Export(ExportArgs),
+    /// Put a whole spool in the place of a damaged one, with every record that can be read
+    Repair(RepairArgs),
 }
 
 /// Which spool is meant.
@@ -60,5 +67,7 @@ pub(super) fn run(args: &SpoolArgs) -> Result<ExitCause, CommandFailure> {
     match &args.command {
         SpoolCommand::Inspect(args) => inspect::run(args),
         SpoolCommand::Verify(args) => verify::run(args),
+        SpoolCommand::Export(args) => export::run(args),
+        SpoolCommand::Repair(args) => repair::run(args),
     }
 }

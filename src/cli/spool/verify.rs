@@ -33,13 +33,13 @@ pub struct SpoolVerifyArgs {
 
 /// What is wrong with all logs of a spool.
 #[derive(Default)]
-struct DamageSum {
+pub(super) struct DamageSum {
     logs: u64,
     segments: u64,
-    records: u64,
+    pub records: u64,
     bytes: u64,
-    damage: u64,
-    missing: u64,
+    pub damage: u64,
+    pub missing: u64,
 }
 
 pub(super) fn run(args: &SpoolVerifyArgs) -> Result<ExitCause, CommandFailure> {
@@ -121,7 +121,7 @@ pub(super) fn text_lines(log: &SpoolLog, census: &ImageCensus) -> Vec<String> {
     lines
 }
 
-fn json_lines(log: &SpoolLog, census: &ImageCensus) -> Vec<String> {
+pub(super) fn json_lines(log: &SpoolLog, census: &ImageCensus) -> Vec<String> {
     let notes = census.notes.iter().map(|note| log.note_json(note));
     let damage = census.damage.iter().map(|damage| log.damage_json(damage));
     let routes = log.cursors.iter().filter(|_| log.content == LogContent::Events);
@@ -144,7 +144,7 @@ fn json_lines(log: &SpoolLog, census: &ImageCensus) -> Vec<String> {
 }
 
 impl DamageSum {
-    fn add(&mut self, census: &ImageCensus) {
+    pub(super) fn add(&mut self, census: &ImageCensus) {
         self.logs += 1;
         self.segments += census.segments.len() as u64;
         self.records += census.records;

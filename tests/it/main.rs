@@ -28,6 +28,7 @@ mod reload;
 mod rotation;
 mod secrets;
 mod siege;
+mod spool_command;
 mod systemd;
 mod tidy;
 mod told;

@@ -10,6 +10,7 @@
 
 mod census;
 mod directory;
+mod found;
 mod rewrite;
 
 use std::{

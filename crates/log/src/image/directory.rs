@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, io, path::Path, sync::Arc};
 
-use super::{CursorPositions, ImageCopy, ImageDamage, ImageNote, LogImage, SegmentFile, cursors_of};
+use super::{
+    CursorPositions, ImageCopy, ImageDamage, ImageNote, LogImage, SegmentFile, cursors_of,
+    found::{FoundSegment, NUMBER_MAX, too_new},
+};
 use crate::{
     OpenError, SEGMENTS_DIR,
     cursors::{
@@ -11,22 +14,14 @@ use crate::{
         version_1,
     },
     damage::DamageKind,
-    file_system::{File, FileSystem, read_around},
+    file_system::{FileSystem, read_around},
     log::io_error,
-    recovery::first_block,
-    segment::{
-        DATA_START, HEADER_LEN, LogIdentity, SegmentHeader, SegmentSeed, VERSION, file_name, find_log_seed, is_blank,
-        log_seed, parse_file_name,
-    },
+    segment::{HEADER_LEN, LogIdentity, file_name, is_blank, log_seed, parse_file_name},
     settled::SettledRanges,
     superblock::{self, Superblock},
 };
 
 const CURSORS_DIR: &str = "cursors";
-/// No log gets there: a name that says more is none of a segment.
-const NUMBER_MAX: u64 = 1 << 62;
-/// Read at the front of a segment to find the seed of its checksums.
-const SEED_BYTES: usize = 256 << 10;
 
 /// Whether something in `dir` is a log's.
 pub(super) fn exists(fs: &dyn FileSystem, dir: &Path) -> bool {
@@ -345,7 +340,7 @@ impl<'a> ImageDirectory<'a> {
             let is_certain = found.file.has_own_header && (log.is_some() || found.file.version == Some(1));
             asked.push(match is_certain {
                 true => None,
-                false => self.find_seed(found, log)?,
+                false => found.find_seed(self.fs, log)?,
             });
         }
         // Where nothing says which log it is, it is that of the most segments.
@@ -377,38 +372,6 @@ impl<'a> ImageDirectory<'a> {
         });
         files.sort_by_key(|found| found.file.id);
         Ok(())
-    }
-
-    /// The seed with which the front of a segment is right: with the id in its name or else that in its header, where
-    /// that is the log's.
-    fn find_seed(&self, found: &FoundSegment, log: Option<u32>) -> Result<Option<SegmentSeed>, OpenError> {
-        let front = self.front(&found.file.path)?;
-        let mut first = None;
-        for segment in [Some(found.file.id), found.in_header.map(|(id, _)| id)]
-            .into_iter()
-            .flatten()
-        {
-            if let Some(asked) = find_log_seed(&front, segment, DATA_START) {
-                let seed = SegmentSeed { segment, log: asked };
-                if log.is_none_or(|log| log == asked) {
-                    return Ok(Some(seed));
-                }
-                first.get_or_insert(seed);
-            }
-        }
-        Ok(first)
-    }
-
-    /// The first bytes behind a segment's first block.
-    fn front(&self, path: &Path) -> Result<Vec<u8>, OpenError> {
-        let mut bytes = vec![0; SEED_BYTES];
-        let file = match self.fs.open(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            opened => opened.map_err(|source| io_error(path, source))?,
-        };
-        let read = read_around(file.as_ref(), DATA_START, &mut bytes, &mut Vec::new());
-        bytes.truncate(read.map_err(|source| io_error(path, source))?);
-        Ok(bytes)
     }
 
     /// The cursors where no page has them: those of version 1, or none because they are lost (`None`) or were never
@@ -447,72 +410,6 @@ impl<'a> ImageDirectory<'a> {
         }
         Ok(Some(cursors))
     }
-}
-
-/// A segment with what its header says beside [`SegmentFile`].
-struct FoundSegment {
-    file: SegmentFile,
-    identity: Option<LogIdentity>,
-    /// Id and first number in the header, where that is whole.
-    in_header: Option<(u64, u64)>,
-}
-
-impl FoundSegment {
-    /// One that is right under the id in its header has a wrong name.
-    fn rename(&mut self) {
-        if let Some((id, first_sequence)) = self.in_header
-            && self.file.seed.segment == id
-        {
-            self.file.id = id;
-            self.file.first_sequence = first_sequence;
-        }
-    }
-
-    fn read(file: &dyn File, id: u64, first_sequence: u64, path: &Path) -> Result<Self, OpenError> {
-        let (_, header) = first_block(file).map_err(|source| io_error(path, source))?;
-        let mut found = Self {
-            file: SegmentFile {
-                id,
-                first_sequence,
-                path: path.to_owned(),
-                seed: SegmentSeed { segment: id, log: 0 },
-                version: None,
-                epoch: None,
-                has_own_header: false,
-            },
-            identity: None,
-            in_header: None,
-        };
-        match header {
-            SegmentHeader::Unknown(version) => Err(too_new(
-                path,
-                &format!("format version {version}, this build reads 1 and {VERSION}"),
-            )),
-            SegmentHeader::UnknownFeatures(features) => Err(too_new(
-                path,
-                &format!("features {features:#x}, which this build does not know"),
-            )),
-            SegmentHeader::Valid {
-                id: header_id,
-                first_sequence: header_first,
-                identity,
-            } => {
-                found.file.version = Some(identity.map_or(1, |_| VERSION));
-                found.file.epoch = identity.map(|identity| identity.epoch);
-                found.file.has_own_header = (header_id, header_first) == (id, first_sequence);
-                found.identity = identity;
-                let is_possible = header_first > 0 && header_id < NUMBER_MAX && header_first < NUMBER_MAX;
-                found.in_header = is_possible.then_some((header_id, header_first));
-                Ok(found)
-            }
-            SegmentHeader::Blank | SegmentHeader::Damaged => Ok(found),
-        }
-    }
-}
-
-fn too_new(path: &Path, what: &str) -> OpenError {
-    let path = path.display();
-    OpenError::Format(format!("{path} has {what}: use the release that wrote it"))
 }
 
 /// Where a segment's header stands.

@@ -16,8 +16,11 @@ fn rewrite(from: &Path, to: &Path) -> RewrittenLog {
     rewrite.finish().unwrap()
 }
 
+/// A position, and what is settled above it.
+type CursorAt = (u64, Vec<RangeInclusive<u64>>);
+
 /// Opens a log, and returns what it holds, where its cursor is, and the next number that it gives out.
-fn open(dir: &Path) -> (Vec<u64>, Option<(u64, Vec<RangeInclusive<u64>>)>, u64) {
+fn open(dir: &Path) -> (Vec<u64>, Option<CursorAt>, u64) {
     let options = LogOptions {
         segment_bytes: 8 << 10,
         ..options(dir)

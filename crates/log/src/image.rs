@@ -29,7 +29,7 @@ use self::directory::ImageDirectory;
 pub use self::rewrite::{DirectoryHold, LogRewrite, RewrittenLog};
 use super::{
     OpenError, RecordClass,
-    cursors::PageFacts,
+    cursors::{self, PageFacts},
     damage::DamageKind,
     file_system::{FileSystem, PlainFiles},
     numbers_given_out,
@@ -259,6 +259,17 @@ impl LogImage {
             }
         }
         Ok(image)
+    }
+
+    /// This log has cursors from its first record on: where there is neither a page nor anything else that has them, they
+    /// are lost.
+    pub fn expect_cursors(&mut self) {
+        let has_none = self.cursors.as_ref().is_some_and(Vec::is_empty);
+        if has_none && self.page_copies.is_empty() && !self.segments.is_empty() {
+            let page = self.dir.join("cursors").join(cursors::FILE);
+            self.damage.push(ImageDamage::new(DamageKind::Cursor, &page, 0, 0));
+            self.cursors = None;
+        }
     }
 
     pub fn dir(&self) -> &Path {

@@ -77,14 +77,17 @@ pub fn open_logs(dir: &Path) -> Result<Vec<SpoolLog>, CommandFailure> {
         if content == LogContent::DeadLetters && !LogImage::exists(&path) {
             continue;
         }
-        let image = LogImage::open(&path).map_err(failure)?;
-        let cursors = match (image.cursors(), content) {
-            (Some(cursors), _) => cursors.to_vec(),
-            (None, LogContent::Events) => {
-                let names = node::known_route_names(dir).unwrap_or_default().into_iter();
-                names.map(|name| ImageCursor::at_oldest(&name)).collect()
-            }
-            (None, LogContent::DeadLetters) => Vec::new(),
+        let mut image = LogImage::open(&path).map_err(failure)?;
+        let mut routes = Vec::new();
+        if content == LogContent::Events {
+            routes.extend(node::known_route_names(dir).unwrap_or_default());
+        }
+        if !routes.is_empty() {
+            image.expect_cursors();
+        }
+        let cursors = match image.cursors() {
+            Some(cursors) => cursors.to_vec(),
+            None => routes.iter().map(|name| ImageCursor::at_oldest(name)).collect(),
         };
         logs.push(SpoolLog {
             within,

@@ -70,8 +70,8 @@ impl SpoolReplacement {
     pub fn announcement(&self) -> String {
         format!(
             "writing a whole spool beside it, to {new}; the damaged one is kept as {original}\n\
-             interrupted: {dir} is as it was, or repaired. {new} is of no use then, remove it; should {dir} be missing, \
-             rename {whole} to it",
+             should this be interrupted: {dir} is as it was, or repaired, and `forebay spool verify {dir}` tells which; {new} is \
+             of no use then, remove it; should {dir} be missing, rename {whole} to it",
             new = self.new.display(),
             whole = self.whole.display(),
             original = self.original.display(),

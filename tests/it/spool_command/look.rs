@@ -178,6 +178,21 @@ fn garble(path: &Path, place: std::ops::Range<usize>) {
 }
 
 #[test]
+fn a_page_that_is_gone_is_a_loss_also_before_the_first_orderly_end() {
+    let setup = stranded();
+    fs::remove_file(setup.spool().join("cursors/page")).unwrap();
+    let (said, _) = verify(setup.spool());
+    assert_eq!(said.code, Some(1), "{}", said.stdout);
+    assert_eq!(of_type(&said.lines, "damage").next().unwrap()["kind"], "cursor");
+    let routes: Vec<_> = of_type(&said.lines, "route").collect();
+    assert!(
+        routes.iter().all(|route| route["position_lost"] == true) && !routes.is_empty(),
+        "{}",
+        said.stdout
+    );
+}
+
+#[test]
 fn what_is_no_spool_or_badly_asked_for_has_its_own_exit_code() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().to_str().unwrap();

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     OpenError, SEGMENTS_DIR,
     cursors::{
-        self,
+        self, PageFacts,
         page::{self, FoundPage},
         version_1,
     },
@@ -36,6 +36,46 @@ struct FoundCopies<T> {
     copies: Vec<ImageCopy>,
     is_there: bool,
     is_blank: bool,
+}
+
+/// Why there is no page of this log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NoPage {
+    Missing,
+    NotWhole,
+    Foreign,
+}
+
+/// The page of the cursors, before and after the segments were listed.
+struct FoundPages {
+    before: FoundCopies<FoundPage>,
+    after: FoundCopies<FoundPage>,
+}
+
+impl FoundPages {
+    fn identity(&self) -> Option<LogIdentity> {
+        self.after.current.as_ref().and_then(|page| page.identity)
+    }
+
+    /// What it says of this log, and the cursors.
+    fn of_log(self, log: Option<[u8; 16]>) -> Result<(PageFacts, CursorPositions), NoPage> {
+        let is_own = |page: &FoundPage| {
+            page.identity
+                .is_some_and(|identity| log.is_none_or(|log| log == identity.log))
+        };
+        let page = match self.after.current {
+            Some(page) if is_own(&page) => page,
+            Some(_) => return Err(NoPage::Foreign),
+            None if self.after.is_there => return Err(NoPage::NotWhole),
+            None => return Err(NoPage::Missing),
+        };
+        let mut facts = page.facts;
+        if let Some(before) = self.before.current.filter(is_own) {
+            facts.last_sequence = before.facts.last_sequence;
+            facts.newest_segment = before.facts.newest_segment;
+        }
+        Ok((facts, page.cursors))
+    }
 }
 
 /// A directory that is being looked at.
@@ -75,43 +115,20 @@ impl<'a> ImageDirectory<'a> {
             )));
         }
         let superblock = self.superblock()?;
-        // What a running process deletes was on the page before, and what it makes comes on the page after.
-        let page_before = self.page()?;
+        // What the page before tells of is in the list, and what is deleted meanwhile the page after has passed.
+        let before = self.page()?;
         let mut files = self.segments()?;
-        let page_after = self.page()?;
-        let in_segments = files.iter().rev().find_map(|found| found.identity);
-        let in_page = |page: &FoundCopies<FoundPage>| page.current.as_ref().and_then(|page| page.identity);
-        let known = superblock.current.as_ref().map(|superblock| superblock.identity);
-        let known = known.or(in_segments).or(in_page(&page_after));
-        let log = known.map(|identity| identity.log);
-
-        let own = |page: FoundCopies<FoundPage>| {
-            let page = page.current?;
-            let is_own = page
-                .identity
-                .is_none_or(|identity| log.is_none_or(|log| log == identity.log));
-            is_own.then_some(page)
+        let pages = FoundPages {
+            before,
+            after: self.page()?,
         };
-        let page_copies = page_after.copies.clone();
-        let page_is_foreign = in_page(&page_after).is_some_and(|identity| log.is_some_and(|log| log != identity.log));
-        let page_is_there = page_after.is_there;
-        let before = own(page_before).map(|page| page.facts);
-        let page = own(page_after);
-        let mut facts = page.as_ref().map(|page| page.facts).unwrap_or_default();
-        if let Some(before) = before {
-            facts.last_sequence = before.last_sequence;
-            facts.newest_segment = before.newest_segment;
-        }
-
-        let mut identity = known;
-        for other in [in_segments, page.as_ref().and_then(|page| page.identity)] {
-            self.compare_epochs(&superblock, identity, other);
-            if let (Some(identity), Some(other)) = (&mut identity, other)
-                && identity.log == other.log
-            {
-                identity.epoch = identity.epoch.max(other.epoch);
-            }
-        }
+        let known = superblock.current.as_ref().map(|superblock| superblock.identity);
+        let mut in_segments = files.iter().rev().filter_map(|found| found.identity);
+        let in_segments = in_segments.find(|found| known.is_none_or(|known| known.log == found.log));
+        let known = known.or(in_segments).or(pages.identity());
+        let log = known.map(|identity| identity.log);
+        let others = [in_segments, pages.identity()];
+        let identity = self.compare_epochs(&superblock, known, others);
         self.judge_superblock(&superblock, known, &files);
         let first_with_identity = match &superblock.current {
             Some(superblock) => superblock.first_with_identity,
@@ -122,13 +139,14 @@ impl<'a> ImageDirectory<'a> {
         };
         let foreign = self.set_apart(&mut files, log, first_with_identity);
         self.find_seeds(&mut files, log)?;
-        let had_page = superblock
-            .current
-            .as_ref()
-            .is_some_and(|superblock| superblock.has_page);
-        let cursors = match page {
-            Some(page) => Some(page.cursors),
-            None => self.earlier_cursors(page_is_foreign, page_is_there, had_page, !files.is_empty())?,
+        let had_page = superblock.current.as_ref().is_some_and(|found| found.has_page);
+        let page_copies = pages.after.copies.clone();
+        let (facts, cursors) = match pages.of_log(log) {
+            Ok((facts, cursors)) => (facts, Some(cursors)),
+            Err(state) => (
+                PageFacts::default(),
+                self.earlier_cursors(state, had_page, !files.is_empty())?,
+            ),
         };
         Ok(LogImage {
             fs,
@@ -241,22 +259,23 @@ impl<'a> ImageDirectory<'a> {
         self.dir.join(CURSORS_DIR).join(cursors::FILE)
     }
 
-    /// A superblock that is older than what it describes was put back.
+    /// The identity with the highest epoch. A superblock that is older than what it describes was put back.
     fn compare_epochs(
         &mut self,
         superblock: &FoundCopies<Superblock>,
         known: Option<LogIdentity>,
-        other: Option<LogIdentity>,
-    ) {
-        let (Some(superblock), Some(known), Some(other)) = (&superblock.current, known, other) else {
-            return;
-        };
-        let path = self.dir.join(superblock::FILE);
-        let is_restored = other.log == known.log && other.epoch > superblock.identity.epoch;
-        let is_known = self.damage.iter().any(|damage| damage.path == path);
-        if is_restored && !is_known {
-            self.add_damage(DamageKind::Restored, &path, 0);
+        others: [Option<LogIdentity>; 2],
+    ) -> Option<LogIdentity> {
+        let known = known?;
+        let own = others.into_iter().flatten().filter(|other| other.log == known.log);
+        let epoch = own.map(|other| other.epoch).max().unwrap_or(0);
+        if superblock.current.is_some() && epoch > known.epoch {
+            self.add_damage(DamageKind::Restored, &self.dir.join(superblock::FILE), 0);
         }
+        Some(LogIdentity {
+            epoch: epoch.max(known.epoch),
+            ..known
+        })
     }
 
     fn judge_superblock(
@@ -378,13 +397,12 @@ impl<'a> ImageDirectory<'a> {
     /// there.
     fn earlier_cursors(
         &mut self,
-        is_foreign: bool,
-        is_there: bool,
+        state: NoPage,
         had_page: bool,
         has_segments: bool,
     ) -> Result<Option<CursorPositions>, OpenError> {
         let path = self.page_path();
-        if is_foreign {
+        if state == NoPage::Foreign {
             self.add_damage(DamageKind::Foreign, &path, 0);
             return Ok(None);
         }
@@ -393,7 +411,7 @@ impl<'a> ImageDirectory<'a> {
             Err((_, error)) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             read => read.map_err(|(path, source)| io_error(&path, source))?,
         };
-        if is_there && (had_page || (has_segments && files.is_empty())) {
+        if state == NoPage::NotWhole && (had_page || (has_segments && files.is_empty())) {
             self.add_damage(DamageKind::Cursor, &path, 2 * cursors::SLOT_LEN as u64);
             return Ok(None);
         }

@@ -261,8 +261,8 @@ impl LogImage {
         Ok(image)
     }
 
-    /// This log has cursors from its first record on: where there is neither a page nor anything else that has them, they
-    /// are lost.
+    /// This log has cursors from its first record on: where there is neither a page nor anything else that has them,
+    /// they are lost.
     pub fn expect_cursors(&mut self) {
         let has_none = self.cursors.as_ref().is_some_and(Vec::is_empty);
         if has_none && self.page_copies.is_empty() && !self.segments.is_empty() {

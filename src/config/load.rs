@@ -14,6 +14,8 @@ use crate::senders;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
+/// Of what every route has settled.
+const RETAIN_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// What a record has beyond the body: names, keys and times of the event.
 const RECORD_BYTES_EXTRA: u64 = 64 * KIB;
@@ -395,11 +397,14 @@ fn admin(mut table: ConfigTable<'_>) -> AdminConfig {
 }
 
 fn spool(mut table: ConfigTable<'_>) -> SpoolConfig {
+    let bytes_max = table.take_or("bytes_max", 10 * GIB, values::size(16 * MIB..=1024 * 1024 * GIB));
     let spool = SpoolConfig {
         dir: table.take_or("dir", "/var/lib/forebay".into(), |value| {
             values::text(value).map(Into::into)
         }),
-        bytes_max: table.take_or("bytes_max", 10 * GIB, values::size(16 * MIB..=1024 * 1024 * GIB)),
+        bytes_max,
+        retain: table.take_or("retain", Duration::ZERO, values::duration(Duration::ZERO..=RETAIN_MAX)),
+        retain_bytes_max: table.take_or("retain_bytes_max", bytes_max / 2, values::size(0..=bytes_max)),
         thumbnail_share_max: table.take_or("thumbnail_share_max", 0.5, values::share),
         replica: table.take("replica", replica),
         abandon_routes: table.take_or("abandon_routes", Vec::new(), values::list),

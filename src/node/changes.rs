@@ -123,6 +123,8 @@ const SETTINGS: &[Setting] = &[
     taken_over!(server.trusted_proxies),
     taken_over!(server.drain_delay),
     taken_over!(spool.abandon_routes),
+    taken_over!(spool.retain),
+    taken_over!(spool.retain_bytes_max),
     needs_restart!(server.listen),
     needs_restart!(server.keep_alive),
     needs_restart!(server.proxy_protocol),

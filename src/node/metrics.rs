@@ -44,6 +44,8 @@ pub(super) struct LogMetrics {
     pub spool_append_waits_seconds: Gauge,
     pub spool_batch_records: Histogram,
     pub spool_damage: IntCounterVec,
+    pub retained_bytes: IntGauge,
+    pub retained_oldest_timestamp_seconds: Gauge,
 }
 
 impl LogMetrics {
@@ -52,7 +54,10 @@ impl LogMetrics {
         let r = metrics.prefixed();
         Arc::new(Self {
             spool_records: r.gauge("spool_records", "Records in the spool."),
-            spool_bytes: r.gauge("spool_bytes", "Bytes of disk that the spool takes."),
+            spool_bytes: r.gauge(
+                "spool_bytes",
+                "Bytes of disk that the spool takes, without what is retained.",
+            ),
             spool_bytes_max: r.gauge("spool_bytes_max", "Bytes of disk that the spool may take."),
             spool_fsync_seconds: r.histogram(
                 "spool_fsync_seconds",
@@ -73,6 +78,14 @@ impl LogMetrics {
                 exponential_buckets(1.0, 2.0, 12).expect("constants"),
             ),
             spool_damage: r.counters("spool_damage_total", "Damage found in the spool, set aside.", &["kind"]),
+            retained_bytes: r.gauge(
+                "retained_bytes",
+                "Bytes of the spool that hold what every route has settled, kept to be published again.",
+            ),
+            retained_oldest_timestamp_seconds: r.register(Gauge::new(
+                "forebay_retained_oldest_timestamp_seconds",
+                "When the oldest of it was accepted, in seconds since the Unix epoch; 0 when there is none.",
+            )),
         })
     }
 }

@@ -80,16 +80,22 @@ struct SpoolStatus {
     head: u64,
     /// Why it takes nothing just now.
     refuses: Option<String>,
+    /// Beside `bytes`, what every route has settled.
+    retained_bytes: u64,
+    /// When the oldest of that was accepted, in milliseconds since the Unix epoch.
+    retained_oldest_ms: Option<i64>,
 }
 
 impl From<LogState> for SpoolStatus {
     fn from(state: LogState) -> Self {
         Self {
             records: state.records,
-            bytes: state.bytes,
+            bytes: state.needed_bytes(),
             bytes_max: state.bytes_max,
             head: state.head,
             refuses: state.refuses.map(|error| error.to_string()),
+            retained_bytes: state.retained.bytes,
+            retained_oldest_ms: state.retained.oldest_ms,
         }
     }
 }
@@ -109,8 +115,14 @@ impl NodeOverview {
         let state = self.spool.state();
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         self.metrics.log.spool_records.set(number(state.records));
-        self.metrics.log.spool_bytes.set(number(state.bytes));
+        self.metrics.log.spool_bytes.set(number(state.needed_bytes()));
         self.metrics.log.spool_bytes_max.set(number(state.bytes_max));
+        self.metrics.log.retained_bytes.set(number(state.retained.bytes));
+        let oldest_ms = state.retained.oldest_ms.unwrap_or_default();
+        self.metrics
+            .log
+            .retained_oldest_timestamp_seconds
+            .set(oldest_ms as f64 / 1000.0);
         let seconds = |took: Option<Duration>| took.unwrap_or_default().as_secs_f64();
         self.metrics.log.spool_disk_works_seconds.set(seconds(state.disk_works));
         self.metrics

@@ -141,6 +141,7 @@ impl LiveRoutes {
         self.jobs.stop(&stopped, deadline).await;
         block_in_place(|| self.dead_letters.keep_for(spools::keep_dead_letters(next)));
         self.spool.limit_readers(spools::readers_bytes_max(next));
+        self.spool.retain(spools::retention(next));
         self.exchange(starting, ending)?;
         for route in changes.removed.iter().filter(|route| !self.is_ending(route)) {
             self.give_up(route)?;

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::UNIX_EPOCH};
 use super::{BuildError, metrics::NodeMetrics, observe::SpoolMetrics, replica};
 use crate::{
     config::{Config, KeepDeadLetters, UNROUTED},
+    event::Event,
     job::DeadLetters,
-    spool::{self, CursorStart, OpenError, Spool},
+    spool::{self, CursorStart, LogRetention, OpenError, RecordDescription, Spool},
 };
 
 /// Small, so that the first dead letter needs little room; a large one gets a segment of its own.
@@ -46,8 +47,26 @@ pub(super) fn open(config: &Config, metrics: &NodeMetrics) -> Result<(Spool, Dea
     };
     let observer = || Arc::new(SpoolMetrics::new(metrics.log.clone()));
     let keep = keep_dead_letters(config);
-    let spool = Spool::open(options, observer())?;
+    let spool = Spool::open_retaining(options, retention(config), observer())?;
     Ok((spool, DeadLetters::open(dead_letters, keep, observer())?))
+}
+
+/// What stays in the log of events after every route has settled it.
+pub(super) fn retention(config: &Config) -> Option<LogRetention> {
+    let spool = &config.spool;
+    (!spool.retain.is_zero()).then_some(LogRetention {
+        age: spool.retain,
+        bytes_max: spool.retain_bytes_max,
+        now_ms: || jiff::Timestamp::now().as_millisecond(),
+        describe: |record| {
+            let event = Event::interest(record).ok()?;
+            Some(RecordDescription {
+                time_ms: event.recorded.0,
+                kind: event.kind,
+                key: event.key,
+            })
+        },
+    })
 }
 
 /// Where the logs of dead letters are.

@@ -141,6 +141,10 @@ pub struct SpoolConfig {
     pub dir: PathBuf,
     pub bytes_max: u64,
     pub thumbnail_share_max: f64,
+    /// How long records stay after every route has settled them. Zero: not at all.
+    pub retain: Duration,
+    /// What they may take of `bytes_max` until then.
+    pub retain_bytes_max: u64,
     /// `None`: what the directory says, else the host's name.
     pub replica: Option<String>,
     /// Routes that have left the configuration and whose cursors are to be forgotten, with what only they kept.

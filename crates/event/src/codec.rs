@@ -40,8 +40,10 @@ pub enum EventDecodeError {
 /// What a route looks at before it wants an event, read without a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventInterest<'a> {
+    pub id: Uuid,
     pub kind: &'a str,
     pub endpoint: &'a str,
+    pub key: &'a str,
     pub recorded: Time,
 }
 
@@ -252,6 +254,8 @@ impl<'a> RecordedEvent<'a> {
 impl<'a> RecordHeader<'a> {
     fn interest(&self) -> EventInterest<'a> {
         EventInterest {
+            id: Uuid::from_bytes(self.id),
+            key: self.key,
             kind: self.kind,
             endpoint: self.endpoint,
             recorded: Time(self.recorded),
@@ -383,7 +387,13 @@ mod tests {
             prop_assert_eq!(&decoded, &event);
             prop_assert_eq!(decoded.body.as_ptr_range().end, record.as_ptr_range().end);
             let interest = Event::interest(&record).unwrap();
-            let expected = EventInterest { kind: &event.kind, endpoint: &event.endpoint, recorded: event.recorded };
+            let expected = EventInterest {
+                id: event.id,
+                kind: &event.kind,
+                endpoint: &event.endpoint,
+                key: &event.key,
+                recorded: event.recorded,
+            };
             prop_assert_eq!(interest, expected);
         }
 

@@ -16,6 +16,7 @@ use super::{
     RecordClass,
     cursors::{LogCursors, PathError},
     file_system::{File, PAGE_BYTES, is_passing},
+    retention::LogRetention,
     scan::{PayloadUse, ScanFound, SegmentScan},
     segment::{BATCH_HEADER_LEN, DATA_START, FRAME_HEADER_LEN, encode_filler},
     shared::{LogShared, Segment},
@@ -70,6 +71,7 @@ impl Compactor {
         }
         // Without anything settled behind a gap segments are deleted as they are passed.
         let Some(unsettled) = cursors.unsettled() else {
+            shared.publish_retained_between(0);
             return Ok(0);
         };
         let segments = shared.sealed_segments();
@@ -79,9 +81,13 @@ impl Compactor {
             true => SEGMENTS_MAX,
             false => SEGMENTS_MAX_WITHOUT_ROOM,
         };
+        let mut retained = RetainedBetween::count(&segments, &unsettled, shared);
         let mut looked_at = 0;
         for segment in segments {
             let wanted = wanted(&unsettled, &segment);
+            if !retained.may_go(&segment, wanted, shared) {
+                continue;
+            }
             let is_small = segment.disk_bytes < DATA_START + 2 * PAGE_BYTES;
             let is_new = self.wanted.get(&segment.id).is_none_or(|before| wanted < *before);
             // One of which nothing is wanted is about to be deleted, or behind one that is not.
@@ -122,6 +128,56 @@ impl Compactor {
         }
         Ok(looked_at)
     }
+}
+
+/// What is retained of segments of which something is wanted.
+struct RetainedBetween {
+    retention: Option<LogRetention>,
+    /// The lowest number that is wanted: what is before goes as segments.
+    lowest: u64,
+    bytes: u64,
+}
+
+impl RetainedBetween {
+    fn count(segments: &[Segment], unsettled: &[RangeInclusive<u64>], shared: &LogShared) -> Self {
+        let retention = shared.retention();
+        let lowest = unsettled.first().map_or(u64::MAX, |range| *range.start());
+        let between = segments.iter().filter(|segment| segment.last_sequence >= lowest);
+        let bytes = between.map(|segment| settled_bytes(segment, wanted(unsettled, segment)));
+        let bytes = retention.map_or(0, |_| bytes.sum());
+        shared.publish_retained_between(bytes);
+        Self {
+            retention,
+            lowest,
+            bytes,
+        }
+    }
+
+    /// Whether what is settled of a segment may be given up: it is old enough, there is too much of that kind, or too
+    /// little room.
+    fn may_go(&mut self, segment: &Segment, wanted: u64, shared: &LogShared) -> bool {
+        let Some(retention) = &self.retention else {
+            return true;
+        };
+        if segment.last_sequence < self.lowest {
+            return false;
+        }
+        let newest_ms = shared.indexes.newest_ms(segment.id);
+        let may_go = self.bytes > retention.bytes_max
+            || newest_ms.is_some_and(|newest_ms| retention.is_over(newest_ms))
+            || !shared.has_room();
+        if may_go {
+            self.bytes = self.bytes.saturating_sub(settled_bytes(segment, wanted));
+        }
+        may_go
+    }
+}
+
+/// About what the records of a segment take that are not wanted.
+fn settled_bytes(segment: &Segment, wanted: u64) -> u64 {
+    let settled = segment.records.saturating_sub(wanted);
+    u64::try_from(u128::from(segment.disk_bytes) * u128::from(settled) / u128::from(segment.records.max(1)))
+        .unwrap_or(0)
 }
 
 /// How many numbers of a segment are in ranges that rise.

@@ -128,6 +128,14 @@ impl Spool {
         })
     }
 
+    /// A cursor of nobody's, at a position: it is in memory alone, and keeps nothing.
+    pub fn detached_cursor(&self, position: u64) -> Cursor {
+        Cursor {
+            state: CursorState::detached(position),
+            shared: self.handle.shared.clone(),
+        }
+    }
+
     /// From here on what is appended is counted for the cursor, or settled, as its audience says. All that was given to
     /// [`Spool::append_for`] before, and is not settled, is yet to be counted ([`Cursor::uncounted`]), also where it
     /// was counted already. Waits for the disk.

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -70,6 +70,8 @@ pub(super) struct LogCursors {
     may_write: AtomicBool,
     entries: Mutex<BTreeMap<String, CursorEntry>>,
     page: Mutex<CursorPage>,
+    /// The first segment that must be there, as the page on disk has it; all may go where there is no page.
+    oldest_on_page: AtomicU64,
 }
 
 /// An error with the file it is about.
@@ -178,6 +180,10 @@ impl LogCursors {
                 add(file.name.clone(), position, SettledRanges::default(), Some(position));
             }
         }
+        let oldest_on_page = found
+            .page
+            .identity
+            .map_or(u64::MAX, |_| found.page.facts.oldest_segment);
         for (name, (position, settled)) in found.page.cursors {
             add(name, position, settled, None);
         }
@@ -195,6 +201,7 @@ impl LogCursors {
                 written: Vec::new(),
                 replaced: found.files.into_iter().map(|file| file.path).collect(),
             }),
+            oldest_on_page: AtomicU64::new(oldest_on_page),
         }
     }
 
@@ -257,6 +264,11 @@ impl LogCursors {
         entries.values().map(|entry| entry.durable).min().flatten()
     }
 
+    /// The first segment that a start would miss.
+    pub(super) fn oldest_on_page(&self) -> u64 {
+        self.oldest_on_page.load(Ordering::Acquire)
+    }
+
     /// Makes a cursor, durably, unless the disk has no room: then it is durable once there is some.
     pub(super) fn create(&self, name: &str, position: u64, shared: &LogShared) -> Result<Arc<CursorState>, PathError> {
         let state = CursorState::new(position, SettledRanges::default());
@@ -286,7 +298,7 @@ impl LogCursors {
 
     /// Whether the page has what the cursors are at.
     pub(super) fn is_written(&self, shared: &LogShared) -> bool {
-        self.page.lock().written == self.snapshot(shared).1
+        self.page.lock().written == self.snapshot(shared).2
     }
 
     #[cfg(test)]
@@ -304,7 +316,7 @@ impl LogCursors {
             return Ok(());
         }
         let mut page = self.page.lock();
-        let (positions, body) = self.snapshot(shared);
+        let (positions, facts, body) = self.snapshot(shared);
         if page.written == body && page.replaced.is_empty() {
             return Ok(());
         }
@@ -318,6 +330,7 @@ impl LogCursors {
             Err(error) => return Err((self.path.clone(), error)),
         }
         page.written = body;
+        self.oldest_on_page.store(facts.oldest_segment, Ordering::Release);
         let mut entries = self.entries.lock();
         for (name, position) in positions {
             if let Some(entry) = entries.get_mut(&name) {
@@ -328,21 +341,22 @@ impl LogCursors {
         Ok(())
     }
 
-    /// Each cursor's position, and the page behind its generation. What the page says of the segments is not older than
-    /// the positions.
-    fn snapshot(&self, shared: &LogShared) -> (Vec<(String, u64)>, Vec<u8>) {
+    /// Each cursor's position, what the page says of the segments, which is not older than the positions, and the page
+    /// behind its generation.
+    fn snapshot(&self, shared: &LogShared) -> (Vec<(String, u64)>, PageFacts, Vec<u8>) {
         let entries = self.entries.lock();
         let cursors: Vec<_> = entries
             .iter()
             .map(|(name, entry)| (name.as_str(), entry.state.snapshot()))
             .collect();
         let lowest = cursors.iter().map(|(_, (position, _))| *position).min();
-        let body = encode(&self.identity, &shared.facts(lowest), &cursors);
+        let facts = shared.facts(lowest);
+        let body = encode(&self.identity, &facts, &cursors);
         let positions = cursors
             .iter()
             .map(|(name, (position, _))| ((*name).to_owned(), *position))
             .collect();
-        (positions, body)
+        (positions, facts, body)
     }
 
     fn write(&self, page: &mut CursorPage, body: &[u8]) -> io::Result<()> {

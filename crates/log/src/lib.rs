@@ -9,7 +9,8 @@
 //! - A full disk is no failure: it is said, and it passes.
 //! - Damage is found, counted, set aside and passed over, never cut off silently, never a reason to stop.
 //! - Memory and disk are bounded; opening takes time by the segment, not by the record.
-//! - Records are opaque bytes. No wall clock is read.
+//! - Records are opaque bytes, and no wall clock is read; what is retained is by a clock, and described, as its owner
+//!   says.
 //!
 //! # Format
 //!
@@ -110,6 +111,12 @@
 //! What cannot be known: damage within half a second of the end of a log that was not closed, before the page was
 //! written, looks torn.
 //!
+//! # Retention
+//!
+//! What every cursor has settled may stay for a while ([`LogRetention`]). A sealed segment then has an index beside it,
+//! by which a reader with a [`LogQuery`] reads only what it needs; it is made by the thread of the cursors, and can be
+//! thrown away.
+//!
 //! # Why it is safe
 //!
 //! *Acknowledged implies durable*: the answer follows the sync of the frame, which follows the syncs of its file and of
@@ -126,13 +133,16 @@ mod cursor;
 mod cursors;
 mod damage;
 mod desk;
+mod disk_reader;
 pub mod file_name;
 mod file_system;
 mod image;
+mod index;
 mod log;
 mod quarantine;
 mod reader;
 mod recovery;
+mod retention;
 mod scan;
 mod segment;
 mod settled;
@@ -141,22 +151,17 @@ mod shared;
 mod sizes;
 #[cfg(any(test, feature = "testing"))]
 pub mod sizes;
+mod spool;
 mod superblock;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod writer;
 
-use std::{
-    future::Future,
-    ops::RangeInclusive,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
 
+use self::file_system::is_passing;
 pub use self::{
     audience::Audience,
     budget::RECORD_OVERHEAD_BYTES,
@@ -167,20 +172,14 @@ pub use self::{
         DirectoryHold, ImageCensus, ImageCopy, ImageCursor, ImageDamage, ImageDepth, ImageNote, ImageRecord,
         ImageSegment, ImageStep, LogImage, LogRewrite, RewrittenLog,
     },
+    index::LogQuery,
     reader::{LogReader, ReadError, WantedRecords},
-};
-use self::{
-    desk::{ReplyTicket, ReplyTo},
-    file_system::{DirectoryLock, FileSystem, RealFileSystem, is_passing},
-    log::{Log, io_error},
-    shared::LogShared,
-    writer::AppendQueue,
+    retention::{LogRetention, RecordDescription, RetainedRecords},
+    spool::Spool,
 };
 
 /// Where the segments are in a spool's directory.
 const SEGMENTS_DIR: &str = "segments";
-/// Descriptors that a spool keeps for its files, for when the process has no other left.
-const SPARE_DESCRIPTORS: usize = 8;
 
 /// How a spool is laid out and limited.
 #[derive(Debug, Clone)]
@@ -297,6 +296,15 @@ pub struct LogState {
     pub append_waits: Option<Duration>,
     /// How long a write or sync that is under way has taken; appends wait for it.
     pub disk_works: Option<Duration>,
+    /// What is kept of what every cursor has settled.
+    pub retained: RetainedRecords,
+}
+
+impl LogState {
+    /// What the spool takes on disk without what is retained, which makes room for anything.
+    pub fn needed_bytes(&self) -> u64 {
+        self.bytes.saturating_sub(self.retained.bytes)
+    }
 }
 
 /// Told of what the spool does, for metrics. Called on the writer thread, or by [`Spool::open`]: must not block.
@@ -327,166 +335,6 @@ impl OpenError {
     pub fn lacks_room(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_passing(source))
     }
-}
-
-/// The open log. Clones share it. When the last one is dropped, the log is closed as by [`Spool::close`].
-#[derive(Clone)]
-pub struct Spool {
-    handle: Arc<LogHandle>,
-}
-
-struct LogHandle {
-    inlet: Arc<AppendQueue>,
-    shared: Arc<LogShared>,
-}
-
-impl Drop for LogHandle {
-    fn drop(&mut self) {
-        self.inlet.close();
-    }
-}
-
-impl Spool {
-    /// Whether a spool was ever opened in `dir`.
-    pub fn exists(dir: &Path) -> bool {
-        dir.join(SEGMENTS_DIR).is_dir()
-    }
-
-    /// Takes the directory for this process and recovers what is in it.
-    pub fn open(options: LogOptions, observer: Arc<dyn LogObserver>) -> Result<Self, OpenError> {
-        let fs = Arc::new(RealFileSystem::with_spares(SPARE_DESCRIPTORS));
-        Self::open_on(fs, options, observer, "forebay-spool")
-    }
-
-    /// Like [`Spool::open`], for a spool beside another one: with a name for the writer's thread, and without
-    /// descriptors of its own for when the process has no other left.
-    pub fn open_named(
-        options: LogOptions,
-        observer: Arc<dyn LogObserver>,
-        thread_name: &str,
-    ) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(RealFileSystem::with_spares(0)), options, observer, thread_name)
-    }
-
-    fn open_on(
-        fs: Arc<dyn FileSystem>,
-        options: LogOptions,
-        observer: Arc<dyn LogObserver>,
-        thread_name: &str,
-    ) -> Result<Self, OpenError> {
-        let dir = &options.dir;
-        fs.make_dir(dir).map_err(|source| io_error(dir, source))?;
-        let path = dir.join("LOCK");
-        let lock = match fs.lock(&path, &holder()).map_err(|source| io_error(&path, source))? {
-            DirectoryLock::Taken(lock) => lock,
-            DirectoryLock::Held(holder) => {
-                return Err(OpenError::Held {
-                    dir: dir.clone(),
-                    holder,
-                });
-            }
-        };
-        let log = Log::open(fs, &options, observer)?;
-        let shared = log.shared().clone();
-        let inlet = writer::start(log, lock, thread_name).map_err(|source| io_error(dir, source))?;
-        let handle = Arc::new(LogHandle { inlet, shared });
-        Ok(Self { handle })
-    }
-
-    /// Appends a record and returns its sequence number once it is durable.
-    ///
-    /// It waits in the queue from the call on: dropping the future does not take the record back.
-    pub fn append(
-        &self,
-        record: Bytes,
-        class: RecordClass,
-    ) -> impl Future<Output = Result<u64, AppendError>> + Send + 'static {
-        let (sender, receiver) = oneshot::channel();
-        let pushed = self.handle.inlet.push(record, class, None, || ReplyTo::One(sender));
-        async move {
-            pushed?;
-            receiver.await.unwrap_or(Err(AppendError::Failed))
-        }
-    }
-
-    /// Like [`Spool::append`], for one who appends much: the answer arrives at `desk`, under `ticket`. `Err`: the
-    /// record was not taken, and no answer comes. The cursors of the `audience` pin it until they settle it, and refuse
-    /// it where they may pin no more; for all others it is settled.
-    pub fn append_for(
-        &self,
-        desk: &Arc<AppendReplies>,
-        ticket: u64,
-        record: Bytes,
-        class: RecordClass,
-        audience: Audience,
-    ) -> Result<(), AppendError> {
-        let asker = || ReplyTo::Desk(ReplyTicket::new(desk.clone(), ticket));
-        self.handle.inlet.push(record, class, Some(audience), asker)
-    }
-
-    /// Reads from the first record at or after `from`.
-    pub fn reader(&self, from: u64) -> LogReader {
-        self.reader_of(from, Arc::new(|_| true))
-    }
-
-    /// Reads what is `wanted` from the first record at or after `from`: of what is read from disk, nothing else takes
-    /// memory or comes back.
-    pub fn reader_of(&self, from: u64, wanted: WantedRecords) -> LogReader {
-        LogReader::new(self.handle.shared.clone(), from, wanted)
-    }
-
-    /// What the log has behind `position`. Numbers are not always in a row, so this is counted and not subtracted.
-    pub fn backlog(&self, position: u64) -> CursorBacklog {
-        self.handle.shared.backlog(position, &[])
-    }
-
-    /// The last record of so many segments behind `position` that they take `bytes` on disk together: at least one, and
-    /// never the newest.
-    pub fn number_after(&self, position: u64, bytes: u64) -> u64 {
-        self.handle.shared.number_after(position, bytes)
-    }
-
-    /// From here on the log may take so much of the disk; where it takes more, nothing is appended until it takes less.
-    /// The size of its segments stays. Waits for the disk.
-    pub fn limit(&self, bytes_max: u64) {
-        self.handle.inlet.limit(bytes_max);
-    }
-
-    /// From here on all readers together may hold so much of what they have read.
-    pub fn limit_readers(&self, bytes_max: usize) {
-        self.handle.shared.limit_readers(bytes_max);
-    }
-
-    pub fn state(&self) -> LogState {
-        let mut state = self.handle.shared.state();
-        state.refuses = state.refuses.or_else(|| self.handle.inlet.refuses());
-        state.append_waits = self.handle.inlet.oldest_waits();
-        state
-    }
-
-    /// Resolves when a write or an fsync failed, with the reason. The process must end.
-    pub async fn failed(&self) -> String {
-        let mut failed = self.handle.shared.watch_failed();
-        let reason = failed.wait_for(Option::is_some).await;
-        let reason = reason.expect("the sender is kept by the handle");
-        reason.clone().unwrap_or_default()
-    }
-
-    /// Makes the cursors durable, seals the log and stops the writer. What waits is appended before.
-    pub async fn close(&self) {
-        self.handle.inlet.close();
-        let mut closed = self.handle.shared.watch_closed();
-        closed
-            .wait_for(|closed| *closed)
-            .await
-            .expect("the sender is kept by the handle");
-    }
-}
-
-/// What the lock file says about this process.
-fn holder() -> String {
-    let host = hostname::get().unwrap_or_default();
-    format!("pid {} on {}", std::process::id(), host.to_string_lossy())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{
     audience::OpenCursors,
     cursors::{CursorDamage, CursorsFound, LogCursors, PathError},
     damage::{DamageKind, DamagedPlace},
-    file_system::{File, FileSystem, is_passing},
+    file_system::{File, FileSystem},
     quarantine::Quarantine,
     recovery::{self, ExpectedLog},
     segment::{BATCH_HEADER_LEN, DATA_START, LogIdentity, PAYLOAD_BYTES_MAX, frame_len},
@@ -332,33 +332,17 @@ impl Log {
         }
     }
 
-    /// Deletes the segments that every cursor has durably passed, and lets go of the records in memory. The newest
-    /// segment stays: it tells the next sequence number.
-    fn delete_settled(&mut self) -> Result<(), PathError> {
-        let Some(settled) = self.cursors.lowest_durable() else {
-            return Ok(());
-        };
-        self.shared.forget_records(settled);
-        let mut deleted = false;
-        while self.segments.len() > 1 && self.segments[0].last_sequence <= settled {
-            let oldest = self.segments[0];
-            let path = self.shared.segments_dir.join(oldest.file_name());
-            match self.fs.unlink(&path) {
-                Err(error) if is_passing(&error) => break,
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err((path, error)),
-                _ => {}
-            }
-            // One by one, so that no crash leaves a gap between the segments.
-            let dir = &self.shared.segments_dir;
-            self.fs.sync_dir(dir).map_err(|error| (dir.clone(), error))?;
-            self.segments.remove(0);
-            self.shared.forget_segment(oldest.id);
-            deleted = true;
-        }
-        if deleted {
-            self.publish();
-        }
-        Ok(())
+    pub(super) fn fs(&self) -> &dyn FileSystem {
+        self.fs.as_ref()
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
+    }
+
+    /// The oldest was deleted.
+    pub(super) fn remove_first_segment(&mut self) {
+        self.segments.remove(0);
     }
 
     /// Counts damage, logs where it is and sets the bytes aside.
@@ -393,7 +377,7 @@ impl Log {
         }
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         self.shared.publish_segments(&self.segments, self.no_room);
     }
 

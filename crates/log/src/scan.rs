@@ -5,7 +5,7 @@ use std::{io, ops::Range, sync::Arc};
 use bytes::Bytes;
 
 use super::{
-    file_system::{File, read_around},
+    file_system::{File, PAGE_BYTES, read_around},
     segment::{
         BATCH_HEADER_LEN, BatchHeader, FRAME_HEADER_LEN, FrameHeader, SegmentSeed, is_blank, parse_filler,
         parse_frame_header,
@@ -85,6 +85,12 @@ impl SegmentScan {
             chunk_start: offset,
             unreadable: Vec::new(),
         }
+    }
+
+    /// Reads a page at a time: for going from place to place.
+    pub(super) fn by_pages(mut self) -> Self {
+        self.chunk_bytes = self.chunk_bytes.min(PAGE_BYTES as usize);
+        self
     }
 
     /// Goes to another frame's start.

@@ -4,7 +4,10 @@ use std::{
     collections::{HashMap, VecDeque},
     ops::RangeInclusive,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Instant,
 };
 
@@ -18,6 +21,8 @@ use super::{
     cursors::PageFacts,
     damage::{DamageFound, DamageReports, DamagedPlace},
     file_system::FileSystem,
+    index::SegmentIndexes,
+    retention::{LogRetention, RetainedRecords},
     segment::{DATA_START, SegmentSeed, file_name},
 };
 
@@ -106,6 +111,11 @@ pub(super) struct LogShared {
     state: Mutex<LogState>,
     damage: Mutex<DamageFound>,
     compactions: Mutex<HashMap<u64, CompactionLock>>,
+    /// What stays of what is settled; `None`: nothing.
+    retention: Mutex<Option<LogRetention>>,
+    pub indexes: SegmentIndexes,
+    /// Settled, and retained in segments that cannot be deleted yet.
+    retained_between: AtomicU64,
     /// What readers have handed out.
     pub read_budget: Arc<ReadBudget>,
     /// When the write or sync that is under way began.
@@ -141,9 +151,13 @@ impl LogShared {
                 refuses: None,
                 append_waits: None,
                 disk_works: None,
+                retained: RetainedRecords::default(),
             }),
             damage: Mutex::default(),
             compactions: Mutex::default(),
+            retention: Mutex::default(),
+            indexes: SegmentIndexes::new(&options.dir),
+            retained_between: AtomicU64::new(0),
             read_budget: Arc::new(ReadBudget::new(options.readers_bytes_max)),
             disk_works: Mutex::default(),
             failed: watch::Sender::new(None),
@@ -342,7 +356,36 @@ impl LogShared {
     /// Whether no append will be refused for want of room for a while.
     pub(super) fn has_room(&self) -> bool {
         let state = self.state.lock();
-        state.refuses.is_none() && state.bytes < state.bytes_max / 2
+        let enough = match *self.retention.lock() {
+            None => state.bytes_max / 2,
+            // What is retained may take as much, and goes by itself.
+            Some(_) => state.bytes_max / 8 * 7,
+        };
+        state.refuses.is_none() && state.bytes < enough
+    }
+
+    pub(super) fn retention(&self) -> Option<LogRetention> {
+        *self.retention.lock()
+    }
+
+    pub(super) fn retain(&self, retention: Option<LogRetention>) {
+        *self.retention.lock() = retention;
+    }
+
+    pub(super) fn retained_between(&self) -> u64 {
+        self.retained_between.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn publish_retained_between(&self, bytes: u64) {
+        self.retained_between.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Tells what the segments hold that could go; what is retained between others comes on top.
+    pub(super) fn publish_retained(&self, in_front: RetainedRecords) {
+        self.state.lock().retained = RetainedRecords {
+            bytes: in_front.bytes + self.retained_between(),
+            ..in_front
+        };
     }
 
     /// Rises by one when a segment's compaction begins, and when it ends: odd while it lasts.

@@ -15,6 +15,7 @@ use super::{
     compaction::Compactor,
     cursors::{CursorState, LogCursors},
     desk::{AppendReply, ReplyDelivery, ReplyTo},
+    index::IndexBuilder,
     log::{self, Log},
     shared::LogShared,
 };
@@ -223,6 +224,7 @@ impl CursorKeeper {
             let _alive = MustLive(shared.clone());
             let (ended, wake) = &*told;
             let mut compactor = Compactor::default();
+            let mut indexes = IndexBuilder::default();
             let mut ended = ended.lock();
             while !*ended && !shared.is_failed() {
                 if !wake.wait_for(&mut ended, TICK_INTERVAL).timed_out() {
@@ -233,8 +235,9 @@ impl CursorKeeper {
                         return shared.fail(&format!("cursors {}: {error}", path.display()));
                     }
                     if let Err((path, error)) = compactor.run(&cursors, &shared) {
-                        shared.fail(&format!("compaction of {}: {error}", path.display()));
+                        return shared.fail(&format!("compaction of {}: {error}", path.display()));
                     }
+                    indexes.run(&shared);
                 });
             }
         };

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// What a log's directory has that is written anew.
-const LOG_FILES: [&str; 4] = ["superblock", "segments", "cursors", "LOCK"];
+const LOG_FILES: [&str; 5] = ["superblock", "segments", "cursors", "index", "LOCK"];
 
 /// The directory that is to take the place of a damaged one.
 pub struct SpoolReplacement {

@@ -17,6 +17,8 @@ const KEYS: &[&str] = &[
     "admin.listen",
     "spool.bytes_max",
     "spool.thumbnail_share_max",
+    "spool.retain",
+    "spool.retain_bytes_max",
     "spool.replica",
     "tracing.endpoint",
     "tracing.sample_ratio",

@@ -66,6 +66,11 @@ impl CursorState {
         })
     }
 
+    /// One that no page has.
+    pub(crate) fn detached(position: u64) -> Arc<Self> {
+        Self::new(position, SettledRanges::default())
+    }
+
     pub(crate) fn mark_settled(&self, numbers: RangeInclusive<u64>) {
         self.settle_records([(numbers, 0)]);
     }

@@ -17,13 +17,13 @@ use crate::{
         page::{self, CursorSnapshot},
     },
     file_system::{DirectoryLock, File, FileSystem, PlainFiles, RealFileSystem},
-    holder,
     log::{io_error, seal_file},
     segment::{
         BATCH_HEADER_LEN, BatchHeader, DATA_START, LogIdentity, PAYLOAD_BYTES_MAX, encode_frame, encode_header,
         frame_len, log_seed,
     },
     shared::Segment,
+    spool::holder,
     superblock::{CleanStop, Superblock, SuperblockFile},
 };
 

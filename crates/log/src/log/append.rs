@@ -67,7 +67,7 @@ impl Log {
         let mut appended = Vec::with_capacity(requests.len());
         let mut after = self.segments.last().copied();
         const HEADER: u64 = BATCH_HEADER_LEN as u64;
-        let mut bulk_bytes = self.segments.iter().map(|segment| segment.bulk_bytes).sum::<u64>();
+        let mut bulk_bytes = self.bulk_bytes();
         for request in requests {
             let len = frame_len(request.record.len());
             if let Err(refused) = self.admit(request, len, bulk_bytes) {
@@ -211,26 +211,41 @@ impl Log {
     /// Seals the active segment, if there is one, and makes a new one with room for `len`. `false`: there is no room.
     pub(super) fn roll(&mut self, len: u64) -> Result<bool, String> {
         let segment_bytes = self.limits.segment_bytes_for(len);
-        let kept: u64 = self
-            .segments
-            .iter()
-            .enumerate()
-            .map(|(at, segment)| match self.active {
-                Some(_) if at + 1 == self.segments.len() => segment.end,
-                _ => segment.disk_bytes,
-            })
-            .sum();
-        if kept + segment_bytes > self.limits.bytes_max {
-            self.no_room = Some(AppendError::Full);
-            return Ok(false);
-        }
         let shared = self.shared.clone();
         let _work = shared.disk_works();
+        // What nobody needs any more goes before anything is refused.
+        while self.bytes_once_sealed() + segment_bytes > self.limits.bytes_max {
+            if !self.make_room()? {
+                self.no_room = Some(AppendError::Full);
+                return Ok(false);
+            }
+        }
         if !self.has_superblock()? || !self.seal()? {
             self.no_room = Some(AppendError::Full);
             return Ok(false);
         }
-        self.create(segment_bytes)
+        while !self.create(segment_bytes)? {
+            if self.no_room != Some(AppendError::Full) || !self.make_room()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What all segments take once the active one is sealed.
+    fn bytes_once_sealed(&self) -> u64 {
+        let segments = self.segments.iter().enumerate();
+        let bytes = segments.map(|(at, segment)| match self.active {
+            Some(_) if at + 1 == self.segments.len() => segment.end,
+            _ => segment.disk_bytes,
+        });
+        bytes.sum()
+    }
+
+    /// Deletes the oldest segment, if nobody needs it.
+    fn make_room(&mut self) -> Result<bool, String> {
+        self.delete_oldest()
+            .map_err(|(path, error)| format!("delete {}: {error}", path.display()))
     }
 
     /// Whether the superblock is there; tries to write it if not. Without it nobody knows whose segments these are.

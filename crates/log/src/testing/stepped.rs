@@ -7,12 +7,13 @@ use bytes::Bytes;
 
 use super::disk::FakeDisk;
 use crate::{
-    AppendError, Cursor, CursorStart, LogHandle, LogObserver, LogOptions, OpenError, Record, Spool,
+    AppendError, Cursor, CursorStart, LogObserver, LogOptions, OpenError, Record, Spool,
     compaction::Compactor,
+    disk_reader::DiskReader,
     log::Log,
-    reader::DiskReader,
     scan::{PayloadUse, ScanFound, SegmentScan},
     segment::{self, DATA_START},
+    spool::LogHandle,
     writer::{self, AppendQueue},
 };
 

@@ -8,6 +8,7 @@ mod failures;
 mod golden;
 mod image;
 mod pinned;
+mod retention;
 mod rewrite;
 mod sim;
 mod unreadable;
@@ -25,7 +26,9 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::{
-    reader::DiskReader,
+    disk_reader::DiskReader,
+    file_system::{FileSystem, RealFileSystem},
+    log::{self, Log},
     testing::{Random, disk},
     *,
 };

@@ -15,8 +15,8 @@ use super::{
 };
 use crate::{
     compaction::Compactor,
+    disk_reader::DiskReader,
     log::{AppendRequest, Log},
-    reader::DiskReader,
 };
 
 const SEEDS: u64 = 1500;
@@ -118,6 +118,8 @@ struct Sim {
     fired: FiredFaults,
     submitted: u64,
     segment_bytes: u64,
+    /// What stays of what is settled; `None`: nothing.
+    retained_bytes_max: Option<u64>,
     compactor: Compactor,
 }
 
@@ -128,6 +130,9 @@ impl Sim {
         let mut random = Random::new(seed);
         Self {
             segment_bytes: if random.one_in(2) { 8 << 10 } else { 16 << 10 },
+            retained_bytes_max: random
+                .one_in(3)
+                .then_some([0, 24 << 10, 1 << 20][random.below(3) as usize]),
             compactor: Compactor::default(),
             random,
             disk,
@@ -186,7 +191,15 @@ impl Sim {
             replica: "replica-0".into(),
             numbers_from: 0,
         };
-        Log::open(Arc::new(self.disk.clone()), &options, self.counts.clone())
+        let log = Log::open(Arc::new(self.disk.clone()), &options, self.counts.clone())?;
+        log.shared()
+            .retain(self.retained_bytes_max.map(|bytes_max| LogRetention {
+                age: Duration::from_secs(1),
+                bytes_max,
+                now_ms: || 0,
+                describe: |_| None,
+            }));
+        Ok(log)
     }
 
     /// From the start of a process to its end, however it ends.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 
 use super::{Check, Sim};
-use crate::{AppendError, RecordClass, reader::DiskReader, tests::append};
+use crate::{AppendError, RecordClass, disk_reader::DiskReader, tests::append};
 
 impl Sim {
     /// Bits rot at rest, and sectors are no longer given back. What is intact is read, what is lost is counted, and it

@@ -15,6 +15,7 @@
 //! of them.
 
 pub mod admin;
+pub mod api;
 pub mod cli;
 pub mod config;
 mod http;

@@ -42,6 +42,7 @@ pub fn messages() -> Vec<Message> {
                 body: Bytes::from(body.to_string()),
                 time_ms: TIME_MS,
                 trace: None,
+                again: None,
             }
         })
         .collect()

@@ -7,6 +7,7 @@ mod check;
 mod dev;
 mod drain;
 mod exit;
+mod operate;
 mod scripts;
 mod secret;
 mod send;
@@ -22,6 +23,7 @@ use clap::{Args, Parser, Subcommand};
 pub use self::{
     check::CheckArgs,
     exit::{CommandFailure, ExitCause},
+    operate::{dead_letters::DeadLettersArgs, jobs::JobsArgs, replay::ReplayArgs, routes::RoutesArgs},
     scripts::CompletionsArgs,
     secret::SecretText,
     send::SendArgs,
@@ -73,6 +75,14 @@ pub enum Command {
     Drain(DrainArgs),
     /// Look at a spool, damaged or not, and save what is in it
     Spool(SpoolArgs),
+    /// Show, publish again or give up what no broker would take
+    DeadLetters(DeadLettersArgs),
+    /// Publish again what is retained
+    Replay(ReplayArgs),
+    /// Show, pause or cancel replays and redrives
+    Jobs(JobsArgs),
+    /// Show, pause or resume routes
+    Routes(RoutesArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page
@@ -177,6 +187,10 @@ pub fn run(cli: Cli) -> Result<ExitCause, CommandFailure> {
         Command::Verify(args) => verify::run(&args),
         Command::Drain(args) => drain::run(&args.config),
         Command::Spool(args) => spool::run(&args),
+        Command::DeadLetters(args) => operate::dead_letters::run(&args),
+        Command::Replay(args) => operate::replay::run(&args),
+        Command::Jobs(args) => operate::jobs::run(&args),
+        Command::Routes(args) => operate::routes::run(&args),
         Command::Completions(args) => scripts::completions(&args),
         Command::Man => scripts::man(),
     }

@@ -36,6 +36,7 @@ impl From<BuildError> for CommandFailure {
             BuildError::Spool(_) | BuildError::KeptFile { .. } => Self::disk(text),
             BuildError::CursorWithoutRoute { .. }
             | BuildError::RouteCannotEnd { .. }
+            | BuildError::RoutePaused(_)
             | BuildError::Secret { .. }
             | BuildError::Sink { .. }
             | BuildError::NoSpool(_)

@@ -11,6 +11,7 @@ use std::{path::PathBuf, time::Instant};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
+pub(super) use self::source::parse_time;
 use self::{
     census::EventCensus,
     report::VerifyReport,
@@ -45,7 +46,7 @@ pub struct VerifyArgs {
     #[arg(long)]
     pub spend_delivery: bool,
     /// From this time on: RFC 3339, or how long ago, such as 2h (Kafka)
-    #[arg(long, value_name = "TIME", value_parser = source::time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub from: Option<i64>,
     /// The data is the body as it came (payload = "original"), which no schema describes
     #[arg(long, conflicts_with = "config")]

@@ -4,6 +4,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 const VERSION: u8 = 1;
+/// With `attempts` behind the head.
+const VERSION_ATTEMPTS: u8 = 2;
 
 /// Why a record of a route was set aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +19,9 @@ pub struct DeadLetter {
     pub text: String,
     /// When it was set aside, milliseconds since the Unix epoch.
     pub at_ms: i64,
+    /// How often it was refused: 1, and more where it was published again.
+    #[serde(skip)]
+    pub attempts: u32,
     /// The record as it was in the spool.
     #[serde(skip)]
     pub record: Bytes,
@@ -34,12 +39,20 @@ pub enum LetterDecodeError {
 }
 
 impl DeadLetter {
-    /// Version, length of the head (4 bytes, little-endian), head, record.
+    /// Version, length of the head (4 bytes, little-endian), head, record. It is of the lowest version that holds what it
+    /// has.
     pub fn encode(&self) -> Bytes {
-        let head = postcard::to_stdvec(self).expect("strings and numbers always encode");
+        let mut head = postcard::to_stdvec(self).expect("strings and numbers always encode");
+        let version = match self.attempts {
+            0 | 1 => VERSION,
+            attempts => {
+                head.extend_from_slice(&attempts.to_le_bytes());
+                VERSION_ATTEMPTS
+            }
+        };
         let head_bytes = u32::try_from(head.len()).expect("a head is far below 4 GiB");
         let mut bytes = Vec::with_capacity(5 + head.len() + self.record.len());
-        bytes.push(VERSION);
+        bytes.push(version);
         bytes.extend_from_slice(&head_bytes.to_le_bytes());
         bytes.extend_from_slice(&head);
         bytes.extend_from_slice(&self.record);
@@ -49,13 +62,18 @@ impl DeadLetter {
     /// Reads what [`DeadLetter::encode`] wrote.
     pub fn decode(bytes: &Bytes) -> Result<Self, LetterDecodeError> {
         let (&version, rest) = bytes.split_first().ok_or(LetterDecodeError::Short)?;
-        if version != VERSION {
+        if !(VERSION..=VERSION_ATTEMPTS).contains(&version) {
             return Err(LetterDecodeError::Version(version));
         }
         let (length, rest) = rest.split_first_chunk::<4>().ok_or(LetterDecodeError::Short)?;
         let head_bytes = u32::from_le_bytes(*length) as usize;
         let head = rest.get(..head_bytes).ok_or(LetterDecodeError::Short)?;
-        let mut letter: Self = postcard::from_bytes(head)?;
+        let (mut letter, rest): (Self, _) = postcard::take_from_bytes(head)?;
+        letter.attempts = match (version, rest.first_chunk::<4>()) {
+            (VERSION, _) => 1,
+            (_, Some(attempts)) => u32::from_le_bytes(*attempts),
+            _ => return Err(LetterDecodeError::Short),
+        };
         letter.record = bytes.slice(5 + head_bytes..);
         Ok(letter)
     }
@@ -72,6 +90,7 @@ mod tests {
             reason: "kafka_message_too_large".into(),
             text: "too large".into(),
             at_ms: 1_638_463_486_489,
+            attempts: 1,
             record: Bytes::from_static(b"record"),
         }
     }
@@ -79,6 +98,12 @@ mod tests {
     #[test]
     fn what_was_encoded_is_decoded() {
         assert_eq!(DeadLetter::decode(&letter().encode()).unwrap(), letter());
+        let again = DeadLetter {
+            attempts: 7,
+            ..letter()
+        };
+        assert_eq!((letter().encode()[0], again.encode()[0]), (1, 2));
+        assert_eq!(DeadLetter::decode(&again.encode()).unwrap(), again);
     }
 
     #[test]
@@ -89,10 +114,10 @@ mod tests {
             assert!(DeadLetter::decode(&bytes.slice(..cut)).is_err(), "cut at {cut}");
         }
         let mut newer = bytes.to_vec();
-        newer[0] = 2;
+        newer[0] = 3;
         assert!(matches!(
             DeadLetter::decode(&newer.into()),
-            Err(LetterDecodeError::Version(2))
+            Err(LetterDecodeError::Version(3))
         ));
     }
 }

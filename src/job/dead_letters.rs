@@ -21,7 +21,7 @@ use super::DeadLetter;
 use crate::{
     config::{KeepDeadLetters, WhenFull},
     spool::{
-        self, AppendError, CursorStart, LogObserver, OpenError, RecordClass, Spool,
+        self, AppendError, Cursor, CursorStart, LogObserver, OpenError, RecordClass, Spool,
         file_name::{escape, unescape},
     },
 };
@@ -29,8 +29,8 @@ use crate::{
 /// Below the directory of the dead letters, a directory for each route.
 const ROUTES_DIR: &str = "routes";
 const THREAD: &str = "forebay-dead";
-/// The cursor of what was dropped to make room.
-const DROPPED: &str = "dropped";
+/// The cursor of what is gone: dropped to make room, published again, or discarded.
+const GONE: &str = "dropped";
 /// So much of the limit at a time.
 const DROPPED_ONE_IN: u64 = 16;
 const DROPPED_DEADLINE: Duration = Duration::from_secs(5);
@@ -48,6 +48,8 @@ struct DeadLetterLogs {
     keep: Mutex<BTreeMap<String, KeepDeadLetters>>,
     observer: Arc<dyn LogObserver>,
     logs: Mutex<BTreeMap<String, Spool>>,
+    /// Of the logs that have such a cursor.
+    gone: Mutex<BTreeMap<String, Arc<Cursor>>>,
     /// Of builds that kept those of all routes in one log; nothing is added to it.
     earlier: Option<Spool>,
     /// Held by who makes a log: one at a time.
@@ -87,10 +89,14 @@ impl DeadLetters {
             true => Some(Spool::open_named(options.clone(), observer.clone(), THREAD)?),
             false => None,
         };
-        let mut logs = BTreeMap::new();
+        let (mut logs, mut gone) = (BTreeMap::new(), BTreeMap::new());
         for (route, dir) in routes(&options.dir) {
             let options = options_of(&options, &keep, &route, dir);
-            logs.insert(route, Spool::open_named(options, observer.clone(), THREAD)?);
+            let log = Spool::open_named(options, observer.clone(), THREAD)?;
+            if log.cursors().iter().any(|name| name == GONE) {
+                gone.insert(route.clone(), Arc::new(log.cursor(GONE, CursorStart::Oldest)?));
+            }
+            logs.insert(route, log);
         }
         Ok(Self {
             shared: Arc::new(DeadLetterLogs {
@@ -98,6 +104,7 @@ impl DeadLetters {
                 keep: Mutex::new(keep),
                 observer,
                 logs: Mutex::new(logs),
+                gone: Mutex::new(gone),
                 earlier,
                 making: tokio::sync::Mutex::default(),
                 made: watch::Sender::new(()),
@@ -146,6 +153,7 @@ impl DeadLetters {
                 keep: Mutex::default(),
                 observer,
                 logs: Mutex::new(logs),
+                gone: Mutex::default(),
                 earlier: None,
                 making: tokio::sync::Mutex::default(),
                 made: watch::Sender::new(()),
@@ -166,7 +174,7 @@ impl DeadLetters {
         let mut dropped = 0;
         for _ in 0..DROPPED_ONE_IN {
             match log.append(record.clone(), RecordClass::Ordinary).await {
-                Err(AppendError::Full) => match drop_oldest(&log, keep.bytes_max / DROPPED_ONE_IN).await? {
+                Err(AppendError::Full) => match self.drop_oldest(&letter.route, &log, keep.bytes_max).await? {
                     // It is not the limit that there is no room for.
                     0 => return Err(AppendError::Full),
                     more => dropped += more,
@@ -221,14 +229,54 @@ impl DeadLetters {
         let mut kept = DeadLettersKept::default();
         for (route, log) in self.shared.logs.lock().iter() {
             let state = log.state();
-            let (records, bytes) = (state.records, state.bytes);
+            let gone = self.shared.gone.lock().get(route).cloned();
+            let records = gone.map_or(state.records, |gone| gone.backlog().records);
+            let bytes = state.bytes;
+            kept.records += records;
+            kept.bytes += bytes;
             kept.routes.insert(route.clone(), RouteDeadLetters { records, bytes });
         }
-        for log in self.all() {
+        if let Some(log) = &self.shared.earlier {
             kept.records += log.state().records;
             kept.bytes += log.state().bytes;
         }
         kept
+    }
+
+    /// The log of a route's dead letters, and the cursor by which they are gone; `None`: it has none.
+    ///
+    /// # Errors
+    ///
+    /// The cursor cannot be made.
+    pub async fn gone(&self, route: &str) -> Result<Option<(Spool, Arc<Cursor>)>, OpenError> {
+        let Some(log) = self.log(route) else {
+            return Ok(None);
+        };
+        if let Some(gone) = self.shared.gone.lock().get(route).cloned() {
+            return Ok(Some((log, gone)));
+        }
+        let opened = log.clone();
+        let cursor = spawn_blocking(move || opened.cursor(GONE, CursorStart::Oldest)).await;
+        // Only a runtime that ends takes it away.
+        let cursor = cursor.unwrap_or_else(|_| Err(OpenError::Format("the process ends".to_owned())))?;
+        let mut all = self.shared.gone.lock();
+        let gone = all.entry(route.to_owned()).or_insert_with(|| Arc::new(cursor));
+        Ok(Some((log, gone.clone())))
+    }
+
+    /// Deletes the oldest dead letters of a route, about a sixteenth of what they may take; returns how many they were.
+    async fn drop_oldest(&self, route: &str, log: &Spool, bytes_max: u64) -> Result<u64, AppendError> {
+        let gone = self.gone(route).await.map_err(|_| AppendError::Failed)?;
+        let (_, gone) = gone.ok_or(AppendError::Failed)?;
+        let before = gone.backlog().records;
+        gone.advance(log.number_after(gone.position(), bytes_max / DROPPED_ONE_IN));
+        let dropped = before - gone.backlog().records;
+        // They go with the log's next tick.
+        let (until, bytes) = (Instant::now() + DROPPED_DEADLINE, log.state().bytes);
+        while log.state().bytes >= bytes && Instant::now() < until {
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(dropped)
     }
 
     /// Resolves when a write or an fsync of any of the logs failed, with the reason.
@@ -271,24 +319,6 @@ fn options_of(
         bytes_max: keep.get(route).map_or(options.bytes_max, |keep| keep.bytes_max),
         ..options.clone()
     }
-}
-
-/// Deletes the oldest records of a log, as many as take about so many bytes; returns how many they were.
-async fn drop_oldest(log: &Spool, bytes: u64) -> Result<u64, AppendError> {
-    let opened = log.clone();
-    let cursor = spawn_blocking(move || opened.cursor(DROPPED, CursorStart::Oldest)).await;
-    let cursor = cursor
-        .map_err(|_| AppendError::Closed)?
-        .map_err(|_| AppendError::Failed)?;
-    let before = log.backlog(cursor.position()).records;
-    cursor.advance(log.number_after(cursor.position(), bytes));
-    let dropped = before - log.backlog(cursor.position()).records;
-    // They go with the log's next tick.
-    let (until, bytes) = (Instant::now() + DROPPED_DEADLINE, log.state().bytes);
-    while log.state().bytes >= bytes && Instant::now() < until {
-        sleep(Duration::from_millis(50)).await;
-    }
-    Ok(dropped)
 }
 
 /// The routes that have a log below `dir`, and where it is.
@@ -345,6 +375,7 @@ mod tests {
             reason: "too_large".into(),
             text: "too large".into(),
             at_ms: 0,
+            attempts: 1,
             record: Bytes::from(vec![1; bytes]),
         }
     }

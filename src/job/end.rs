@@ -54,9 +54,8 @@ impl<S: Sink> Job<S> {
             .extend(read.into_iter().filter(|record| record.sequence <= last));
     }
 
-    /// Waits for what is in flight, and was held back, until the deadline of the stop.
-    pub(super) async fn finish(&mut self, stop: &StopSignal) -> Result<(), SessionEnd> {
-        let deadline = stop.borrow().unwrap_or_else(Instant::now);
+    /// Waits for what is in flight, and was held back, until the deadline.
+    pub(super) async fn finish(&mut self, deadline: Instant) -> Result<(), SessionEnd> {
         self.ahead.clear();
         self.ahead_through = self.window.read();
         self.reordering.iter_mut().for_each(RouteReordering::end);
@@ -82,6 +81,8 @@ impl<S: Sink> Job<S> {
 pub(super) enum SessionEnd {
     /// The job is over with it.
     Over,
+    /// The job was paused.
+    Paused,
     Failed(PublishFailure),
 }
 

@@ -131,12 +131,18 @@ impl<S: Sink> Job<S> {
                 }
             };
             // It was decoded before.
-            let Some(event) = decode(&record.bytes) else {
+            let unwrapped = match &self.again {
+                None => None,
+                Some(_) => self.unwrap(&record),
+            };
+            let of_event = unwrapped.as_ref().unwrap_or(&record);
+            let Some(event) = decode(&of_event.bytes) else {
                 self.deferred.pop(lane);
                 continue;
             };
             let waiting = WaitingEvent {
                 sequence: record.sequence,
+                replica_sequence: of_event.sequence,
                 bytes: record.bytes.len(),
                 event,
             };
@@ -167,12 +173,20 @@ impl<S: Sink> Job<S> {
             self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
             return self.refuse(record, failure);
         }
-        let recorded = RecordedEvent::read(&record.bytes);
+        let unwrapped = match &self.again {
+            None => None,
+            Some(_) => match self.unwrap(&record) {
+                Some(event) => Some(event),
+                None => return self.pass(sequence),
+            },
+        };
+        let of_event = unwrapped.as_ref().unwrap_or(&record);
+        let recorded = RecordedEvent::read(&of_event.bytes);
         let interest = recorded.as_ref().ok().map(RecordedEvent::interest);
         if let (Some(held), Some(interest)) = (&mut self.reordering, interest) {
             held.observe(interest.recorded);
         }
-        if !plan::accepts(self.plan.matches(), interest) {
+        if unwrapped.is_none() && !plan::accepts(self.plan.matches(), interest) {
             return self.pass(sequence);
         }
         let event = match recorded.and_then(RecordedEvent::event) {
@@ -193,14 +207,19 @@ impl<S: Sink> Job<S> {
             // It is to be a dead letter, for which there is no room yet.
             return;
         }
-        if self.route == UNROUTED {
+        if self.route == UNROUTED && self.again.is_none() {
             let labels = [&*event.endpoint, kind_label(&event.kind)];
             self.metrics.all.unrouted.with_label_values(&labels).inc();
         }
         if self.plan.has_no_sink() {
             return self.refuse(record, unrouted());
         }
-        let waiting = WaitingEvent { sequence, bytes, event };
+        let waiting = WaitingEvent {
+            sequence,
+            replica_sequence: of_event.sequence,
+            bytes,
+            event,
+        };
         if let Some(reordering) = &mut self.reordering {
             reordering.hold(waiting);
         } else {
@@ -228,6 +247,10 @@ impl<S: Sink> Job<S> {
         let (message, place) = match turn {
             NextOut::Rendered(message, place) => (message, place),
             NextOut::Waiting(waiting) => {
+                if !self.is_paced(now) {
+                    self.turn = Some(NextOut::Waiting(waiting));
+                    return Ok(false);
+                }
                 let (destination, place) = self.place(&waiting);
                 let is_behind = self.deferred.behind(place).is_some();
                 if is_behind || !self.lane_has_room(place.lane, self.lane_max()) {
@@ -276,7 +299,8 @@ impl<S: Sink> Job<S> {
     }
 
     fn render(&mut self, waiting: &WaitingEvent, address: Arc<str>) -> Message {
-        let mut message = self.plan.message(&waiting.event, waiting.sequence, address);
+        let again = self.published_again(waiting.replica_sequence);
+        let mut message = self.plan.message(&waiting.event, waiting.sequence, again, address);
         let sink = &self.sink;
         self.spans
             .begin(&waiting.event, &mut message, |message| sink.destination(message));

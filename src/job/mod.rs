@@ -49,11 +49,14 @@ mod dead_letters;
 mod deferred;
 mod end;
 mod fill;
+mod kept_letters;
 mod metrics;
 mod plan;
 mod refused;
 mod reordering;
+mod republish;
 mod routing;
+mod selection;
 mod shedding;
 mod sizes;
 mod spans;
@@ -65,12 +68,18 @@ mod window;
 
 use std::{collections::VecDeque, mem, sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior, interval, sleep, sleep_until},
+};
 
 pub use dead_letter::{DeadLetter, LetterDecodeError};
 pub use dead_letters::{DeadLetters, DeadLettersKept, RouteDeadLetters};
 pub use end::{JobUntil, StopSignal};
+pub use kept_letters::{KeptLetter, LetterReading, LettersError};
+pub use republish::{RepublishCounts, RepublishProgress, RepublishSource, Republishing};
 pub use routing::{EventRouting, RouteSubscription};
+pub use selection::{EventSelection, count_selected};
 pub use status::{RouteSnapshot, RouteStatus, RouteTrouble};
 
 use crate::{
@@ -88,6 +97,7 @@ use metrics::RouteMetrics;
 use plan::RoutePlan;
 use refused::{RefusedRecord, StuckRecords};
 use reordering::RouteReordering;
+use republish::RunningRepublishing;
 use shedding::BacklogShedding;
 use sizes::RouteSizes;
 use spans::RouteSpans;
@@ -103,6 +113,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Nothing confirmed for so long: while a refused message is looked for, more than that may be in flight.
 const SEARCH_QUIET_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
+/// What is in flight when a job is paused may settle within this; else it is published again.
+const PAUSE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One route's way from the spool to its sink.
 pub struct Job<S> {
@@ -138,6 +150,10 @@ pub struct Job<S> {
     refused: Vec<RefusedRecord>,
     stuck: StuckRecords,
     shedding: BacklogShedding,
+    /// It publishes some of its log once more.
+    again: Option<RunningRepublishing>,
+    /// Whether it is paused; `None`: it cannot be.
+    pause: Option<watch::Receiver<bool>>,
     settled: Vec<SettledMessage>,
     /// What that settles.
     settleable: Vec<SettledRecord>,
@@ -209,6 +225,8 @@ impl<S: Sink> Job<S> {
             refused: Vec::new(),
             stuck: StuckRecords::default(),
             shedding,
+            again: None,
+            pause: None,
             settled: Vec::new(),
             settleable: Vec::new(),
             settled_at: Instant::now(),
@@ -220,6 +238,13 @@ impl<S: Sink> Job<S> {
     #[must_use]
     pub fn until(mut self, until: JobUntil) -> Self {
         self.until = until;
+        self
+    }
+
+    /// It publishes nothing while this is true: what it has in flight settles, and it goes on where it was.
+    #[must_use]
+    pub fn pausable(mut self, pause: watch::Receiver<bool>) -> Self {
+        self.pause = Some(pause);
         self
     }
 
@@ -239,11 +264,17 @@ impl<S: Sink> Job<S> {
     /// Publishes until its end, session after session.
     pub async fn run(mut self, mut stop: StopSignal) {
         loop {
+            tokio::select! {
+                biased;
+                _ = stop.wait_for(Option::is_some) => return,
+                () = self.stand_while_paused() => {}
+            }
             match self.session(&mut stop).await {
                 Err(SessionEnd::Over) => {
                     self.spans.unsettled("stopped");
                     return;
                 }
+                Err(SessionEnd::Paused) => continue,
                 Err(SessionEnd::Failed(failure)) => self.note(&failure),
                 Ok(never) => match never {},
             }
@@ -253,6 +284,15 @@ impl<S: Sink> Job<S> {
                 _ = stop.wait_for(Option::is_some) => return,
                 () = self.rest(until) => {}
             }
+        }
+    }
+
+    /// Waits until it is not paused.
+    async fn stand_while_paused(&mut self) {
+        let Some(mut pause) = self.pause.clone() else { return };
+        while *pause.borrow_and_update() {
+            self.rewind();
+            self.rest(Instant::now() + TICK).await;
         }
     }
 
@@ -288,6 +328,7 @@ impl<S: Sink> Job<S> {
         let mut read = Vec::new();
         let mut gathering = None;
         let mut shedding = false;
+        let (mut pause, mut is_paused) = (self.pause.clone(), false);
         loop {
             if mem::take(&mut shedding) {
                 self.shed().await?;
@@ -308,6 +349,10 @@ impl<S: Sink> Job<S> {
             let over = tokio::select! {
                 biased;
                 _ = stop.wait_for(Option::is_some) => break,
+                () = paused(&mut pause) => {
+                    is_paused = true;
+                    break;
+                }
                 over = self.sink.settle(&mut self.settled) => Some(over),
                 () = std::future::ready(()), if sheds => {
                     shedding = true;
@@ -347,7 +392,12 @@ impl<S: Sink> Job<S> {
             };
             self.process_settled(over).await?;
         }
-        self.finish(stop).await?;
+        if is_paused {
+            self.finish(Instant::now() + PAUSE_DEADLINE).await?;
+            return Err(SessionEnd::Paused);
+        }
+        let deadline = stop.borrow().unwrap_or_else(Instant::now);
+        self.finish(deadline).await?;
         Err(SessionEnd::Over)
     }
 
@@ -414,7 +464,9 @@ impl<S: Sink> Job<S> {
                 Err(_) => {}
             }
         }
+        self.settle_letters();
         window::apply_settled(&mut self.settleable, &self.cursor);
+        self.count_published(confirmed);
         let progressed = confirmed > 0 || !refused.is_empty();
         if !refused.is_empty() {
             self.set_aside(refused).await?;
@@ -457,5 +509,17 @@ impl<S: Sink> Job<S> {
         }
         let in_flight = self.window.in_flight().records;
         self.status.progress(in_flight, self.window.oldest_recorded_ms());
+        self.note_read();
     }
+}
+
+/// Resolves once a job is paused.
+async fn paused(pause: &mut Option<watch::Receiver<bool>>) {
+    if let Some(pause) = pause
+        && pause.wait_for(|is_paused| *is_paused).await.is_ok()
+    {
+        return;
+    }
+    // Nobody can pause it, or nobody is left who could.
+    std::future::pending().await
 }

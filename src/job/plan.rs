@@ -9,7 +9,7 @@ use crate::{
         render::{EventStamp, RenderMode, render},
     },
     senders::{self, RoutePayload},
-    sink::{Message, RouteAddress},
+    sink::{Message, PublishedAgain, RouteAddress},
     spool::WantedRecords,
 };
 
@@ -61,11 +61,18 @@ impl RoutePlan {
     }
 
     /// Renders the event as this route's message.
-    pub(super) fn message(&self, event: &Event, sequence: u64, address: Arc<str>) -> Message {
+    pub(super) fn message(
+        &self,
+        event: &Event,
+        sequence: u64,
+        again: Option<PublishedAgain>,
+        address: Arc<str>,
+    ) -> Message {
         let stamp = EventStamp {
             provider: senders::sender_of(event).provider(),
-            sequence,
+            sequence: again.map_or(sequence, |again| again.sequence),
             replica: &self.replica,
+            again: again.map(|again| again.why),
         };
         let rendered = render(event, stamp, self.mode, senders::data(event, self.payload));
         Message {
@@ -79,6 +86,7 @@ impl RoutePlan {
             body: rendered.body,
             time_ms: event.time.0,
             trace: event.trace,
+            again,
         }
     }
 

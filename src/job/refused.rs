@@ -132,7 +132,7 @@ impl<S: Sink> Job<S> {
 
     fn log_dead_letter(&self, record: &Record, failure: &PublishFailure) {
         // What no route wants was logged at the start.
-        if self.route != UNROUTED {
+        if self.route != UNROUTED && self.again.is_none() {
             tracing::warn!(
                 route = self.route,
                 sequence = record.sequence,
@@ -205,12 +205,17 @@ impl<S: Sink> Job<S> {
         record: &Record,
         failure: &PublishFailure,
     ) -> Result<(), PublishFailure> {
+        if self.again.is_some() {
+            self.store_refused_again(record, failure).await;
+            return Ok(());
+        }
         let letter = DeadLetter {
             route: self.route.clone(),
             sequence: record.sequence,
             reason: failure.label.into(),
             text: failure.text.clone(),
             at_ms: now_ms(),
+            attempts: 1,
             record: record.bytes.clone(),
         };
         let dropped = self.dead_letters.append(&letter).await.map_err(|error| {
@@ -257,6 +262,7 @@ impl<S: Sink> Job<S> {
             self.window.take_back(sequence, &mut self.settleable);
             to_keep.push((sequence, RefusedFor { failure, lane }));
         }
+        self.settle_letters();
         window::apply_settled(&mut self.settleable, &self.cursor);
         self.refuse_by_number(to_keep).await
     }

@@ -22,7 +22,10 @@ const STEP_BACK_MS_MIN: i64 = 60_000;
 /// An event that waits for its turn.
 #[derive(Debug)]
 pub(super) struct WaitingEvent {
+    /// Of its record, in the log that the job publishes.
     pub sequence: u64,
+    /// Of the event, in its replica.
+    pub replica_sequence: u64,
     /// The size of its record.
     pub bytes: usize,
     pub event: Event,

@@ -62,7 +62,7 @@ impl WindowLane {
 /// A record that is settled, with the numbers before it that nothing is to be settled of.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SettledRecord {
-    numbers: RangeInclusive<u64>,
+    pub numbers: RangeInclusive<u64>,
     bytes: usize,
 }
 

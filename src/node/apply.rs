@@ -22,8 +22,9 @@ use tokio::{
 use super::{
     BuildError, ConfigChanges, NamedChanges, changes, descriptors,
     endpoints::OpenEndpoints,
-    jobs::JobEnd,
+    jobs::{JobEnd, RouteSetup},
     observe::{NodeOverview, born_unrouted},
+    operator::OperatedRoute,
     reload::{ConfigFile, ReloadReason, ReloadRequests, ReloadStatus},
     routes::LiveRoutes,
     task_of_route,
@@ -186,5 +187,11 @@ impl LiveNode {
             self.routes.jobs.ending().map(|job| job.status.clone()).collect(),
             self.endpoints.shown(),
         );
+        self.overview
+            .operator
+            .show(RouteSetup::of_all(&self.config).into_iter().map(|setup| OperatedRoute {
+                status: self.routes.jobs.get(setup.name()).map(|job| job.status.clone()),
+                setup,
+            }));
     }
 }

@@ -62,6 +62,13 @@ impl DrainRun {
         let hangups = Hangups::listen().map_err(BuildError::Signals)?;
         let jobs = RunningJobs::until(JobUntil::Head);
         let (mut routes, logs) = LiveRoutes::open(config, &NodeMetrics::new(), jobs)?;
+        if let Some(paused) = config
+            .routes
+            .iter()
+            .find(|route| routes.pauses.get(&route.name).is_some())
+        {
+            return Err(BuildError::RoutePaused(paused.name.clone()));
+        }
         let prepared = block_in_place(|| routes.prepare(config))?;
         let deadline = Instant::now() + config.server.shutdown_deadline;
         routes.change(prepared, config, deadline).await?;

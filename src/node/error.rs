@@ -25,6 +25,10 @@ pub enum BuildError {
         records: u64,
         reason: &'static str,
     },
+    #[error(
+        "route {0:?} is paused: it is drained once it goes on; `forebay routes resume {0}` with the same configuration"
+    )]
+    RoutePaused(String),
     #[error("endpoint {endpoint}: no secret can be read: {text}")]
     Secret { endpoint: String, text: String },
     #[error(

@@ -7,7 +7,7 @@ use tokio::{sync::watch, time::Instant};
 use super::{BuildError, ONCE, metrics::NodeMetrics, tasks::EndingTask};
 use crate::{
     config::{self, Config},
-    job::{DeadLetters, Job, JobUntil, RouteStatus, RouteSubscription},
+    job::{DeadLetters, Job, JobMetrics, JobUntil, RouteStatus, RouteSubscription},
     sink::{self, BoxedSink, BrokerMetrics, SinkLimits, UnroutedSink},
     spool::{Cursor, Spool},
     telemetry::Traces,
@@ -101,20 +101,33 @@ impl JobMaker {
             })
     }
 
+    /// The job of a route.
     pub fn job(&self, setup: &RouteSetup, sink: BoxedSink, cursor: Cursor) -> Job<BoxedSink> {
-        let job = Job::new(
-            &setup.route,
-            self.replica.clone(),
-            sink,
-            cursor,
-            self.spool.clone(),
-            self.dead_letters.clone(),
-            self.metrics.jobs.clone(),
-        );
+        let job = self.job_over(setup, sink, cursor, self.spool.clone(), self.metrics.jobs.clone());
         match setup.has_sink() {
             true => job.traced(self.traces.clone()),
             false => job,
         }
+    }
+
+    /// A job that publishes a log as the route does.
+    pub fn job_over(
+        &self,
+        setup: &RouteSetup,
+        sink: BoxedSink,
+        cursor: Cursor,
+        log: Spool,
+        metrics: Arc<JobMetrics>,
+    ) -> Job<BoxedSink> {
+        Job::new(
+            &setup.route,
+            self.replica.clone(),
+            sink,
+            cursor,
+            log,
+            self.dead_letters.clone(),
+            metrics,
+        )
     }
 }
 

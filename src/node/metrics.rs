@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, exponential_buckets};
+use prometheus::{Gauge, Histogram, IntCounterVec, IntGauge, IntGaugeVec, exponential_buckets};
 
 use crate::{
     ingress::IngressMetrics,
@@ -19,6 +19,7 @@ pub(super) struct NodeMetrics {
     pub jobs: Arc<JobMetrics>,
     pub log: Arc<LogMetrics>,
     pub reload: Arc<ReloadMetrics>,
+    pub operator: Arc<OperatorMetrics>,
 }
 
 impl NodeMetrics {
@@ -29,6 +30,7 @@ impl NodeMetrics {
             jobs: JobMetrics::register(&all),
             log: LogMetrics::register(&all),
             reload: ReloadMetrics::register(&all),
+            operator: OperatorMetrics::register(&all),
             all,
         }
     }
@@ -87,6 +89,41 @@ impl LogMetrics {
                 "When the oldest of it was accepted, in seconds since the Unix epoch; 0 when there is none.",
             )),
         })
+    }
+}
+
+/// What operators do.
+pub(super) struct OperatorMetrics {
+    pub route_paused: IntGaugeVec,
+    pub redriven: IntCounterVec,
+    pub replayed: IntCounterVec,
+    pub job_records: IntCounterVec,
+}
+
+impl OperatorMetrics {
+    /// Registers them. Once on each registry.
+    pub fn register(metrics: &Metrics) -> Arc<Self> {
+        let r = metrics.prefixed();
+        let operator = Self {
+            route_paused: r.gauges("route_paused", "1 while an operator has paused the route.", &["route"]),
+            redriven: r.counters(
+                "redriven_total",
+                "Dead letters of the route that were redriven.",
+                &["route"],
+            ),
+            replayed: r.counters("replayed_total", "Events that were replayed by the route.", &["route"]),
+            job_records: r.counters(
+                "job_records_total",
+                "What operators' jobs have chosen, published, and not published.",
+                &["job_kind", "outcome"],
+            ),
+        };
+        for kind in ["replay", "redrive"] {
+            for outcome in ["chosen", "published", "failed"] {
+                operator.job_records.with_label_values(&[kind, outcome]).inc_by(0);
+            }
+        }
+        Arc::new(operator)
     }
 }
 

@@ -11,6 +11,7 @@
 //! that one. So that it does not wait for long, the routes end first, while requests are still taken in; and so that
 //! nothing that was accepted is refused, all of it is answered before the phase is `Stopping`.
 
+mod alone;
 mod apply;
 mod changes;
 mod descriptors;
@@ -23,6 +24,7 @@ mod kept_file;
 mod known_routes;
 mod metrics;
 mod observe;
+mod operator;
 mod reload;
 mod replica;
 mod routes;
@@ -32,18 +34,20 @@ mod stop;
 mod supervisor;
 mod tasks;
 
+pub use alone::OperatorRun;
 pub use changes::{ConfigChanges, NamedChanges};
 pub use error::{BuildError, RunError};
 pub use handed::{HandedError, HandedSockets};
 pub use known_routes::names as known_route_names;
 pub use reload::ConfigFile;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::{
     admin,
+    api::{self, ApiServer},
     config::{Config, ServerConfig},
     ingress,
     job::DeadLetters,
@@ -61,6 +65,7 @@ use endpoints::OpenEndpoints;
 use jobs::RunningJobs;
 use metrics::NodeMetrics;
 use observe::NodeOverview;
+use operator::NodeOperator;
 use reload::{ReloadRequests, ReloadStatus};
 use routes::LiveRoutes;
 use stop::{Hangups, StopSignals};
@@ -90,6 +95,8 @@ pub struct Node {
     signals: StopSignals,
     hangups: Hangups,
     exporter: Option<SpanExporter>,
+    /// `None`: it cannot be asked anything.
+    api: Option<ApiServer>,
 }
 
 impl Node {
@@ -136,6 +143,11 @@ impl Node {
             metrics.ingress.clone(),
             logs.traces,
         )?;
+        let operator = NodeOperator::open(&config.spool.dir, &routes).map_err(|source| BuildError::KeptFile {
+            path: config.spool.dir.join("jobs"),
+            source,
+        })?;
+        let api = open_api(&config.spool.dir, &operator);
         let reload = ReloadStatus::new(metrics.reload.clone());
         let overview = Arc::new(NodeOverview {
             replica: logs.replica,
@@ -143,6 +155,7 @@ impl Node {
             dead_letters,
             metrics: metrics.clone(),
             reload: reload.clone(),
+            operator: operator.clone(),
             parts: Default::default(),
         });
         let admin = admin::bind(
@@ -177,6 +190,7 @@ impl Node {
             reload,
         };
         live.apply(config).await?;
+        operator.resume_jobs().await;
         Ok(Self {
             live,
             lifecycle,
@@ -186,6 +200,7 @@ impl Node {
             signals,
             hangups,
             exporter: logs.exporter,
+            api,
         })
     }
 
@@ -211,6 +226,11 @@ impl Node {
         let mut servers = LastingTasks::new();
         servers.spawn("the server for webhooks", self.ingress.run());
         servers.spawn("the server for the operator", self.admin.run());
+        let operator = live.overview.operator.clone();
+        let api = self.api.as_ref().map(ApiServer::handle);
+        if let Some(server) = self.api {
+            servers.spawn("the server for the operator's commands", server.run());
+        }
         let mut keepers = LastingTasks::new();
         keepers.spawn("the task that keeps endpoints", live.endpoints.clone().watch_sources());
         keepers.spawn(
@@ -252,9 +272,12 @@ impl Node {
             self.lifecycle.advance(ProcessPhase::Stopping);
             ingress.stop().await;
             drop(keepers);
-            live.routes.jobs.stop_all(deadline).await;
+            tokio::join!(live.routes.jobs.stop_all(deadline), operator.stop(deadline));
             live.counting.stop();
             tokio::join!(close(&spool, &dead_letters), flush(exporting, deadline));
+            if let Some(api) = api {
+                api.stop(true).await;
+            }
             admin.stop().await;
             tracing::info!("stopped");
         };
@@ -264,6 +287,20 @@ impl Node {
             _ = self.signals.next() => Err(RunError::StoppedAtOnce),
         }
     }
+}
+
+/// Listens for what operators ask.
+fn open_api(dir: &Path, operator: &NodeOperator) -> Option<ApiServer> {
+    let bound = ApiServer::bind(dir, Arc::new(operator.clone()));
+    bound
+        .inspect_err(|error| {
+            let path = api::socket_path(dir);
+            tracing::error!(
+                path = %path.display(), %error,
+                "no command of an operator can be taken: `forebay dead-letters`, `replay`, `jobs` and `routes` work once nothing runs"
+            );
+        })
+        .ok()
 }
 
 /// The name of the task that publishes for a route.

@@ -7,6 +7,7 @@ use parking_lot::RwLock;
 use super::{
     endpoints::OpenEndpoint,
     metrics::{LogMetrics, NodeMetrics},
+    operator::{NodeOperator, RoutePause, ShownJob},
     reload::ReloadStatus,
 };
 use crate::{
@@ -46,6 +47,7 @@ pub(super) struct NodeOverview {
     pub(super) dead_letters: DeadLetters,
     pub(super) metrics: NodeMetrics,
     pub(super) reload: ReloadStatus,
+    pub(super) operator: NodeOperator,
     pub(super) parts: RwLock<ShownParts>,
 }
 
@@ -64,11 +66,21 @@ struct NodeStatus {
     version: &'static str,
     spool: SpoolStatus,
     dead_letters: DeadLettersKept,
-    routes: Vec<RouteSnapshot>,
+    routes: Vec<ShownRoute>,
     /// Of routes that are no longer configured, and still publish what was accepted for them.
     ending_routes: Vec<RouteSnapshot>,
+    /// Replays and redrives.
+    jobs: Vec<ShownJob>,
     endpoints: Vec<serde_json::Value>,
     configuration: serde_json::Value,
+}
+
+#[derive(serde::Serialize)]
+struct ShownRoute {
+    #[serde(flatten)]
+    snapshot: RouteSnapshot,
+    /// Since when an operator has paused it, and who.
+    paused: Option<RoutePause>,
 }
 
 #[derive(serde::Serialize)]
@@ -146,6 +158,7 @@ impl NodeOverview {
         for route in parts.routes.iter().chain(&parts.ending_routes) {
             route.collect();
         }
+        self.operator.collect();
         // A file may hold fewer secrets than before, and an endpoint may be gone.
         self.metrics.ingress.secret_last_match.reset();
         self.metrics.ingress.secrets_active.reset();
@@ -156,14 +169,18 @@ impl NodeOverview {
 
     pub(super) fn status(&self) -> serde_json::Value {
         let parts = self.parts.read();
-        let snapshots = |routes: &[RouteStatus]| routes.iter().map(RouteStatus::snapshot).collect();
+        let shown = |route: &RouteStatus| ShownRoute {
+            paused: self.operator.pause_of(route.name()),
+            snapshot: route.snapshot(),
+        };
         let status = NodeStatus {
             replica: self.replica.clone(),
             version: env!("CARGO_PKG_VERSION"),
             spool: self.spool.state().into(),
             dead_letters: self.dead_letters.kept(),
-            routes: snapshots(&parts.routes),
-            ending_routes: snapshots(&parts.ending_routes),
+            routes: parts.routes.iter().map(shown).collect(),
+            ending_routes: parts.ending_routes.iter().map(RouteStatus::snapshot).collect(),
+            jobs: self.operator.jobs(),
             endpoints: parts.endpoints.iter().map(OpenEndpoint::status).collect(),
             configuration: self.reload.status(),
         };

@@ -9,6 +9,7 @@ use super::{
     jobs::{JobMaker, RouteSetup, RunningJobs},
     known_routes::{self, KnownRoutes},
     metrics::NodeMetrics,
+    operator::RoutePauses,
     replica, spools,
 };
 use crate::{
@@ -27,7 +28,8 @@ pub(super) struct LiveRoutes {
     pub known: KnownRoutes,
     pub jobs: RunningJobs,
     pub routing: EventRouting,
-    maker: JobMaker,
+    pub pauses: RoutePauses,
+    pub maker: Arc<JobMaker>,
 }
 
 /// What is opened beside the routes.
@@ -70,13 +72,14 @@ impl LiveRoutes {
         let (traces, exporter) = super::tracing(config, &replica, &metrics.all)?;
         spools::match_cursors(config, &spool)?;
         let known = KnownRoutes::read(dir).map_err(kept(known_routes::path(dir)))?;
-        let maker = JobMaker::new(
+        let pauses = RoutePauses::read(dir).map_err(kept(dir.clone()))?;
+        let maker = Arc::new(JobMaker::new(
             replica.clone(),
             spool.clone(),
             dead_letters.clone(),
             metrics.clone(),
             traces.clone(),
-        );
+        ));
         let routes = Self {
             spool,
             dead_letters,
@@ -84,6 +87,7 @@ impl LiveRoutes {
             known,
             jobs,
             routing: EventRouting::default(),
+            pauses,
             maker,
         };
         let opened = OpenedLogs {
@@ -152,12 +156,16 @@ impl LiveRoutes {
     /// Whether these routes can publish what they have.
     fn may_end(&self, routes: &[String], next: &Config) -> Result<(), BuildError> {
         for route in routes.iter().filter(|route| !next.spool.abandon_routes.contains(route)) {
-            let snapshot = self.jobs.get(route).map(|job| job.status.snapshot());
-            if let Some((records, trouble)) = snapshot.and_then(|s| Some((s.backlog_records, s.blocked?))) {
+            let Some(snapshot) = self.jobs.get(route).map(|job| job.status.snapshot()) else {
+                continue;
+            };
+            let is_paused = self.pauses.get(route).is_some() && snapshot.backlog_records > 0;
+            let paused = is_paused.then_some("paused");
+            if let Some(reason) = paused.or(snapshot.blocked.map(|trouble| trouble.reason)) {
                 return Err(BuildError::RouteCannotEnd {
                     route: route.clone(),
-                    records,
-                    reason: trouble.reason,
+                    records: snapshot.backlog_records,
+                    reason,
                 });
             }
         }
@@ -247,6 +255,7 @@ impl LiveRoutes {
                 counted_anew.push(one.cursor.clone());
             }
             let job = self.maker.job(&one.setup, one.sink, one.cursor);
+            let job = job.pausable(self.pauses.signal(one.setup.name()));
             jobs.push((one.setup, job));
         }
         let started: Vec<RouteSubscription> = jobs.iter().map(|(_, job)| job.subscription()).collect();

@@ -226,6 +226,7 @@ fn publish(name: &str, event: &Event, payload: RoutePayload, mode: RenderMode) -
         provider: senders::usual().provider(),
         sequence: 42,
         replica: "forebay-0",
+        again: None,
     };
     let rendered = render(event, stamp, mode, data(event, payload));
     assert_nothing_is_lost(event, payload, mode, &rendered);

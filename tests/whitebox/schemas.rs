@@ -73,6 +73,7 @@ pub fn published(event: &Event) -> String {
         provider: senders::usual().provider(),
         sequence: 42,
         replica: "forebay-0",
+        again: None,
     };
     let rendered = render(
         event,

@@ -28,7 +28,7 @@ use prometheus::Registry;
 pub use certificates::{CertificateFile, CertificateUse};
 pub use check::{CheckFinding, FindingLevel};
 pub use failure::{Failure, FailureCause, PublishFailure, Remedy};
-pub use message::{Message, MessageDestination, MessagePlace, SEQUENCE, message_bytes_max, number_of};
+pub use message::{Message, MessageDestination, MessagePlace, PublishedAgain, SEQUENCE, message_bytes_max, number_of};
 pub use read::{
     EventSource, MessageReading, MessageTail, ReadError, ReadMessage, ReadOptions, ReadPlace, TailOptions, header,
 };
@@ -73,6 +73,15 @@ pub trait Broker: Send + Sync + RefUnwindSafe + 'static {
 
     /// The address of an event's message, in the broker's own form.
     fn address_of(&self, address: &Self::Address, event: &Event, provider: &Provider) -> Arc<str>;
+
+    /// The same address, but for the topic, for publishing somewhere else.
+    ///
+    /// # Errors
+    ///
+    /// Why that is no topic, for people.
+    fn with_topic(&self, _: &Self::Address, _topic: &str) -> Result<Self::Address, String> {
+        Err(format!("{} has no topics", self.name()))
+    }
 
     /// A sink in a few words: `Kafka at kafka-1:9092`.
     fn summary(&self, settings: &Self::Settings) -> String;

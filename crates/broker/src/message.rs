@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use forebay_event::TraceContext;
+use forebay_event::{TraceContext, render::Republication};
 use uuid::Uuid;
 
 /// Bytes beside the body that a message takes at most: an envelope, attributes, headers.
@@ -37,16 +37,30 @@ pub struct Message {
     pub time_ms: i64,
     /// What a consumer's span is to be the child of.
     pub trace: Option<TraceContext>,
+    /// It was published before, or was to be.
+    pub again: Option<PublishedAgain>,
+}
+
+/// What is special of a message whose event was published before, or was to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublishedAgain {
+    pub why: Republication,
+    /// The event's number in its replica, which its headers say: the message's may be that of another log.
+    pub sequence: u64,
 }
 
 /// The header that has a message's number.
 pub const SEQUENCE: &str = "sequence";
 
 impl Message {
-    /// The headers that it has at every broker: its number in 20 digits, the replica, the trace, and in binary mode its
+    /// The headers that it has at every broker: its number in 20 digits, the replica, why it comes again, the trace, and in binary mode its
     /// attributes, whose names begin with `prefix`. The type of the content goes where the broker has a place for it.
     pub fn for_each_header(&self, prefix: &str, mut header: impl FnMut(&str, &str)) {
-        header(SEQUENCE, &format!("{:020}", self.sequence));
+        let sequence = self.again.map_or(self.sequence, |again| again.sequence);
+        header(SEQUENCE, &format!("{sequence:020}"));
+        if let Some(again) = self.again {
+            header(again.why.attribute(), "true");
+        }
         header("replica", &self.replica);
         if let Some(trace) = self.trace {
             header("traceparent", &trace.to_string());

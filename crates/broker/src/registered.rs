@@ -220,6 +220,18 @@ impl RouteAddress {
         self.broker.erased_template(&*self.value)
     }
 
+    /// The same address, but for the topic.
+    ///
+    /// # Errors
+    ///
+    /// Why that is no topic, for people.
+    pub fn with_topic(&self, topic: &str) -> Result<Self, String> {
+        Ok(Self {
+            broker: self.broker,
+            value: self.broker.erased_with_topic(&*self.value, topic)?,
+        })
+    }
+
     /// The address of an event's message, in the broker's own form.
     pub fn address_of(&self, event: &Event, provider: &Provider) -> Arc<str> {
         self.broker.erased_address_of(&*self.value, event, provider)
@@ -294,6 +306,7 @@ mod private {
         fn erased_certificate_files(&self, settings: &dyn BrokerValue) -> Vec<CertificateFile>;
         fn erased_descriptors(&self, settings: &dyn BrokerValue, nodes_min: u64) -> u64;
         fn erased_template<'a>(&self, address: &'a dyn BrokerValue) -> Option<&'a TopicTemplate>;
+        fn erased_with_topic(&self, address: &dyn BrokerValue, topic: &str) -> Result<Arc<dyn BrokerValue>, String>;
         fn erased_address_of(&self, address: &dyn BrokerValue, event: &Event, provider: &Provider) -> Arc<str>;
         fn erased_sink(
             &self,
@@ -373,6 +386,10 @@ mod private {
 
         fn erased_template<'a>(&self, address: &'a dyn BrokerValue) -> Option<&'a TopicTemplate> {
             self.template(typed(address))
+        }
+
+        fn erased_with_topic(&self, address: &dyn BrokerValue, topic: &str) -> Result<Arc<dyn BrokerValue>, String> {
+            Ok(Arc::new(self.with_topic(typed(address), topic)?))
         }
 
         fn erased_address_of(&self, address: &dyn BrokerValue, event: &Event, provider: &Provider) -> Arc<str> {

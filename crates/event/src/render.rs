@@ -33,6 +33,27 @@ pub struct EventStamp<'a> {
     pub provider: &'a Provider,
     pub sequence: u64,
     pub replica: &'a str,
+    /// It was published before.
+    pub again: Option<Republication>,
+}
+
+/// Why an event is published that was published before, or was to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Republication {
+    /// An operator asked for it once more.
+    Replayed,
+    /// It was a dead letter.
+    Redriven,
+}
+
+impl Republication {
+    /// The attribute, and header, that is `true`.
+    pub fn attribute(self) -> &'static str {
+        match self {
+            Self::Replayed => "replayed",
+            Self::Redriven => "redriven",
+        }
+    }
 }
 
 /// A CloudEvent, ready to be put into a message.
@@ -52,7 +73,7 @@ pub const STRUCTURED_CONTENT_TYPE: &str = "application/cloudevents+json; charset
 pub const DATA_BASE64_BYTES_MAX: usize = 15_000_000;
 
 /// The attributes that are Booleans. In binary mode they are the text `true`, like the headers that they are.
-pub const BOOLEANS: [&str; 2] = ["stale", "repeated"];
+pub const BOOLEANS: [&str; 4] = ["stale", "repeated", "replayed", "redriven"];
 
 /// Renders `event` with `data`. A picture is always binary, and so is data that base64 would make too long.
 pub fn render(event: &Event, stamp: EventStamp<'_>, mode: RenderMode, data: EventData) -> RenderedEvent {
@@ -165,7 +186,14 @@ fn each_attribute<'a>(event: &'a Event, stamp: EventStamp<'a>, mut each: impl Fn
     if let Some(trace) = event.trace {
         attribute("traceparent", trace.to_string().into());
     }
-    for (name, is_marked) in BOOLEANS.into_iter().zip([event.is_stale, event.is_repeated]) {
+    let is_again = |why| stamp.again == Some(why);
+    let marks = [
+        event.is_stale,
+        event.is_repeated,
+        is_again(Republication::Replayed),
+        is_again(Republication::Redriven),
+    ];
+    for (name, is_marked) in BOOLEANS.into_iter().zip(marks) {
         if is_marked {
             each(name, AttributeValue::True);
         }

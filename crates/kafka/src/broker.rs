@@ -70,6 +70,10 @@ impl Broker for Kafka {
         }
     }
 
+    fn with_topic(&self, _: &RouteTopics, topic: &str) -> Result<RouteTopics, String> {
+        Ok(RouteTopics::new(TopicTemplate::parse(topic)?, UnknownTopic::Hold))
+    }
+
     fn summary(&self, kafka: &KafkaConfig) -> String {
         format!("Kafka at {}", kafka.brokers.join(", "))
     }

@@ -349,6 +349,7 @@ mod tests {
             body: Bytes::from_static(b"{}"),
             time_ms: 0,
             trace: None,
+            again: None,
         }
     }
 

@@ -59,6 +59,7 @@ fn message(sequence: u64) -> Message {
         address: "events".into(),
         time_ms: 0,
         trace: None,
+        again: None,
         key: "ZG6NWV/a".into(),
         content_type: "application/json".into(),
         attributes: Vec::new(),

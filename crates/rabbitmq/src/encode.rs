@@ -80,6 +80,7 @@ mod tests {
             body: Bytes::from_static(b"body"),
             time_ms: 1_638_463_486_359,
             trace: None,
+            again: None,
         }
     }
 

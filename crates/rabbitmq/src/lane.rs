@@ -508,6 +508,7 @@ mod tests {
             body: Bytes::from(vec![b'x'; bytes]),
             time_ms: 0,
             trace: None,
+            again: None,
         }
     }
 

@@ -30,7 +30,7 @@ pub struct VerifyPart {
 }
 
 /// Reads RFC 3339, or a duration back from now; milliseconds since the Unix epoch.
-pub fn time(text: &str) -> Result<i64, String> {
+pub fn parse_time(text: &str) -> Result<i64, String> {
     if let Ok(ago) = humantime::parse_duration(text) {
         return Ok(Time::now()
             .0

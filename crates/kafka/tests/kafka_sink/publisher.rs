@@ -55,6 +55,7 @@ pub fn message(topic: &str, sequence: u64) -> Message {
         address: topic.into(),
         time_ms: 0,
         trace: None,
+        again: None,
         key: format!("ZG6NWV/stream-{}", sequence % 7),
         content_type: "application/cloudevents+json; charset=UTF-8".into(),
         attributes: Vec::new(),

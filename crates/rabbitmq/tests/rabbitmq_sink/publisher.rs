@@ -50,6 +50,7 @@ pub fn message(sequence: u64) -> Message {
         address: format!("feeds.started.ZG6NWV.stream-{stream}").into(),
         time_ms: 1_638_463_486_489,
         trace: None,
+        again: None,
         key: format!("ZG6NWV/stream-{stream}"),
         content_type: "application/cloudevents+json; charset=UTF-8".into(),
         attributes: Vec::new(),

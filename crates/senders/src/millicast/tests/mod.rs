@@ -57,6 +57,7 @@ fn structured(event: &Event, payload: RoutePayload) -> Vec<u8> {
         provider: &PROVIDER,
         sequence: 42,
         replica: "forebay-0",
+        again: None,
     };
     let rendered = render::render(event, stamp, RenderMode::Structured, data(event, payload));
     assert_eq!(rendered.content_type, "application/cloudevents+json; charset=UTF-8");
@@ -83,6 +84,7 @@ fn check(event: &Event) {
             provider: &PROVIDER,
             sequence: u64::MAX,
             replica: "r",
+            again: None,
         };
         for mode in [RenderMode::Structured, RenderMode::Binary] {
             let rendered = render::render(event, stamp, mode, data(event, payload));
@@ -165,6 +167,7 @@ fn a_binary_event_has_its_attributes_beside_the_data() {
         provider: &PROVIDER,
         sequence: 7,
         replica: "r",
+        again: None,
     };
     let rendered = render::render(&event, stamp, RenderMode::Binary, data(&event, RoutePayload::Original));
     assert_eq!(rendered.content_type, "application/json");
@@ -231,6 +234,7 @@ fn a_picture_is_a_thumbnail_whose_headers_say_the_rest() {
         provider: &PROVIDER,
         sequence: 1,
         replica: "r",
+        again: None,
     };
     let rendered = render::render(
         &event,

@@ -35,6 +35,7 @@ fn an_unsigned_content_type_is_never_a_trap() {
             provider: &PROVIDER,
             sequence: 1,
             replica: "r",
+            again: None,
         };
         let binary = render::render(&event, stamp, RenderMode::Binary, data(&event, RoutePayload::Original));
         assert_eq!(binary.content_type, expected, "{sent:?}");
@@ -80,6 +81,7 @@ fn data_that_base64_would_make_too_long_is_binary() {
         provider: &PROVIDER,
         sequence: 1,
         replica: "r",
+        again: None,
     };
     for (more, is_binary) in [(0, false), (1, true)] {
         let body = vec![b'x'; render::DATA_BASE64_BYTES_MAX + more];

@@ -1,0 +1,159 @@
+//! Looks through a route's dead letters, and discards some.
+
+use std::sync::Arc;
+
+use super::{DeadLetter, DeadLetters, EventSelection};
+use crate::spool::{Cursor, LogReader, OpenError, ReadError, Record, Spool};
+
+const READ_RECORDS_MAX: usize = 256;
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// A dead letter that is kept.
+#[derive(Debug)]
+pub struct KeptLetter {
+    /// Among those of its route.
+    pub number: u64,
+    pub letter: DeadLetter,
+}
+
+/// Why the dead letters of a route cannot be looked through.
+#[derive(Debug, thiserror::Error)]
+pub enum LettersError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Goes through the dead letters of a route, from the oldest to what was the newest when it began.
+pub struct LetterReading {
+    log: Spool,
+    gone: Arc<Cursor>,
+    reader: LogReader,
+    /// All up to here was read.
+    through: u64,
+    last: u64,
+    read: Vec<Record>,
+}
+
+impl DeadLetters {
+    /// Begins to read those of a route behind this number; `None`: it has none.
+    ///
+    /// # Errors
+    ///
+    /// Its log cannot be used.
+    pub async fn read(&self, route: &str, after: u64) -> Result<Option<LetterReading>, LettersError> {
+        let Some((log, gone)) = self.gone(route).await? else {
+            return Ok(None);
+        };
+        let through = after.max(gone.position());
+        let mut reader = log.reader(through + 1);
+        reader.skip_settled(gone.settled());
+        Ok(Some(LetterReading {
+            last: log.state().head,
+            log,
+            gone,
+            reader,
+            through,
+            read: Vec::new(),
+        }))
+    }
+
+    /// How many of a route's dead letters are meant.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub async fn count(&self, route: &str, selection: &EventSelection) -> Result<u64, LettersError> {
+        let mut count = 0;
+        if let Some(mut reading) = self.read(route, 0).await? {
+            while let Some(kept) = reading.next().await? {
+                count += u64::from(selection.has_letter(kept.number, &kept.letter));
+            }
+        }
+        Ok(count)
+    }
+
+    /// Gives up those that are meant; returns how many they were.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub async fn discard(&self, route: &str, selection: &EventSelection) -> Result<u64, LettersError> {
+        let mut count = 0;
+        if let Some(mut reading) = self.read(route, 0).await? {
+            while let Some(kept) = reading.next().await? {
+                if selection.has_letter(kept.number, &kept.letter) {
+                    reading.gone.settle(kept.number..=kept.number);
+                    count += 1;
+                }
+            }
+        }
+        self.close_gaps(route).await?;
+        Ok(count)
+    }
+
+    /// Counts as gone what lies between the dead letters of a route that are there: numbers that none has. Then what is
+    /// gone can be deleted.
+    ///
+    /// # Errors
+    ///
+    /// They cannot be read.
+    pub async fn close_gaps(&self, route: &str) -> Result<(), LettersError> {
+        let Some(mut reading) = self.read(route, 0).await? else {
+            return Ok(());
+        };
+        let mut before = reading.through;
+        while let Some(record) = reading.next_record().await? {
+            if record.sequence > before + 1 {
+                reading.gone.settle(before + 1..=record.sequence - 1);
+            }
+            before = record.sequence;
+        }
+        if reading.last > before {
+            reading.gone.settle(before + 1..=reading.last);
+        }
+        // Durable, and the room given back, with the log's next ticks.
+        Ok(())
+    }
+}
+
+impl LetterReading {
+    async fn next_record(&mut self) -> Result<Option<Record>, ReadError> {
+        loop {
+            if let Some(record) = self.read.pop() {
+                return Ok((record.sequence <= self.last).then_some(record));
+            }
+            if self.through >= self.last {
+                return Ok(None);
+            }
+            let mut read = Vec::new();
+            self.through = self.reader.next(READ_RECORDS_MAX, READ_BYTES_MAX, &mut read).await?;
+            read.reverse();
+            self.read = read;
+        }
+    }
+
+    /// The next one that can be read.
+    ///
+    /// # Errors
+    ///
+    /// The log cannot be read.
+    pub async fn next(&mut self) -> Result<Option<KeptLetter>, LettersError> {
+        while let Some(record) = self.next_record().await? {
+            match DeadLetter::decode(&record.bytes) {
+                Ok(letter) => {
+                    let number = record.sequence;
+                    return Ok(Some(KeptLetter { number, letter }));
+                }
+                Err(error) => tracing::warn!(sequence = record.sequence, %error, "a dead letter cannot be read"),
+            }
+        }
+        Ok(None)
+    }
+
+    /// The log, the cursor by which its dead letters are gone, and the number of the last that is read.
+    pub fn into_log(self) -> (Spool, Arc<Cursor>, u64) {
+        (self.log, self.gone, self.last)
+    }
+}

@@ -1,0 +1,636 @@
+//! Replays and redrives: started, shown, paused, cancelled, and taken up again after a restart.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::{
+    runtime::Handle,
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep},
+};
+
+use super::{
+    NodeOperator,
+    letters::{selected, unreadable},
+    now_ms,
+    record::{OperatorJobKind, OperatorJobRecord, OperatorJobState, ShownJob},
+    shown,
+};
+use crate::{
+    api::{OperatorCaller, OperatorRefusal, RefusalReason, RepublishRequest},
+    job::{JobMetrics, JobUntil, RepublishCounts, RepublishProgress, RepublishSource, Republishing, RouteStatus},
+    spool::{Cursor, Spool},
+    telemetry::Metrics,
+};
+
+/// Each has a client of the broker of its own.
+const RUNNING_MAX: usize = 4;
+/// Jobs that have ended and are still shown.
+const ENDED_MAX: usize = 100;
+/// How often it is kept how far a job is, and counted.
+const KEPT_INTERVAL: Duration = Duration::from_millis(500);
+/// What a job that is cancelled has in flight may settle within this.
+const CANCEL_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The jobs of operators.
+pub(super) struct OperatorJobs {
+    /// The one that a job must outlive its caller on.
+    runtime: Handle,
+    jobs: Mutex<BTreeMap<String, OperatorJob>>,
+    is_stopping: AtomicBool,
+}
+
+struct OperatorJob {
+    record: OperatorJobRecord,
+    running: Option<RunningJob>,
+}
+
+/// A job that has not ended.
+struct RunningJob {
+    progress: Arc<RepublishProgress>,
+    status: RouteStatus,
+    pause: watch::Sender<bool>,
+    stop: watch::Sender<Option<Instant>>,
+    /// It was told to stop by an operator.
+    is_cancelled: bool,
+    task: Option<JoinHandle<()>>,
+}
+
+/// Where a job reads, and what is settled by it.
+struct JobLog {
+    log: Spool,
+    source: RepublishSource,
+    cursor: Cursor,
+}
+
+impl OperatorJob {
+    fn shown(&self) -> ShownJob {
+        ShownJob {
+            record: self.record.clone(),
+            blocked: self
+                .running
+                .as_ref()
+                .and_then(|running| running.status.snapshot().blocked),
+        }
+    }
+
+    /// Takes over how far it is; returns what came since.
+    fn update(&mut self) -> RepublishCounts {
+        let Some(running) = &self.running else {
+            return RepublishCounts::default();
+        };
+        let (before, now) = (self.record.counts, running.progress.counts());
+        self.record.counts = now;
+        self.record.position = self.record.position.max(running.progress.read());
+        RepublishCounts {
+            chosen: now.chosen.saturating_sub(before.chosen),
+            published: now.published.saturating_sub(before.published),
+            failed: now.failed.saturating_sub(before.failed),
+        }
+    }
+}
+
+impl OperatorJobs {
+    /// Those that were kept in a spool's directory. None runs yet.
+    pub fn read(dir: &Path) -> io::Result<Self> {
+        let records = OperatorJobRecord::read_all(dir)?.into_iter();
+        let jobs = records.map(|record| (record.id.clone(), OperatorJob { record, running: None }));
+        Ok(Self {
+            runtime: Handle::current(),
+            jobs: Mutex::new(jobs.collect()),
+            is_stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// All, the oldest first.
+    pub fn shown(&self) -> Vec<ShownJob> {
+        let mut jobs = self.jobs.lock();
+        let mut shown: Vec<ShownJob> = jobs
+            .values_mut()
+            .map(|job| {
+                // What is not counted yet is counted with what comes.
+                if let Some(running) = &job.running {
+                    let mut shown = job.shown();
+                    shown.record.counts = running.progress.counts();
+                    return shown;
+                }
+                job.shown()
+            })
+            .collect();
+        shown.sort_by_key(|job| job.record.started_ms);
+        shown
+    }
+
+    pub fn show(&self, id: &str) -> Result<ShownJob, OperatorRefusal> {
+        let all = self.shown().into_iter();
+        let mut found = all.filter(|job| job.record.id == id);
+        found.next().ok_or_else(|| unknown(id))
+    }
+
+    /// One job at a time decides what becomes of a route's dead letters.
+    pub fn refuse_second_redrive(&self, route: &str) -> Result<(), OperatorRefusal> {
+        let jobs = self.jobs.lock();
+        let runs = |job: &&OperatorJob| {
+            let OperatorJobRecord { kind, state, .. } = job.record;
+            kind == OperatorJobKind::Redrive && !state.has_ended() && job.record.route == route
+        };
+        match jobs.values().find(runs) {
+            None => Ok(()),
+            Some(job) => Err(OperatorRefusal::new(
+                RefusalReason::JobRuns,
+                format!(
+                    "{} redrives dead letters of route {route:?}: wait for it, or cancel it",
+                    job.record.id
+                ),
+            )),
+        }
+    }
+
+    fn refuse_too_many(&self) -> Result<(), OperatorRefusal> {
+        if self.is_stopping.load(Ordering::Acquire) {
+            return Err(OperatorRefusal::new(RefusalReason::Stopping, "the process is stopping"));
+        }
+        let jobs = self.jobs.lock();
+        match jobs.values().filter(|job| !job.record.state.has_ended()).count() < RUNNING_MAX {
+            true => Ok(()),
+            false => Err(OperatorRefusal::new(
+                RefusalReason::TooManyJobs,
+                format!("{RUNNING_MAX} jobs run, which is the most: wait for one, or cancel one"),
+            )),
+        }
+    }
+
+    /// A name that no job has.
+    fn name(&self, kind: OperatorJobKind) -> String {
+        let jobs = self.jobs.lock();
+        let stamp = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+        let base = format!("{}-{stamp}", kind.label());
+        let mut names = std::iter::once(base.clone()).chain((2..).map(|n: u32| format!("{base}-{n}")));
+        names
+            .find(|name| !jobs.contains_key(name))
+            .expect("there are more names than jobs")
+    }
+}
+
+fn unknown(id: &str) -> OperatorRefusal {
+    OperatorRefusal::new(
+        RefusalReason::UnknownJob,
+        format!("there is no job {id:?}: see `forebay jobs list`"),
+    )
+}
+
+impl NodeOperator {
+    /// Publishes dead letters again.
+    pub(super) async fn redrive(
+        &self,
+        request: RepublishRequest,
+        caller: OperatorCaller,
+    ) -> Result<Value, OperatorRefusal> {
+        selected(&request)?;
+        let mut chosen = 0;
+        let mut started = Vec::new();
+        let routes = self.letter_routes(request.route.as_deref())?;
+        let mut to_start = Vec::new();
+        for route in routes {
+            let counted = self.shared.dead_letters.count(&route, &request.selection).await;
+            let counted = counted.map_err(unreadable)?;
+            chosen += counted;
+            if counted > 0 {
+                to_start.push(route);
+            }
+        }
+        if !request.dry_run {
+            for route in &to_start {
+                self.shared.jobs.refuse_second_redrive(route)?;
+                self.published_by(route, request.through.as_deref())?;
+            }
+            for route in to_start {
+                let reading = self.shared.dead_letters.read(&route, 0).await.map_err(unreadable)?;
+                let last = reading.map_or(0, |reading| reading.into_log().2);
+                let record = self.record(OperatorJobKind::Redrive, &route, &request, caller, last);
+                started.push(self.begin(record).await?);
+            }
+        }
+        Ok(json!({ "chosen": chosen, "dry_run": request.dry_run, "jobs": started }))
+    }
+
+    /// Publishes events again that are retained.
+    pub(super) async fn replay(
+        &self,
+        request: RepublishRequest,
+        caller: OperatorCaller,
+    ) -> Result<Value, OperatorRefusal> {
+        let Some(route) = request.route.as_deref() else {
+            return Err(OperatorRefusal::new(
+                RefusalReason::Malformed,
+                "route: a replay names the route",
+            ));
+        };
+        if request.through.is_some() {
+            let text = "through: a replay goes through the route that it names";
+            return Err(OperatorRefusal::new(RefusalReason::Malformed, text));
+        }
+        selected(&request)?;
+        self.published_by(route, None)?;
+        let last = self.shared.spool.state().head;
+        if request.dry_run {
+            let chosen = self.count_retained(route, &request, last).await?;
+            return Ok(json!({ "chosen": chosen, "dry_run": true, "jobs": [] }));
+        }
+        let record = self.record(OperatorJobKind::Replay, route, &request, caller, last);
+        let started = self.begin(record).await?;
+        Ok(json!({ "dry_run": false, "jobs": [started] }))
+    }
+
+    /// The setup by which something of a route is published.
+    fn published_by(&self, route: &str, through: Option<&str>) -> Result<super::RouteSetup, OperatorRefusal> {
+        let setup = self.route(through.unwrap_or(route))?.setup;
+        match setup.has_sink() {
+            true => Ok(setup),
+            false => Err(OperatorRefusal::new(
+                RefusalReason::NoSink,
+                format!(
+                    "route {:?} has no sink: say through which route (--through NAME)",
+                    setup.name()
+                ),
+            )),
+        }
+    }
+
+    async fn count_retained(&self, route: &str, request: &RepublishRequest, last: u64) -> Result<u64, OperatorRefusal> {
+        let setup = self.route(route)?.setup;
+        let counting = crate::job::count_selected(&self.shared.spool, &setup.route.matches, &request.selection, last);
+        counting
+            .await
+            .map_err(|error| super::disk(format!("the spool cannot be read: {error}")))
+    }
+
+    fn record(
+        &self,
+        kind: OperatorJobKind,
+        route: &str,
+        request: &RepublishRequest,
+        caller: OperatorCaller,
+        last: u64,
+    ) -> OperatorJobRecord {
+        OperatorJobRecord {
+            id: self.shared.jobs.name(kind),
+            kind,
+            route: route.to_owned(),
+            selection: request.selection.clone(),
+            to_topic: request.to_topic.clone(),
+            through: request.through.clone(),
+            rate: request.rate,
+            ends_with_process: request.ends_with_process,
+            state: OperatorJobState::Running,
+            uid: caller.uid,
+            started_ms: now_ms(),
+            ended_ms: None,
+            position: 0,
+            last,
+            counts: RepublishCounts::default(),
+            text: None,
+        }
+    }
+
+    /// Starts a job, once it is kept.
+    async fn begin(&self, record: OperatorJobRecord) -> Result<Value, OperatorRefusal> {
+        self.shared.jobs.refuse_too_many()?;
+        let setup = self.prepare(&record).await?;
+        let kept = record.keep(&self.shared.dir);
+        kept.map_err(|error| super::disk(format!("the job cannot be kept: {error}")))?;
+        tracing::warn!(
+            route = record.route,
+            uid = record.uid,
+            job = record.id,
+            "an operator has started a {}",
+            record.kind.label()
+        );
+        let id = record.id.clone();
+        self.start(record, setup);
+        shown(self.shared.jobs.show(&id)?)
+    }
+
+    /// Takes up the jobs that were under way when the process before ended.
+    pub(in crate::node) async fn resume_jobs(&self) {
+        let records: Vec<OperatorJobRecord> = {
+            let jobs = self.shared.jobs.jobs.lock();
+            let left = jobs.values().filter(|job| !job.record.state.has_ended());
+            left.map(|job| job.record.clone()).collect()
+        };
+        for record in records {
+            if record.ends_with_process {
+                self.cut_short(record, "the process ended before it".to_owned());
+                continue;
+            }
+            match self.prepare(&record).await {
+                Ok(setup) => {
+                    tracing::info!(
+                        job = record.id,
+                        route = record.route,
+                        "a job that was under way goes on"
+                    );
+                    self.start(record, setup);
+                }
+                Err(refusal) => self.cut_short(record, refusal.text),
+            }
+        }
+    }
+
+    fn cut_short(&self, mut record: OperatorJobRecord, text: String) {
+        tracing::warn!(job = record.id, route = record.route, "a job was cut short: {text}");
+        record.state = OperatorJobState::CutShort;
+        record.ended_ms = Some(now_ms());
+        record.text = Some(text);
+        self.keep(&record);
+        let mut jobs = self.shared.jobs.jobs.lock();
+        jobs.insert(record.id.clone(), OperatorJob { record, running: None });
+    }
+
+    fn keep(&self, record: &OperatorJobRecord) {
+        if let Err(error) = record.keep(&self.shared.dir) {
+            tracing::warn!(job = record.id, %error, "how far the job is cannot be kept: after a restart it repeats more");
+        }
+    }
+
+    /// All that can be refused about a job.
+    async fn prepare(&self, record: &OperatorJobRecord) -> Result<PreparedJob, OperatorRefusal> {
+        let mut setup = self.published_by(&record.route, record.through.as_deref())?;
+        // What comes again was in order, or its order is lost.
+        setup.route.reorder_window = None;
+        setup.route.backlog = Default::default();
+        if let (Some(topic), Some(address)) = (&record.to_topic, &setup.route.address) {
+            let address = address.with_topic(topic);
+            setup.route.address = Some(
+                address
+                    .map_err(|text| OperatorRefusal::new(RefusalReason::NoSuchTopic, format!("to_topic: {text}")))?,
+            );
+        }
+        let sink = self.shared.maker.sink(&setup);
+        let sink = sink.map_err(|error| OperatorRefusal::new(RefusalReason::NoSink, error.to_string()))?;
+        // A dead letter that is refused again is one of the same route.
+        setup.route.name.clone_from(&record.route);
+        let log = match record.kind {
+            OperatorJobKind::Replay => {
+                let spool = &self.shared.spool;
+                JobLog {
+                    log: spool.clone(),
+                    source: RepublishSource::Events,
+                    cursor: spool.detached_cursor(record.position),
+                }
+            }
+            OperatorJobKind::Redrive => {
+                let found = self.shared.dead_letters.gone(&record.route).await;
+                let found = found.map_err(|error| unreadable(error.into()))?;
+                let Some((log, gone)) = found else {
+                    let text = format!("route {:?} has no dead letters", record.route);
+                    return Err(OperatorRefusal::new(RefusalReason::UnknownLetter, text));
+                };
+                let cursor = log.detached_cursor(gone.position());
+                gone.settled().into_iter().for_each(|numbers| cursor.settle(numbers));
+                JobLog {
+                    log,
+                    source: RepublishSource::DeadLetters(gone),
+                    cursor,
+                }
+            }
+        };
+        Ok(PreparedJob { setup, sink, log })
+    }
+
+    fn start(&self, mut record: OperatorJobRecord, PreparedJob { setup, sink, log }: PreparedJob) {
+        let progress = Arc::new(RepublishProgress::from_counts(record.counts));
+        // What it counts is the job's, and not the route's.
+        let metrics = JobMetrics::register(&Metrics::new());
+        let job = self.shared.maker.job_over(&setup, sink, log.cursor, log.log, metrics);
+        let (pause, pause_signal) = watch::channel(record.state == OperatorJobState::Paused);
+        let (stop, stop_signal) = watch::channel(None);
+        let job = job
+            .republishing(Republishing {
+                selection: record.selection.clone(),
+                source: log.source,
+                rate: record.rate,
+                progress: progress.clone(),
+            })
+            .pausable(pause_signal)
+            .until(JobUntil::Number(record.last));
+        record.ended_ms = None;
+        let id = record.id.clone();
+        let running = RunningJob {
+            progress,
+            status: job.status(),
+            pause,
+            stop,
+            is_cancelled: false,
+            task: None,
+        };
+        let mut jobs = self.shared.jobs.jobs.lock();
+        let (operator, of_task) = (self.clone(), id.clone());
+        let mut running = running;
+        running.task = Some(self.shared.jobs.runtime.spawn(async move {
+            let publishing = tokio::spawn(job.run(stop_signal));
+            let mut publishing = publishing;
+            let ended = loop {
+                tokio::select! {
+                    ended = &mut publishing => break ended,
+                    () = sleep(KEPT_INTERVAL) => operator.note(&of_task),
+                }
+            };
+            operator.end(&of_task, ended.is_err()).await;
+        }));
+        jobs.insert(
+            id,
+            OperatorJob {
+                record,
+                running: Some(running),
+            },
+        );
+    }
+
+    /// Counts what a job has done, and keeps how far it is.
+    fn note(&self, id: &str) {
+        let record = {
+            let mut jobs = self.shared.jobs.jobs.lock();
+            let Some(job) = jobs.get_mut(id) else { return };
+            let before = job.record.clone();
+            let since = job.update();
+            self.count(&job.record, since);
+            (job.record != before).then(|| job.record.clone())
+        };
+        if let Some(record) = record {
+            self.keep(&record);
+        }
+    }
+
+    fn count(&self, record: &OperatorJobRecord, since: RepublishCounts) {
+        let metrics = &self.shared.metrics;
+        let of_route = match record.kind {
+            OperatorJobKind::Replay => &metrics.replayed,
+            OperatorJobKind::Redrive => &metrics.redriven,
+        };
+        of_route.with_label_values(&[&record.route]).inc_by(since.published);
+        for (outcome, records) in [
+            ("chosen", since.chosen),
+            ("published", since.published),
+            ("failed", since.failed),
+        ] {
+            metrics
+                .job_records
+                .with_label_values(&[record.kind.label(), outcome])
+                .inc_by(records);
+        }
+    }
+
+    /// A job has ended: by itself, because an operator or the process stopped it, or by a panic.
+    async fn end(&self, id: &str, has_panicked: bool) {
+        let is_redrive = {
+            let jobs = self.shared.jobs.jobs.lock();
+            let route =
+                |job: &OperatorJob| (job.record.kind == OperatorJobKind::Redrive).then(|| job.record.route.clone());
+            jobs.get(id).and_then(route)
+        };
+        if let Some(route) = is_redrive
+            && let Err(error) = self.shared.dead_letters.close_gaps(&route).await
+        {
+            tracing::warn!(route, %error, "the room of dead letters that were redriven is given back later");
+        }
+        let record = {
+            let mut jobs = self.shared.jobs.jobs.lock();
+            let Some(job) = jobs.get_mut(id) else { return };
+            let since = job.update();
+            self.count(&job.record, since);
+            let Some(running) = job.running.take() else { return };
+            let is_over = job.record.position >= job.record.last;
+            job.record.state = match (running.is_cancelled, has_panicked, is_over) {
+                (true, ..) => OperatorJobState::Cancelled,
+                (_, true, _) => OperatorJobState::CutShort,
+                (_, _, true) => OperatorJobState::Done,
+                // The process stops; it goes on with the next one.
+                _ => {
+                    self.keep(&job.record);
+                    return;
+                }
+            };
+            job.record.text = has_panicked.then(|| "it panicked, which is a bug".to_owned());
+            job.record.ended_ms = Some(now_ms());
+            job.record.clone()
+        };
+        self.keep(&record);
+        let RepublishCounts {
+            chosen,
+            published,
+            failed,
+        } = record.counts;
+        tracing::info!(
+            job = record.id,
+            route = record.route,
+            chosen,
+            published,
+            failed,
+            "the {} has ended",
+            record.kind.label()
+        );
+        self.forget_old();
+    }
+
+    fn forget_old(&self) {
+        let mut jobs = self.shared.jobs.jobs.lock();
+        let mut ended: Vec<_> = jobs
+            .values()
+            .filter(|job| job.record.state.has_ended())
+            .map(|job| (job.record.ended_ms, job.record.id.clone()))
+            .collect();
+        ended.sort_unstable();
+        let excess = ended.len().saturating_sub(ENDED_MAX);
+        for (_, id) in ended.drain(..excess) {
+            if let Some(job) = jobs.remove(&id) {
+                job.record.forget(&self.shared.dir);
+            }
+        }
+    }
+
+    pub(super) fn pause_job(
+        &self,
+        id: &str,
+        is_paused: bool,
+        caller: OperatorCaller,
+    ) -> Result<ShownJob, OperatorRefusal> {
+        let (record, shown) = {
+            let mut jobs = self.shared.jobs.jobs.lock();
+            let job = jobs.get_mut(id).ok_or_else(|| unknown(id))?;
+            let running = job.running.as_ref().ok_or_else(|| has_ended(id))?;
+            running.pause.send_replace(is_paused);
+            job.record.state = match is_paused {
+                true => OperatorJobState::Paused,
+                false => OperatorJobState::Running,
+            };
+            (job.record.clone(), job.shown())
+        };
+        self.keep(&record);
+        let done = if is_paused { "paused" } else { "resumed" };
+        tracing::warn!(job = id, uid = caller.uid, "an operator has {done} the job");
+        Ok(shown)
+    }
+
+    pub(super) async fn cancel_job(&self, id: &str, caller: OperatorCaller) -> Result<ShownJob, OperatorRefusal> {
+        let task = {
+            let mut jobs = self.shared.jobs.jobs.lock();
+            let job = jobs.get_mut(id).ok_or_else(|| unknown(id))?;
+            if job.running.is_none() && !job.record.state.has_ended() {
+                // It was to go on with the next process.
+                job.record.state = OperatorJobState::Cancelled;
+                job.record.ended_ms = Some(now_ms());
+                self.keep(&job.record);
+                return Ok(job.shown());
+            }
+            let running = job.running.as_mut().ok_or_else(|| has_ended(id))?;
+            running.is_cancelled = true;
+            running.stop.send_replace(Some(Instant::now() + CANCEL_DEADLINE));
+            running.task.take()
+        };
+        tracing::warn!(job = id, uid = caller.uid, "an operator has cancelled the job");
+        if let Some(task) = task {
+            // One that panicked has ended too.
+            let _ = task.await;
+        }
+        self.shared.jobs.show(id)
+    }
+
+    /// Stops all jobs: what they have in flight may settle until the deadline. They go on with the next process.
+    pub(in crate::node) async fn stop(&self, deadline: Instant) {
+        self.shared.jobs.is_stopping.store(true, Ordering::Release);
+        let tasks: Vec<_> = {
+            let mut jobs = self.shared.jobs.jobs.lock();
+            let running = jobs.values_mut().filter_map(|job| job.running.as_mut());
+            running
+                .filter_map(|running| {
+                    running.stop.send_replace(Some(deadline));
+                    running.task.take()
+                })
+                .collect()
+        };
+        futures_util::future::join_all(tasks).await;
+    }
+}
+
+fn has_ended(id: &str) -> OperatorRefusal {
+    OperatorRefusal::new(RefusalReason::JobEnded, format!("the job {id:?} has ended"))
+}
+
+/// A job that can start.
+struct PreparedJob {
+    setup: super::RouteSetup,
+    sink: crate::sink::BoxedSink,
+    log: JobLog,
+}

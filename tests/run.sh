@@ -68,7 +68,7 @@ rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-lin
 # measures, or needs programs of others.
 fast="admin cli descriptors dev files image ingress ordering refused rotation schemas spool_command tidy told"
 no_broker="asyncapi cloudevents config memory secrets"
-kafka="clients disk drain raw_http siege unrouted"
+kafka="clients disk drain operator raw_http siege unrouted"
 rabbitmq="logging rabbitmq_check rabbitmq_tail"
 both="consumers end_to_end reload traces verify"
 deploy="compose kubernetes prometheus systemd"

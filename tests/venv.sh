@@ -3,7 +3,8 @@
 # it is not there.
 set -eu
 cd "$(dirname "$0")/.."
-locks="examples/consumers/python/requirements.txt examples/consumers/python-rabbitmq/requirements.txt tests/dashboard/requirements.txt"
+locks="examples/consumers/python/requirements.txt examples/consumers/python-rabbitmq/requirements.txt tests/dashboard/requirements.txt \
+    tests/operator-api/requirements.txt"
 cache=${FOREBAY_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/forebay-tests}
 # Changed locks are another environment.
 venv=$cache/venv-$(cat $locks | cksum | cut -d' ' -f1)

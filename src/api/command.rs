@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use actix_web::http::{Method, StatusCode};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{job::EventSelection, spool::file_name};
 
@@ -93,15 +94,13 @@ pub enum RefusalReason {
     NoSuchTopic,
     /// The route has no sink.
     NoSink,
-    /// Nothing is retained.
-    NothingRetained,
     NotAllowed,
     Disk,
     Stopping,
 }
 
 impl RefusalReason {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Malformed,
@@ -114,7 +113,6 @@ impl RefusalReason {
         Self::JobEnded,
         Self::NoSuchTopic,
         Self::NoSink,
-        Self::NothingRetained,
         Self::NotAllowed,
         Self::Disk,
         Self::Stopping,
@@ -135,7 +133,6 @@ impl RefusalReason {
             Self::JobEnded => "job_ended",
             Self::NoSuchTopic => "no_such_topic",
             Self::NoSink => "no_sink",
-            Self::NothingRetained => "nothing_retained",
             Self::NotAllowed => "not_allowed",
             Self::Disk => "disk",
             Self::Stopping => "stopping",
@@ -147,9 +144,7 @@ impl RefusalReason {
             Self::NotFound | Self::UnknownRoute | Self::UnknownJob | Self::UnknownLetter => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Malformed | Self::NothingSelected | Self::NoSuchTopic => StatusCode::BAD_REQUEST,
-            Self::JobRuns | Self::TooManyJobs | Self::JobEnded | Self::NoSink | Self::NothingRetained => {
-                StatusCode::CONFLICT
-            }
+            Self::JobRuns | Self::TooManyJobs | Self::JobEnded | Self::NoSink => StatusCode::CONFLICT,
             Self::NotAllowed => StatusCode::FORBIDDEN,
             Self::Disk => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
@@ -273,12 +268,16 @@ fn letter_page(body: &[u8]) -> Result<LetterPage, OperatorRefusal> {
 }
 
 fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, OperatorRefusal> {
-    serde_json::from_slice(body).map_err(|error| {
-        OperatorRefusal::new(
-            RefusalReason::Malformed,
-            format!("the body is not what is expected: {error}"),
-        )
-    })
+    let malformed = |text: String| {
+        let text = format!("the body is not what is expected: {text}");
+        OperatorRefusal::new(RefusalReason::Malformed, text)
+    };
+    let value: Value = serde_json::from_slice(body).map_err(|error| malformed(error.to_string()))?;
+    // serde takes an array for an object whose members come in that order.
+    if !value.is_object() || value.get("selection").is_some_and(|selection| !selection.is_object()) {
+        return Err(malformed("expected an object".to_owned()));
+    }
+    serde_json::from_value(value).map_err(|error| malformed(error.to_string()))
 }
 
 fn unescaped(segment: &str) -> Result<String, OperatorRefusal> {
@@ -343,6 +342,13 @@ mod tests {
             (Method::GET, "/v1/dead-letters/events/x", "", RefusalReason::Malformed),
             (Method::POST, "/v1/replay", "{", RefusalReason::Malformed),
             (Method::POST, "/v1/replay", r#"{"rout":"x"}"#, RefusalReason::Malformed),
+            (Method::POST, "/v1/replay", r#"["x"]"#, RefusalReason::Malformed),
+            (
+                Method::POST,
+                "/v1/replay",
+                r#"{"selection":[]}"#,
+                RefusalReason::Malformed,
+            ),
             (
                 Method::POST,
                 "/v1/dead-letters/list",

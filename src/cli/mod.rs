@@ -73,8 +73,6 @@ pub enum Command {
     Verify(VerifyArgs),
     /// Publish what is in the spool, take nothing in, and end when every route is empty
     Drain(DrainArgs),
-    /// Look at a spool, damaged or not, and save what is in it
-    Spool(SpoolArgs),
     /// Show, publish again or give up what no broker would take
     DeadLetters(DeadLettersArgs),
     /// Publish again what is retained
@@ -83,6 +81,8 @@ pub enum Command {
     Jobs(JobsArgs),
     /// Show, pause or resume routes
     Routes(RoutesArgs),
+    /// Look at a spool, damaged or not, and save what is in it
+    Spool(SpoolArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page
@@ -186,11 +186,11 @@ pub fn run(cli: Cli) -> Result<ExitCause, CommandFailure> {
         Command::Tail(args) => tail::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Drain(args) => drain::run(&args.config),
-        Command::Spool(args) => spool::run(&args),
         Command::DeadLetters(args) => operate::dead_letters::run(&args),
         Command::Replay(args) => operate::replay::run(&args),
         Command::Jobs(args) => operate::jobs::run(&args),
         Command::Routes(args) => operate::routes::run(&args),
+        Command::Spool(args) => spool::run(&args),
         Command::Completions(args) => scripts::completions(&args),
         Command::Man => scripts::man(),
     }

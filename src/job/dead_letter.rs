@@ -39,8 +39,8 @@ pub enum LetterDecodeError {
 }
 
 impl DeadLetter {
-    /// Version, length of the head (4 bytes, little-endian), head, record. It is of the lowest version that holds what it
-    /// has.
+    /// Version, length of the head (4 bytes, little-endian), head, record. It is of the lowest version that holds what
+    /// it has.
     pub fn encode(&self) -> Bytes {
         let mut head = postcard::to_stdvec(self).expect("strings and numbers always encode");
         let version = match self.attempts {

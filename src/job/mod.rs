@@ -51,6 +51,7 @@ mod end;
 mod fill;
 mod kept_letters;
 mod metrics;
+mod pause;
 mod plan;
 mod refused;
 mod reordering;
@@ -94,6 +95,7 @@ use end::SessionEnd;
 use fill::NextOut;
 pub use metrics::JobMetrics;
 use metrics::RouteMetrics;
+use pause::{PAUSE_DEADLINE, paused};
 use plan::RoutePlan;
 use refused::{RefusedRecord, StuckRecords};
 use reordering::RouteReordering;
@@ -113,8 +115,6 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Nothing confirmed for so long: while a refused message is looked for, more than that may be in flight.
 const SEARCH_QUIET_MAX: Duration = Duration::from_secs(5);
 const TICK: Duration = Duration::from_secs(1);
-/// What is in flight when a job is paused may settle within this; else it is published again.
-const PAUSE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One route's way from the spool to its sink.
 pub struct Job<S> {
@@ -241,13 +241,6 @@ impl<S: Sink> Job<S> {
         self
     }
 
-    /// It publishes nothing while this is true: what it has in flight settles, and it goes on where it was.
-    #[must_use]
-    pub fn pausable(mut self, pause: watch::Receiver<bool>) -> Self {
-        self.pause = Some(pause);
-        self
-    }
-
     /// What it publishes of what is taken in.
     pub fn subscription(&self) -> RouteSubscription {
         RouteSubscription {
@@ -284,15 +277,6 @@ impl<S: Sink> Job<S> {
                 _ = stop.wait_for(Option::is_some) => return,
                 () = self.rest(until) => {}
             }
-        }
-    }
-
-    /// Waits until it is not paused.
-    async fn stand_while_paused(&mut self) {
-        let Some(mut pause) = self.pause.clone() else { return };
-        while *pause.borrow_and_update() {
-            self.rewind();
-            self.rest(Instant::now() + TICK).await;
         }
     }
 
@@ -511,15 +495,4 @@ impl<S: Sink> Job<S> {
         self.status.progress(in_flight, self.window.oldest_recorded_ms());
         self.note_read();
     }
-}
-
-/// Resolves once a job is paused.
-async fn paused(pause: &mut Option<watch::Receiver<bool>>) {
-    if let Some(pause) = pause
-        && pause.wait_for(|is_paused| *is_paused).await.is_ok()
-    {
-        return;
-    }
-    // Nobody can pause it, or nobody is left who could.
-    std::future::pending().await
 }

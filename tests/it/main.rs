@@ -18,6 +18,7 @@ mod image;
 mod kubernetes;
 mod logging;
 mod memory;
+mod operator;
 mod ordering;
 mod prometheus;
 mod rabbitmq_check;

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 /// The top of the repository.
-pub const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+pub const ROOT: &str = {
+    let here = env!("CARGO_MANIFEST_DIR");
+    here.split_at(here.len() - "/tests/support".len()).0
+};
 
 pub mod census;
 pub mod cgroup;

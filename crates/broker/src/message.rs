@@ -53,8 +53,9 @@ pub struct PublishedAgain {
 pub const SEQUENCE: &str = "sequence";
 
 impl Message {
-    /// The headers that it has at every broker: its number in 20 digits, the replica, why it comes again, the trace, and in binary mode its
-    /// attributes, whose names begin with `prefix`. The type of the content goes where the broker has a place for it.
+    /// The headers that it has at every broker: its number in 20 digits, the replica, why it comes again, the trace,
+    /// and in binary mode its attributes, whose names begin with `prefix`. The type of the content goes where the
+    /// broker has a place for it.
     pub fn for_each_header(&self, prefix: &str, mut header: impl FnMut(&str, &str)) {
         let sequence = self.again.map_or(self.sequence, |again| again.sequence);
         header(SEQUENCE, &format!("{sequence:020}"));

@@ -22,7 +22,7 @@ const PAGE: usize = 500;
 #[command(after_help = "\
 Examples:
   forebay dead-letters list --config forebay.toml
-  forebay dead-letters list --config forebay.toml --route events --reason kafka_message_too_large --since 2h
+  forebay dead-letters list --config forebay.toml --route events --reason kafka_too_large --since 2h
   forebay dead-letters show --config forebay.toml --route events 1766000000000001
   forebay dead-letters redrive --config forebay.toml --route events --stream acme/live
   forebay dead-letters redrive --config forebay.toml --route events --all

@@ -23,6 +23,9 @@ const SEQUENCE: &str = "replicasequence";
 /// Its name in events that earlier builds published, which a topic may still hold.
 const SEQUENCE_BEFORE: &str = "sequence";
 
+/// The attributes of an event that an operator had published again.
+const AGAIN: [&str; 2] = ["replayed", "redriven"];
+
 /// Mistakes of one kind: how many, and the first of them in words.
 #[derive(Debug, Default, Clone)]
 pub struct CensusMistakes {
@@ -52,6 +55,8 @@ pub struct EventCensus {
     pub repeats: u64,
     /// Of another record, with the id of an earlier event.
     pub duplicates: u64,
+    /// Published again by an operator (`replayed`, `redriven`): at another place than their own.
+    pub published_again: u64,
     pub late: u64,
     pub late_ms_max: u64,
     /// Steps back of the sequence that the events' times explain.
@@ -204,18 +209,23 @@ impl EventCensus {
                 ..ReplicaCensus::default()
             });
         of_replica.first.entry(place_number).or_insert(sequence);
+        let is_again = AGAIN.iter().any(|mark| event[*mark] == true);
+        self.published_again += u64::from(is_again);
         let is_new_id = self.ids.insert(id);
         let is_repeat = !of_replica.seen.insert(sequence);
         match (is_repeat, is_new_id) {
             (true, true) => self
                 .clashes
                 .note(|| format!("{}: replica {replica} sequence {sequence}", at())),
+            (true, false) if is_again => {}
             (true, false) => self.repeats += 1,
             (false, false) => self.duplicates += 1,
             (false, true) => {}
         }
         let replica_number = of_replica.number;
-        self.count_type(text("type").unwrap_or_default(), is_repeat && !is_new_id);
+        if !is_again {
+            self.count_type(text("type").unwrap_or_default(), is_repeat && !is_new_id);
+        }
         let stream = self.streams.entry(key.to_owned()).or_insert_with(|| StreamCensus {
             place: place_number,
             is_in_several: false,
@@ -224,6 +234,9 @@ impl EventCensus {
         if stream.place != place_number && !stream.is_in_several {
             stream.is_in_several = true;
             self.several_partitions.note(|| format!("{key:?}, also at {}", at()));
+        }
+        if is_again {
+            return;
         }
         let mut tracks = stream.tracks.iter_mut();
         let known = tracks.find(|track| (track.replica, track.place) == (replica_number, place_number));

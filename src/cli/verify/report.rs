@@ -116,6 +116,7 @@ fn route(census: &EventCensus) -> Value {
         "events": census.events,
         "streams": census.streams(),
         "repeats": census.repeats,
+        "published_again": census.published_again,
         "repeated_types": repeated.collect::<Vec<_>>(),
         "duplicates": census.duplicates,
         "reordered": census.reordered,
@@ -169,6 +170,9 @@ impl fmt::Display for VerifyReport {
             writeln!(f, "{}", census.name)?;
             writeln!(f, "  {} events of {} streams", census.events, census.streams())?;
             writeln!(f, "  {} repeats, {} duplicates", census.repeats, census.duplicates)?;
+            if census.published_again > 0 {
+                writeln!(f, "  {} replayed or redriven", census.published_again)?;
+            }
             for (name, of_type) in census.repeated_types() {
                 writeln!(
                     f,

@@ -5,6 +5,7 @@ mod jobs;
 mod letters;
 mod pauses;
 mod record;
+mod requests;
 
 use std::{
     collections::BTreeMap,

@@ -208,8 +208,9 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("ingress", &["http", "event", "senders", "spool", "config", "telemetry", "lifecycle"]),
     ("job", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle"]),
     ("admin", &["http", "spool", "config", "telemetry", "lifecycle"]),
-    ("node", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin"]),
-    ("cli", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "node"]),
+    ("api", &["http", "job", "spool"]),
+    ("node", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "api"]),
+    ("cli", &["event", "order", "senders", "spool", "sink", "config", "telemetry", "lifecycle", "ingress", "job", "admin", "api", "node"]),
     ("main", &["cli", "telemetry"]),
 ];
 
@@ -294,11 +295,26 @@ fn heads(path: &str) -> Vec<String> {
 
 /// Crates, and where they may be named: paths that begin so.
 const HOMES: &[(&str, &[&str])] = &[
-    ("actix_web", &["src/http", "src/ingress", "src/admin", "src/node"]),
-    ("actix_http", &["src/http", "src/ingress", "src/admin", "src/node"]),
-    ("actix_rt", &["src/http", "src/ingress", "src/admin", "src/node"]),
-    ("actix_server", &["src/http", "src/ingress", "src/admin", "src/node"]),
-    ("actix_service", &["src/http", "src/ingress", "src/admin", "src/node"]),
+    (
+        "actix_web",
+        &["src/http", "src/ingress", "src/admin", "src/api", "src/node"],
+    ),
+    (
+        "actix_http",
+        &["src/http", "src/ingress", "src/admin", "src/api", "src/node"],
+    ),
+    (
+        "actix_rt",
+        &["src/http", "src/ingress", "src/admin", "src/api", "src/node"],
+    ),
+    (
+        "actix_server",
+        &["src/http", "src/ingress", "src/admin", "src/api", "src/node"],
+    ),
+    (
+        "actix_service",
+        &["src/http", "src/ingress", "src/admin", "src/api", "src/node"],
+    ),
     ("opentelemetry", &["src/telemetry/traces"]),
     ("opentelemetry_http", &["src/telemetry/traces"]),
     ("opentelemetry_otlp", &["src/telemetry/traces"]),

@@ -147,6 +147,12 @@ struct Attributes {
     /// An event with the same id came within the endpoint's replay window before it. Absent when none did.
     #[schemars(extend("const" = true))]
     repeated: Option<bool>,
+    /// An operator had it published again. Absent otherwise.
+    #[schemars(extend("const" = true))]
+    replayed: Option<bool>,
+    /// It was a dead letter, and an operator had it published. Absent otherwise.
+    #[schemars(extend("const" = true))]
+    redriven: Option<bool>,
 }
 
 /// An event of any kind.

@@ -70,7 +70,7 @@ fast="admin cli descriptors dev files image ingress ordering refused rotation sc
 no_broker="asyncapi cloudevents config memory secrets"
 kafka="clients disk drain operator raw_http siege unrouted"
 rabbitmq="logging rabbitmq_check rabbitmq_tail"
-both="consumers end_to_end reload traces verify"
+both="again consumers end_to_end reload traces verify"
 deploy="compose kubernetes prometheus systemd"
 
 missing_packages() {

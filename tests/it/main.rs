@@ -4,6 +4,7 @@
 
 use forebay_test_support as support;
 
+mod again;
 mod cli;
 mod clients;
 mod compose;

@@ -56,6 +56,9 @@ resources: {{- toYaml .Values.resources | nindent 2 }}
 {{- end }}
 - name: FOREBAY__SPOOL__REPLICA
   value: {{ $root.Values.replicaPrefix }}$(POD_NAME)
+# For commands in the container: kubectl exec POD -- forebay dead-letters list
+- name: FOREBAY_CONFIG
+  value: /etc/forebay/forebay.yaml
 - name: FOREBAY_LOG_FORMAT
   value: {{ $root.Values.log.format }}
 - name: FOREBAY_LOG

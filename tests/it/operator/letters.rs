@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::support::kafka::set_topic;
+use crate::support::{forebay::kafka_route, kafka::set_topic};
 
 /// Of these every tenth is too large for the topic.
 const EVENTS: usize = 400;
@@ -216,4 +216,29 @@ async fn a_redrive_that_is_killed_loses_nothing_and_goes_on() {
     // What had no time to be kept comes twice: half a second of ten a second, and what is in flight.
     assert!(redriven.len() <= EVENTS / 10 + 20, "{}", redriven.len());
     assert_eq!(letters_kept(&forebay), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_route_wanted_goes_through_another_route() {
+    let bench = Bench::new("through", "1000000", "").await;
+    let routes = kafka_route("events", &bench.brokers, &bench.topic);
+    let narrow = routes.replace("not_kinds = [\"thumbnail\"]", "kinds = [\"media\"]");
+    let bench = Bench {
+        setup: Setup::publishing(&narrow),
+        ..bench
+    };
+    let forebay = bench.setup.start();
+    bench.post(0..40, |_| false);
+    let unrouted = || forebay.metric("forebay_dead_letters{route=\"unrouted\"}");
+    wait_until("no route wants them", SOON, || unrouted() == 40.0);
+    let alone = bench
+        .run(&["dead-letters", "redrive", "--route", "unrouted", "--all"])
+        .assert(64);
+    assert!(alone.stderr.contains("--through"), "{}", alone.stderr);
+    let selection = ["--route", "unrouted", "--through", "events", "--all"];
+    assert_eq!(redrive(&bench, &selection), [40, 40, 0]);
+    let redriven = bench.marked("redriven");
+    assert_eq!(redriven.len(), 40);
+    assert_streams_in_order(&redriven);
+    assert_eq!(unrouted(), 0.0);
 }

@@ -311,10 +311,10 @@ fn an_index_is_opened_again_and_one_that_is_damaged_or_gone_is_made_again() {
     assert!(indexes.len() > 5);
     let untouched = disk.bytes(&indexes[0]).unwrap();
     for (at, path) in indexes.iter().enumerate().skip(1) {
-        // Anywhere in each block, in turn: the head, the keys, the offsets.
+        // One of the blocks, in turn: the head, the keys, the offsets.
         disk.corrupt(path, |bytes| {
-            let place = (at - 1) % 3 * 4096 + 20;
-            bytes[place] ^= 4;
+            let block = (at - 1) % 3 * 4096;
+            bytes[block..block + 1000].iter_mut().for_each(|byte| *byte ^= 4);
         });
     }
     let mut log = RetainingLog::open(&disk, Some(retention(u64::MAX)));

@@ -20,6 +20,7 @@ use crate::{
     spool::{self, CursorStart, LogObserver, RecordClass},
 };
 
+mod again;
 mod pinned;
 mod reorder;
 mod sim;

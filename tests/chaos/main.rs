@@ -3,11 +3,11 @@
 //!
 //! Method: each scenario has a broker, a topic and a process of its own. Four connections send 200 signed webhooks a
 //! second to 40 streams; the fault comes two seconds later, and must be felt; the load ends two seconds after it has
-//! passed. Then everything has a minute to arrive, and an oracle compares the ledger with the topic. *Due*: what was to
-//! be sent in that time; a connection that gets no answer sends nothing meanwhile. *200*: answered so. *Lost*: answered
-//! 200, and not in the topic. *Gone*: due, and neither; the sender does not send again. *Twice*: messages whose event was there before. *Order*: each stream's events are first
-//! seen in the order in which they were sent. *Back after*: from the end of the fault until all that will arrive was
-//! there.
+//! passed. Then everything has a minute to arrive, and an oracle compares the ledger with the topic. *Due*: what was
+//! to be sent in that time; a connection that gets no answer sends nothing meanwhile. *200*: answered so. *Lost*:
+//! answered 200, and not in the topic. *Gone*: due, and neither; the sender does not send again. *Twice*: messages
+//! whose event was there before. *Order*: each stream's events are first seen in the order in which they were sent.
+//! *Back after*: from the end of the fault until all that will arrive was there.
 //!
 //! `tests/chaos/run.sh [--quick|--full]`; `--full` has longer faults, and writes docs/loss-matrix.md.
 

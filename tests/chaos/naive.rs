@@ -1,5 +1,5 @@
-//! The bridge that one writes in an afternoon: checks the signature, hands the body to Kafka, and answers once Kafka has
-//! it. It has no disk.
+//! The bridge that one writes in an afternoon: checks the signature, hands the body to Kafka, and answers once Kafka
+//! has it. It has no disk.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 

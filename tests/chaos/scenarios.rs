@@ -7,7 +7,7 @@ use std::{
 };
 
 use forebay_test_support::{
-    kafka::{Cluster, Read, create_topic_named, read_all},
+    kafka::{Cluster, Read, create_topic_named, read_all, wait_for_brokers},
     sender::{Outcome, Sender},
 };
 use serde_json::Value;
@@ -62,6 +62,14 @@ struct Stage {
     subject: Subject,
 }
 
+impl Stage {
+    /// The fault is there: nobody answers for the broker.
+    fn assert_broker_away(&self) {
+        let found = wait_for_brokers(&self.cluster.bootstrap(), 1, Duration::from_secs(1));
+        assert!(found.is_err(), "the broker answers");
+    }
+}
+
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "none",
@@ -89,6 +97,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "the broker hangs (SIGSTOP)",
         cause: |stage, scale| {
             stage.cluster.freeze(0);
+            stage.assert_broker_away();
             sleep(scale.outage());
             stage.cluster.thaw(0);
         },
@@ -97,6 +106,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "the broker is killed and comes back",
         cause: |stage, scale| {
             stage.cluster.kill(0);
+            stage.assert_broker_away();
             sleep(scale.outage());
             stage.cluster.restart(0);
         },
@@ -105,6 +115,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "the broker is away while the process is killed",
         cause: |stage, scale| {
             stage.cluster.kill(0);
+            stage.assert_broker_away();
             sleep(scale.outage() / 2);
             stage.subject.kill_and_start();
             sleep(scale.outage() / 2);

@@ -221,14 +221,18 @@ fn runtime() -> Result<tokio::runtime::Runtime, CommandFailure> {
         .map_err(|error| CommandFailure::bug(format!("failed to start threads: {error}")))
 }
 
-/// Resolves at Ctrl-C and at SIGTERM.
-async fn stopped() {
+/// Resolves at Ctrl-C and at SIGTERM, also where they came between this call and the first look. Must be called within a
+/// runtime.
+fn stopped() -> impl Future<Output = ()> + Send {
     use tokio::signal::unix::{SignalKind, signal};
-    match signal(SignalKind::terminate()) {
-        Ok(mut terminate) => tokio::select! {
-            _ = terminate.recv() => {}
-            _ = tokio::signal::ctrl_c() => {}
-        },
-        Err(_) => drop(tokio::signal::ctrl_c().await),
+    let listeners = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+    async move {
+        match listeners {
+            (Ok(mut terminate), Ok(mut interrupt)) => tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            },
+            _ => drop(tokio::signal::ctrl_c().await),
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! Waits for jobs, shows how far they are, and says how they came out.
 
-use std::time::{Duration, Instant};
+use std::{
+    pin::Pin,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
@@ -14,6 +17,9 @@ use crate::{
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// Where there is no terminal, a log line says so often how far it is.
 const TOLD_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Resolves when the command is told to stop.
+type Stopping = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How jobs came out, all together.
 #[derive(Default)]
@@ -45,6 +51,7 @@ pub(super) async fn follow(
     let style = ProgressStyle::with_template("{spinner} {pos} published, {msg} {per_sec}");
     let bar = ProgressBar::no_length().with_style(style.expect("the template is a constant"));
     let mut told: Option<Instant> = None;
+    let mut stop: Stopping = Box::pin(stopped());
     let counts = loop {
         let mut counts = JobCounts::default();
         let (mut has_ended, mut cut_short, mut blocked) = (true, None, None);
@@ -83,7 +90,7 @@ pub(super) async fn follow(
                 None => break counts,
             }
         }
-        if told_to_stop(access).await? {
+        if told_to_stop(access, &mut stop).await? {
             bar.finish_and_clear();
             say(&counts, verb, as_json);
             let goes_on = match access {
@@ -102,12 +109,12 @@ pub(super) async fn follow(
 }
 
 /// Waits for a moment; whether the command was told to stop meanwhile.
-async fn told_to_stop(access: &mut OperatorAccess) -> Result<bool, CommandFailure> {
+async fn told_to_stop(access: &mut OperatorAccess, stop: &mut Stopping) -> Result<bool, CommandFailure> {
     let moment = tokio::time::sleep(LOOK_INTERVAL);
     match access {
         OperatorAccess::Process(_) => tokio::select! {
             () = moment => Ok(false),
-            () = stopped() => Ok(true),
+            () = stop => Ok(true),
         },
         OperatorAccess::Alone(run) => tokio::select! {
             () = moment => Ok(false),

@@ -71,6 +71,8 @@ pub async fn send(target: SendTarget, plan: SendPlan, pace: SendPace) -> Result<
         is_stopped: AtomicBool::new(false),
     });
 
+    // From the first request on a signal is heard.
+    let mut stop = Box::pin(stopped());
     let mut tasks = JoinSet::new();
     let lanes: Vec<mpsc::Sender<DueStep>> = (0..pace.lanes)
         .map(|_| {
@@ -83,7 +85,7 @@ pub async fn send(target: SendTarget, plan: SendPlan, pace: SendPace) -> Result<
     let started = Instant::now();
     tokio::select! {
         () = hand_out(plan, &pace, started, &lanes, &shared) => {}
-        () = stopped() => shared.is_stopped.store(true, Ordering::Relaxed),
+        () = &mut stop => shared.is_stopped.store(true, Ordering::Relaxed),
     }
     drop(lanes);
     let mut total = SendTally::default();

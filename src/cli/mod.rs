@@ -221,8 +221,8 @@ fn runtime() -> Result<tokio::runtime::Runtime, CommandFailure> {
         .map_err(|error| CommandFailure::bug(format!("failed to start threads: {error}")))
 }
 
-/// Resolves at Ctrl-C and at SIGTERM, also where they came between this call and the first look. Must be called within a
-/// runtime.
+/// Resolves at Ctrl-C and at SIGTERM, also where they came between this call and the first look. Must be called within
+/// a runtime.
 fn stopped() -> impl Future<Output = ()> + Send {
     use tokio::signal::unix::{SignalKind, signal};
     let listeners = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));

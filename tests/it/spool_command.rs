@@ -184,7 +184,9 @@ fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
         let path = entry.unwrap().path();
         match path.is_dir() {
             true => found.extend(files(&path)),
-            false => found.push((path.clone(), fs::read(&path).unwrap())),
+            // Not the socket by which a process is asked.
+            false if path.is_file() => found.push((path.clone(), fs::read(&path).unwrap())),
+            false => {}
         }
     }
     found.sort();

@@ -81,8 +81,16 @@ impl NodeOperator {
 
     /// These are the routes from here on.
     pub fn show(&self, routes: impl IntoIterator<Item = OperatedRoute>) {
-        let routes = routes.into_iter();
-        *self.shared.routes.write() = routes.map(|route| (route.setup.name().to_owned(), route)).collect();
+        let routes: BTreeMap<String, OperatedRoute> = routes
+            .into_iter()
+            .map(|route| (route.setup.name().to_owned(), route))
+            .collect();
+        // They are counted from 0 on.
+        for route in routes.keys() {
+            self.shared.metrics.redriven.with_label_values(&[route]).inc_by(0);
+            self.shared.metrics.replayed.with_label_values(&[route]).inc_by(0);
+        }
+        *self.shared.routes.write() = routes;
     }
 
     /// Brings its gauges up to date.

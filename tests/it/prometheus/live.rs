@@ -27,6 +27,7 @@ use crate::support::{
     forebay::{EXCHANGE, PATH, Setup, rabbitmq_route, wait_until},
     http,
     kafka::{self, Cluster, create_topic, create_topic_named},
+    program,
     prometheus::Prometheus,
     rabbitmq::{self, CLASSIC, Vhost},
     sender::{Sender, sign, webhook},
@@ -340,6 +341,21 @@ fn refused_configuration(stage: &Stage) {
     stage.wait_until_out();
 }
 
+/// A route that an operator has paused, and lets go on.
+fn paused_route(stage: &Stage) {
+    let _forebay = stage.setup().start();
+    stage.begin();
+    let operate = |verb: &str| {
+        let mut command = program::forebay();
+        command.args(["routes", verb, "--config"]).arg(stage.setup().config());
+        assert!(command.arg("events").status().unwrap().success());
+    };
+    operate("pause");
+    stage.wait_until_firing(&["ForebayRoutePaused events"]);
+    operate("resume");
+    stage.wait_until_out();
+}
+
 fn slow_disk(stage: &Stage) {
     let strace = Strace::new(&stage.setup().dir.path().join("strace"));
     let plain = stage.setup().start();
@@ -430,6 +446,7 @@ async fn cases() -> Vec<Case> {
         simple("no_events", no_events),
         simple("damage", damage),
         simple("refused_configuration", refused_configuration),
+        simple("paused_route", paused_route),
         simple("slow_disk", slow_disk),
     ]
 }

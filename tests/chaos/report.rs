@@ -56,15 +56,14 @@ pub fn write(rows: &[MatrixRow]) {
 const HEAD: &str = "\
 # What is lost when things fail
 
-Made by `tests/chaos/run.sh --full`, with the binary, a real Kafka, 200 webhooks a second on connections of their own, and
-a ledger of every answer; the method is at the top of `tests/chaos/main.rs`. *Lost*: answered 200, and not in the topic:
-0 is Forebay's promise. *Due*: what
-was to be sent in that time. *Gone*: due, and neither answered 200 nor in the topic; the sender does not send again, so
-that each second without a process costs what is due in it: that is what replicas and a socket that is handed over are for
-([kubernetes](kubernetes.md), [systemd](systemd.md)). *Twice*: under the same id, as [at least
-once](delivery-guarantees.md#at-least-once) allows. *Order*: of each stream's events, as they are first seen. *Back
-after*: from the end of the fault until all was there. The bridge without a disk is `tests/chaos/naive.rs`: sixty lines
-that answer once Kafka has the event.
+Made by `tests/chaos/run.sh --full`, with the binary, a real Kafka, 200 webhooks a second on connections of their own,
+and a ledger of every answer; the method is at the top of `tests/chaos/main.rs`. *Lost*: answered 200, and not in the
+topic: 0 is Forebay's promise. *Due*: what was to be sent in that time. *Gone*: due, and neither answered 200 nor in
+the topic; the sender does not send again, so that each second without a process costs what is due in it: that is what
+replicas and a socket that is handed over are for ([kubernetes](kubernetes.md), [systemd](systemd.md)). *Twice*: under
+the same id, as [at least once](delivery-guarantees.md#at-least-once) allows. *Order*: of each stream's events, as
+they are first seen. *Back after*: from the end of the fault until all was there. The bridge without a disk is
+`tests/chaos/naive.rs`: sixty lines that answer once Kafka has the event.
 
 | fault | what | due | 200 | arrived | lost | gone | twice | order | back after | the sender saw |
 |---|---|---|---|---|---|---|---|---|---|---|

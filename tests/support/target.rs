@@ -40,7 +40,7 @@ pub fn example(name: &str) -> PathBuf {
     profile_dir().join("examples").join(name)
 }
 
-/// Forebay's binary: that of [`BINARY`], else the one beside this program, if no source is newer.
+/// Forebay's binary: that of `FOREBAY_TEST_BINARY`, else the one beside this program, if no source is newer.
 pub fn binary() -> &'static Path {
     static FOUND: LazyLock<Result<PathBuf, String>> = LazyLock::new(|| {
         if let Some(path) = env::var_os(BINARY) {

@@ -187,8 +187,8 @@ async fn what_kafka_refused_is_redriven_and_what_is_retained_is_replayed_also_af
     let replayed: Vec<&Message> = again.iter().filter(|message| message.mark == "replayed").collect();
     let events: Vec<&Message> = messages.iter().collect();
     assert_eq!(ids(&replayed), ids(&events), "each is there again");
-    // Half a second, and what was in flight, come twice.
-    let most = before + all + 20_000 + 2_000;
+    // Half a second, longer on a busy machine, and what was in flight, come twice.
+    let most = before + all + 60_000 + 2_000;
     assert!(
         (before + all..=most).contains(&again.len()),
         "{} of {most}",

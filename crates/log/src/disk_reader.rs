@@ -175,7 +175,7 @@ impl DiskReader {
         if self.scan.as_ref().is_none_or(is_other) || generation != self.generation {
             self.generation = generation;
             self.places = match &self.query {
-                Some(query) => self.shared.indexes.places(segment.id, query),
+                Some(query) => self.shared.indexes.places(self.shared.fs.as_ref(), segment.id, query),
                 None => None,
             };
             if self.places.as_ref().is_some_and(VecDeque::is_empty) {

@@ -64,7 +64,7 @@ impl IndexBuilder {
             let path = shared.indexes.dir.join(&name);
             let opened = segment.map(|segment| {
                 let index = shared.fs.open(&path);
-                index.and_then(|file| SegmentIndex::open(file, segment))
+                index.and_then(|file| SegmentIndex::read(file.as_ref(), segment))
             });
             match (segment, opened) {
                 (Some(segment), Some(Ok(index))) => shared.indexes.insert(segment.id, index),
@@ -88,7 +88,7 @@ fn build(shared: &LogShared, segment: &Segment, retention: &LogRetention) -> io:
         let _ = shared.fs.unlink(&path);
         return Err(error);
     }
-    SegmentIndex::open(file, segment)
+    SegmentIndex::read(file.as_ref(), segment)
 }
 
 fn read(shared: &LogShared, segment: &Segment, retention: &LogRetention) -> io::Result<IndexContent> {

@@ -4,7 +4,7 @@
 //! each key's hash with where its offsets are; then blocks of offsets. Each block has a checksum, so that a look-up
 //! reads a few of them and trusts no more.
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, io};
 
 use super::{LogQuery, damaged};
 use crate::{file_system::File, segment::SegmentSeed, shared::Segment};
@@ -118,9 +118,9 @@ fn push_block(blocks: &mut Vec<u8>, mut content: Vec<u8>, seed: u32) {
     blocks.extend_from_slice(&crc.to_le_bytes());
 }
 
-/// An open index.
+/// What is kept of an index in memory: its head. The file is opened for a look-up, so that however much is retained
+/// takes no descriptors.
 pub(super) struct SegmentIndex {
-    file: Arc<dyn File>,
     seed: u32,
     /// When the oldest and the newest record were recorded.
     pub times: (i64, i64),
@@ -133,12 +133,12 @@ pub(super) struct SegmentIndex {
 }
 
 impl SegmentIndex {
-    /// Opens the index of a segment.
+    /// Reads the head of a segment's index.
     ///
     /// # Errors
     ///
     /// It cannot be read, or is not that of the segment as it is.
-    pub fn open(file: Arc<dyn File>, segment: &Segment) -> io::Result<Self> {
+    pub fn read(file: &dyn File, segment: &Segment) -> io::Result<Self> {
         let seed = block_seed(segment.seed());
         let mut fixed = [0; HEAD_FIXED];
         if file.pread(0, &mut fixed)? < HEAD_FIXED || fixed[..8] != MAGIC {
@@ -177,7 +177,6 @@ impl SegmentIndex {
             return Err(damaged("the fences"));
         }
         Ok(Self {
-            file,
             seed,
             times: (long(24).cast_signed(), long(32).cast_signed()),
             kinds,
@@ -201,12 +200,12 @@ impl SegmentIndex {
     /// # Errors
     ///
     /// A block cannot be read, or is not what was written.
-    pub fn find(&self, hashes: impl Iterator<Item = u64>) -> io::Result<Vec<u64>> {
+    pub fn find(&self, file: &dyn File, hashes: impl Iterator<Item = u64>) -> io::Result<Vec<u64>> {
         let mut found = Vec::new();
         for hash in hashes {
             let block = self.fences.partition_point(|fence| *fence <= hash);
             let Some(block) = block.checked_sub(1) else { continue };
-            let keys = self.block(self.keys_start, block)?;
+            let keys = self.block(file, self.keys_start, block)?;
             let in_block = KEYS_IN_BLOCK.min(self.keys - block * KEYS_IN_BLOCK);
             let mut entries = keys[..in_block * KEY_LEN].chunks_exact(KEY_LEN);
             let Some(entry) = entries.find(|entry| entry[..8] == hash.to_le_bytes()) else {
@@ -220,7 +219,7 @@ impl SegmentIndex {
             let offsets_start = self.keys_start + (self.fences.len() * BLOCK) as u64;
             let mut at = first;
             while at < end {
-                let block = self.block(offsets_start, at / OFFSETS_IN_BLOCK)?;
+                let block = self.block(file, offsets_start, at / OFFSETS_IN_BLOCK)?;
                 let until = end.min((at / OFFSETS_IN_BLOCK + 1) * OFFSETS_IN_BLOCK);
                 let of_block = &block[at % OFFSETS_IN_BLOCK * 4..][..(until - at) * 4];
                 let offsets = of_block.chunks_exact(4);
@@ -235,9 +234,9 @@ impl SegmentIndex {
         Ok(found)
     }
 
-    fn block(&self, start: u64, number: usize) -> io::Result<[u8; BLOCK]> {
+    fn block(&self, file: &dyn File, start: u64, number: usize) -> io::Result<[u8; BLOCK]> {
         let mut block = [0; BLOCK];
-        let read = self.file.pread(start + (number * BLOCK) as u64, &mut block)?;
+        let read = file.pread(start + (number * BLOCK) as u64, &mut block)?;
         let (content, crc) = block.split_at(BLOCK_CONTENT);
         match read == BLOCK && crc == crc32c::crc32c_append(self.seed, content).to_le_bytes() {
             true => Ok(block),

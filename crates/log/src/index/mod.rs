@@ -63,7 +63,7 @@ impl SegmentIndexes {
 
     /// The offsets in a segment of the records that a query asks for, in rising order, and perhaps of others. `None`:
     /// they may be anywhere, for there is no index, or it knows no more.
-    pub(super) fn places(&self, segment: u64, query: &LogQuery) -> Option<VecDeque<u64>> {
+    pub(super) fn places(&self, fs: &dyn FileSystem, segment: u64, query: &LogQuery) -> Option<VecDeque<u64>> {
         let index = self.get(segment)?;
         if !index.may_have(query) {
             return Some(VecDeque::new());
@@ -71,7 +71,9 @@ impl SegmentIndexes {
         if query.keys.is_empty() {
             return None;
         }
-        let found = index.find(query.keys.iter().map(|key| key_hash(key)));
+        let file = fs.open(&self.path(segment));
+        let keys = query.keys.iter().map(|key| key_hash(key));
+        let found = file.and_then(|file| index.find(file.as_ref(), keys));
         let found = found.inspect_err(|error| {
             tracing::warn!(segment, %error, "the index of a segment cannot be read; it is made again");
             self.known.lock().remove(&segment);

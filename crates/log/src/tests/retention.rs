@@ -303,7 +303,7 @@ fn an_index_is_opened_again_and_one_that_is_damaged_or_gone_is_made_again() {
         let sealed = log.log.shared().sealed_segments();
         let found = sealed
             .iter()
-            .filter_map(|segment| log.log.shared().indexes.places(segment.id, &query()));
+            .filter_map(|segment| log.log.shared().indexes.places(&disk, segment.id, &query()));
         found.count()
     };
     drop(log);

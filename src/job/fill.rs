@@ -131,11 +131,11 @@ impl<S: Sink> Job<S> {
                 }
             };
             // It was decoded before.
-            let unwrapped = match &self.again {
+            let republished = match &self.again {
                 None => None,
-                Some(_) => self.unwrap(&record),
+                Some(_) => self.event_record(&record),
             };
-            let of_event = unwrapped.as_ref().unwrap_or(&record);
+            let of_event = republished.as_ref().unwrap_or(&record);
             let Some(event) = decode(&of_event.bytes) else {
                 self.deferred.pop(lane);
                 continue;
@@ -173,20 +173,20 @@ impl<S: Sink> Job<S> {
             self.window.hold(sequence, record.bytes.len(), recorded_ms(&record));
             return self.refuse(record, failure);
         }
-        let unwrapped = match &self.again {
+        let republished = match &self.again {
             None => None,
-            Some(_) => match self.unwrap(&record) {
+            Some(_) => match self.event_record(&record) {
                 Some(event) => Some(event),
                 None => return self.pass(sequence),
             },
         };
-        let of_event = unwrapped.as_ref().unwrap_or(&record);
+        let of_event = republished.as_ref().unwrap_or(&record);
         let recorded = RecordedEvent::read(&of_event.bytes);
         let interest = recorded.as_ref().ok().map(RecordedEvent::interest);
         if let (Some(held), Some(interest)) = (&mut self.reordering, interest) {
             held.observe(interest.recorded);
         }
-        if unwrapped.is_none() && !plan::accepts(self.plan.matches(), interest) {
+        if republished.is_none() && !plan::accepts(self.plan.matches(), interest) {
             return self.pass(sequence);
         }
         let event = match recorded.and_then(RecordedEvent::event) {

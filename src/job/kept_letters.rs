@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{DeadLetter, DeadLetters, EventSelection};
-use crate::spool::{Cursor, LogReader, OpenError, ReadError, Record, Spool};
+use crate::spool::{Cursor, LogReader, OpenError, ReadError, Record};
 
 const READ_RECORDS_MAX: usize = 256;
 const READ_BYTES_MAX: usize = 1 << 20;
@@ -27,7 +27,6 @@ pub enum LettersError {
 
 /// Goes through the dead letters of a route, from the oldest to what was the newest when it began.
 pub struct LetterReading {
-    log: Spool,
     gone: Arc<Cursor>,
     reader: LogReader,
     /// All up to here was read.
@@ -51,7 +50,6 @@ impl DeadLetters {
         reader.skip_settled(gone.settled());
         Ok(Some(LetterReading {
             last: log.state().head,
-            log,
             gone,
             reader,
             through,
@@ -152,8 +150,8 @@ impl LetterReading {
         Ok(None)
     }
 
-    /// The log, the cursor by which its dead letters are gone, and the number of the last that is read.
-    pub fn into_log(self) -> (Spool, Arc<Cursor>, u64) {
-        (self.log, self.gone, self.last)
+    /// The number of the last that is read.
+    pub fn last(&self) -> u64 {
+        self.last
     }
 }

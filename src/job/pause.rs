@@ -23,6 +23,8 @@ impl<S: Sink> Job<S> {
         let Some(mut pause) = self.pause.clone() else { return };
         while *pause.borrow_and_update() {
             self.rewind();
+            // How old the oldest is, is told all the same. One that cannot be read is found by the session.
+            let _ = self.peek().await;
             self.rest(Instant::now() + TICK).await;
         }
     }

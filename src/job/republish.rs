@@ -13,10 +13,9 @@ use tokio::time::Instant;
 
 use super::{DeadLetter, EventSelection, Job, status::now_ms};
 use crate::{
-    config::EventMatch,
-    event::{Event, render::Republication},
+    event::render::Republication,
     sink::{PublishFailure, PublishedAgain, Sink},
-    spool::{Cursor, Record},
+    spool::{Cursor, Record, WantedRecords},
 };
 
 /// So much of what a second may bring is published at once.
@@ -90,22 +89,23 @@ impl RepublishProgress {
 /// A [`Republishing`] that is under way.
 pub(super) struct RunningRepublishing {
     pub setup: Republishing,
+    /// Of the log of events.
+    is_meant: WantedRecords,
     /// The highest number that was counted as chosen.
     counted: u64,
     pace: Option<PublishPace>,
 }
 
-impl From<Republishing> for RunningRepublishing {
-    fn from(setup: Republishing) -> Self {
+impl RunningRepublishing {
+    fn new(setup: Republishing, is_meant: WantedRecords) -> Self {
         Self {
             pace: setup.rate.map(PublishPace::new),
+            is_meant,
             counted: 0,
             setup,
         }
     }
-}
 
-impl RunningRepublishing {
     pub fn why(&self) -> Republication {
         match self.setup.source {
             RepublishSource::Events => Republication::Replayed,
@@ -114,12 +114,10 @@ impl RunningRepublishing {
     }
 
     /// Whether it is to publish a record. A dead letter of a route is one of its events, whatever the route wants now.
-    fn has(&self, record: &Record, letter: Option<&DeadLetter>, matches: &EventMatch) -> bool {
+    fn has(&self, record: &Record, letter: Option<&DeadLetter>) -> bool {
         match letter {
             Some(letter) => self.setup.selection.has_letter(record.sequence, letter),
-            None => Event::interest(&record.bytes).is_ok_and(|event| {
-                matches.accepts(event.kind, event.endpoint) && self.setup.selection.has_event(event)
-            }),
+            None => (self.is_meant)(&record.bytes),
         }
     }
 
@@ -174,23 +172,20 @@ impl<S: Sink> Job<S> {
     /// Publishes some of a log once more. The log is that of the job; its cursor is a detached one.
     #[must_use]
     pub fn republishing(mut self, setup: Republishing) -> Self {
+        let is_meant = setup.selection.of_route(self.plan.matches());
         if matches!(setup.source, RepublishSource::Events) {
-            let (matches, selection) = (self.plan.matches().clone(), setup.selection.clone());
-            let wanted = move |record: &[u8]| {
-                let event = Event::interest(record);
-                event.is_ok_and(|event| matches.accepts(event.kind, event.endpoint) && selection.has_event(event))
-            };
-            let query = setup.selection.query();
             let from = self.cursor.position() + 1;
-            self.reader = self.spool.reader_of_query(from, Arc::new(wanted), query);
+            self.reader = self
+                .spool
+                .reader_of_query(from, is_meant.clone(), setup.selection.query());
         }
-        self.again = Some(setup.into());
+        self.again = Some(RunningRepublishing::new(setup, is_meant));
         self
     }
 
     /// The record of the event that a record of the log is about, and the number that it has in its replica; `None`: it
     /// is not for this job.
-    pub(super) fn unwrap(&mut self, record: &Record) -> Option<Record> {
+    pub(super) fn event_record(&mut self, record: &Record) -> Option<Record> {
         let Some(again) = &mut self.again else {
             return Some(record.clone());
         };
@@ -199,7 +194,7 @@ impl<S: Sink> Job<S> {
             // One that cannot be read stays where it is.
             RepublishSource::DeadLetters(_) => Some(DeadLetter::decode(&record.bytes).ok()?),
         };
-        if !again.has(record, letter.as_ref(), self.plan.matches()) {
+        if !again.has(record, letter.as_ref()) {
             return None;
         }
         let event = match letter {

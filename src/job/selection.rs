@@ -9,7 +9,7 @@ use super::{DeadLetter, sizes::RouteSizes};
 use crate::{
     config::EventMatch,
     event::{Event, EventInterest},
-    spool::{LogQuery, ReadError, Spool},
+    spool::{LogQuery, ReadError, Spool, WantedRecords},
 };
 
 /// All events that meet each of these conditions; one that is empty is met by all.
@@ -77,6 +77,15 @@ impl EventSelection {
         self.is_within(event.recorded.0) && self.is_of(event.key, event.kind, event.endpoint) && self.has_id(event.id)
     }
 
+    /// Whether a record of the log is an event that is meant, of those that a route wants.
+    pub(super) fn of_route(&self, matches: &EventMatch) -> WantedRecords {
+        let (matches, selection) = (matches.clone(), self.clone());
+        Arc::new(move |record: &[u8]| {
+            let event = Event::interest(record);
+            event.is_ok_and(|event| matches.accepts(event.kind, event.endpoint) && selection.has_event(event))
+        })
+    }
+
     /// Whether a dead letter is meant, which has this number among those of its route. One of which the event cannot be
     /// read is of no stream, kind or endpoint.
     pub fn has_letter(&self, number: u64, letter: &DeadLetter) -> bool {
@@ -109,14 +118,8 @@ pub async fn count_selected(
     last: u64,
 ) -> Result<u64, ReadError> {
     let sizes = RouteSizes::now();
-    let is_meant = {
-        let (matches, selection) = (matches.clone(), selection.clone());
-        move |record: &[u8]| {
-            let event = Event::interest(record);
-            event.is_ok_and(|event| matches.accepts(event.kind, event.endpoint) && selection.has_event(event))
-        }
-    };
-    let mut reader = spool.reader_of_query(1, Arc::new(is_meant.clone()), selection.query());
+    let is_meant = selection.of_route(matches);
+    let mut reader = spool.reader_of_query(1, is_meant.clone(), selection.query());
     let (mut count, mut through, mut read) = (0, 0, Vec::new());
     while through < last {
         through = reader

@@ -7,7 +7,7 @@ use std::thread::available_parallelism;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::BuildError;
+use super::{BuildError, operator::RUNNING_JOBS_MAX};
 use crate::{config::Config, ingress, job::DeadLetters};
 
 /// The log's files, what was inherited, the runtime, and what connections and brokers are woken by.
@@ -21,6 +21,8 @@ const PASSING: u64 = 48;
 const OF_DEAD_LETTERS: u64 = 8;
 /// A segment of the log that is read.
 const OF_READER: u64 = 1;
+/// The operator's socket, and those who ask by it.
+const OF_OPERATOR: u64 = 8;
 /// A cluster has more brokers than are listed, unless that would leave too few connections.
 const BROKERS_MIN: u64 = 3;
 const CONNECTIONS_AMPLE: usize = 64;
@@ -114,7 +116,13 @@ fn need(config: &Config, brokers_min: u64) -> u64 {
         OF_READER + sink.settings.descriptors(brokers_min)
     });
     let dead_letters = DeadLetters::logs(&super::spools::dead_letters_dir(config)) as u64 * OF_DEAD_LETTERS;
-    OF_PROCESS + OF_WORKER * workers + PASSING + routes.sum::<u64>() + dead_letters
+    // A replay, or a redrive, publishes by a client of its own.
+    let of_job = config
+        .sinks
+        .iter()
+        .map(|sink| OF_READER + sink.settings.descriptors(brokers_min));
+    let of_jobs = of_job.max().unwrap_or(0) * RUNNING_JOBS_MAX as u64;
+    OF_PROCESS + OF_WORKER * workers + PASSING + OF_OPERATOR + routes.sum::<u64>() + of_jobs + dead_letters
 }
 
 /// The shares of connections, and how many descriptors they leave for everything else.

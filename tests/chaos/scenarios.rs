@@ -79,7 +79,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "the process is killed, again and again",
         cause: |stage, scale| {
             for _ in 0..scale.times() {
-                stage.subject.kill_and_start();
+                stage.subject.restart(false);
                 sleep(AROUND);
             }
         },
@@ -88,7 +88,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "the process is stopped in order, again and again",
         cause: |stage, scale| {
             for _ in 0..scale.times() {
-                stage.subject.stop_and_start();
+                stage.subject.restart(true);
                 sleep(AROUND);
             }
         },
@@ -117,7 +117,7 @@ pub const SCENARIOS: &[Scenario] = &[
             stage.cluster.kill(0);
             stage.assert_broker_away();
             sleep(scale.outage() / 2);
-            stage.subject.kill_and_start();
+            stage.subject.restart(false);
             sleep(scale.outage() / 2);
             stage.cluster.restart(0);
         },

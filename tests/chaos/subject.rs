@@ -11,6 +11,7 @@ use forebay_test_support::{
     forebay::{Forebay, Setup},
     process::{free_port, mortal, spawn},
 };
+use rustix::process::{Pid, Signal, kill_process};
 
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(60);
@@ -71,11 +72,14 @@ impl Subject {
         }
     }
 
-    /// At once, with nothing said; and a new one.
-    pub fn kill_and_start(&mut self) {
+    /// Ends it, in order, as a roll does, or at once, with nothing said; and starts a new one.
+    pub fn restart(&mut self, in_order: bool) {
         match self {
             Self::Forebay { setup, running } => {
-                running.kill();
+                match in_order {
+                    true => assert_eq!(running.terminate(STOPPED).code(), Some(0)),
+                    false => running.kill(),
+                }
                 *running = setup.start();
             }
             Self::Naive {
@@ -84,28 +88,8 @@ impl Subject {
                 topic,
                 running,
             } => {
-                running.kill().unwrap();
-                running.wait().unwrap();
-                *running = start_naive(*listen, brokers, topic);
-            }
-        }
-    }
-
-    /// In order, as a roll does; and a new one.
-    pub fn stop_and_start(&mut self) {
-        match self {
-            Self::Forebay { setup, running } => {
-                assert_eq!(running.terminate(STOPPED).code(), Some(0));
-                *running = setup.start();
-            }
-            Self::Naive {
-                listen,
-                brokers,
-                topic,
-                running,
-            } => {
-                let pid = rustix::process::Pid::from_child(running);
-                rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+                let signal = if in_order { Signal::TERM } else { Signal::KILL };
+                kill_process(Pid::from_child(running), signal).unwrap();
                 running.wait().unwrap();
                 *running = start_naive(*listen, brokers, topic);
             }

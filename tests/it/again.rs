@@ -173,8 +173,8 @@ async fn what_kafka_refused_is_redriven_and_what_is_retained_is_replayed_also_af
         ],
     );
     let job = begun.1["job"].as_str().unwrap().to_owned();
-    wait_until("a tenth is replayed", DRAINED, || {
-        forebay.metric("forebay_replayed_total{route=\"events\"}") >= (all / 10) as f64
+    wait_until("most of it is replayed", DRAINED, || {
+        forebay.metric("forebay_replayed_total{route=\"events\"}") >= (all / 10 * 8) as f64
     });
     forebay.kill();
     let forebay = setup.start();

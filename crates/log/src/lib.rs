@@ -59,11 +59,12 @@
 //!
 //! # Delete path
 //!
-//! A [`Cursor`] moves in memory: its position, and the ranges that are settled above it. Twice a second a thread of its
-//! own makes all that moved durable, on one page, in place, in the older of two slots, so that neither a torn write nor
-//! a full disk can lose it and no append waits for it. Then the writer unlinks each segment behind every durable cursor
-//! and syncs the directory, oldest first and one by one, so that a gap is never ordinary. The newest segment stays, and
-//! without any cursor everything stays.
+//! A [`Cursor`] moves in memory: its position, and the ranges that are settled above it. Twice a second a thread of
+//! its own makes all that moved durable, on one page, in place, in the older of two slots, so that neither a torn
+//! write nor a full disk can lose it and no append waits for it. Then the writer unlinks each segment that is behind
+//! every durable cursor, that the page on disk asks for no more, and that is not retained, and syncs the directory,
+//! oldest first and one by one, so that a gap is never ordinary. The newest segment stays, and without any cursor
+//! everything stays.
 //!
 //! A record may be appended for an [`Audience`]: it is settled at once for the cursors that do not want it,
 //! and *pinned* by those that do, until they settle it. What a cursor may pin can be limited: then what it wants is

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    LetterSelection, OperatorAccess, number, operate,
+    LetterSelection, OperatorAccess, PublishFlags, number, operate,
     progress::{follow, nothing_matches, say_chosen},
     text,
 };
@@ -53,6 +53,9 @@ pub struct LettersListArgs {
     pub config: ConfigArg,
     #[command(flatten)]
     pub selection: LetterSelection,
+    /// All of them: as without any selection
+    #[arg(long, hide = true)]
+    pub all: bool,
     /// Print one JSON object a line, and nothing else, on stdout
     #[arg(long)]
     pub json: bool,
@@ -64,27 +67,14 @@ pub struct RedriveArgs {
     pub config: ConfigArg,
     #[command(flatten)]
     pub selection: LetterSelection,
-    /// All of them, where nothing is selected
-    #[arg(long)]
-    pub all: bool,
-    /// Say how many there are, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
+    #[command(flatten)]
+    pub publish: PublishFlags,
     /// Publish through this route instead of their own: for what no route wanted
     #[arg(long, value_name = "NAME")]
     pub through: Option<String>,
-    /// At most so many in a second
-    #[arg(long, value_name = "N")]
-    pub rate: Option<std::num::NonZeroU32>,
-    /// Begin, and do not wait for the end
-    #[arg(long)]
-    pub detach: bool,
-    /// Do not go on after a restart of the process
-    #[arg(long)]
-    pub once: bool,
-    /// Print the result as one JSON object on stdout
-    #[arg(long)]
-    pub json: bool,
+    /// As `discard` takes it; nothing is asked
+    #[arg(long, hide = true)]
+    pub yes: bool,
 }
 
 #[derive(Args)]
@@ -193,21 +183,27 @@ fn whole(letter: &Value) -> String {
 
 async fn redrive(access: &mut OperatorAccess, args: &RedriveArgs) -> Result<ExitCause, CommandFailure> {
     let request = RepublishRequest {
-        route: args.selection.route.clone(),
-        selection: args.selection.selection(),
-        all: args.all,
-        dry_run: args.dry_run,
-        to_topic: None,
         through: args.through.clone(),
-        rate: args.rate,
-        ends_with_process: args.once,
+        ..args
+            .publish
+            .request(args.selection.route.clone(), args.selection.selection())
     };
     let answer = access.ask(&OperatorCommand::Redrive(request)).await?;
-    let chosen = number(&answer, "chosen");
-    if args.dry_run || chosen == 0 {
-        return say_chosen(chosen, args.json);
+    let (chosen, left_out) = (number(&answer, "chosen"), answer["left_out"].as_array());
+    for left in left_out.into_iter().flatten() {
+        let (route, why) = (text(left, "route"), text(left, "text"));
+        let records = number(left, "dead_letters");
+        if chosen == 0 {
+            return Err(CommandFailure::usage(format!(
+                "{records} dead letters of {route}: {why}"
+            )));
+        }
+        tracing::warn!(route, records, "these dead letters are left out: {why}");
     }
-    follow(access, &answer, "published", args.detach, args.json).await
+    if args.publish.dry_run || chosen == 0 {
+        return say_chosen(chosen, args.publish.json);
+    }
+    follow(access, &answer, "published", args.publish.detach, args.publish.json).await
 }
 
 async fn discard(access: &mut OperatorAccess, args: &DiscardArgs) -> Result<ExitCause, CommandFailure> {

@@ -6,12 +6,16 @@ mod progress;
 pub(super) mod replay;
 pub(super) mod routes;
 
+use std::num::NonZeroU32;
+
 use clap::Args;
 use serde_json::Value;
 
 use super::{CommandFailure, verify::parse_time};
 use crate::{
-    api::{ClientError, OperatorClient, OperatorCommand, OperatorRefusal, RefusalReason, socket_path},
+    api::{
+        ClientError, OperatorClient, OperatorCommand, OperatorRefusal, RefusalReason, RepublishRequest, socket_path,
+    },
     config::{Config, process_env},
     job::EventSelection,
     node::OperatorRun,
@@ -105,6 +109,73 @@ fn operate<T>(
     })
 }
 
+/// Which events.
+#[derive(Args)]
+pub struct EventFlags {
+    /// Events of this stream
+    #[arg(long, value_name = "KEY")]
+    pub stream: Vec<String>,
+    /// Events of this kind
+    #[arg(long, value_name = "KIND")]
+    pub kind: Vec<String>,
+    /// Events that this endpoint took in
+    #[arg(long, value_name = "NAME")]
+    pub endpoint: Vec<String>,
+}
+
+impl EventFlags {
+    /// Those from one time to another, with one of these ids.
+    fn selection(&self, (from_ms, to_ms): (Option<i64>, Option<i64>), ids: &[String]) -> EventSelection {
+        EventSelection {
+            from_ms,
+            to_ms,
+            streams: self.stream.clone(),
+            kinds: lower(&self.kind),
+            endpoints: self.endpoint.clone(),
+            ids: lower(ids).into_iter().collect(),
+            reasons: Vec::new(),
+        }
+    }
+}
+
+/// How what was selected is published again.
+#[derive(Args)]
+pub struct PublishFlags {
+    /// All of them, where nothing is selected
+    #[arg(long)]
+    pub all: bool,
+    /// At most so many in a second
+    #[arg(long, value_name = "N")]
+    pub rate: Option<NonZeroU32>,
+    /// Say how many there are, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Begin, and do not wait for the end
+    #[arg(long)]
+    pub detach: bool,
+    /// Do not go on after a restart of the process
+    #[arg(long)]
+    pub once: bool,
+    /// Print the result as one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+impl PublishFlags {
+    /// What is asked of a process.
+    fn request(&self, route: Option<String>, selection: EventSelection) -> RepublishRequest {
+        RepublishRequest {
+            route,
+            selection,
+            all: self.all,
+            dry_run: self.dry_run,
+            rate: self.rate,
+            ends_with_process: self.once,
+            ..RepublishRequest::default()
+        }
+    }
+}
+
 /// Which dead letters.
 #[derive(Args)]
 pub struct LetterSelection {
@@ -114,15 +185,8 @@ pub struct LetterSelection {
     /// That were refused for this reason (a label of `forebay_dead_letters_total`)
     #[arg(long, value_name = "REASON")]
     pub reason: Vec<String>,
-    /// Of events of this stream
-    #[arg(long, value_name = "KEY")]
-    pub stream: Vec<String>,
-    /// Of events of this kind
-    #[arg(long, value_name = "KIND")]
-    pub kind: Vec<String>,
-    /// Of events that this endpoint took in
-    #[arg(long, value_name = "NAME")]
-    pub endpoint: Vec<String>,
+    #[command(flatten)]
+    pub events: EventFlags,
     /// Refused at or after then: RFC 3339, or an age such as 2h
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub since: Option<i64>,
@@ -137,13 +201,8 @@ pub struct LetterSelection {
 impl LetterSelection {
     fn selection(&self) -> EventSelection {
         EventSelection {
-            from_ms: self.since,
-            to_ms: self.until,
-            streams: self.stream.clone(),
-            kinds: lower(&self.kind),
-            endpoints: self.endpoint.clone(),
-            ids: lower(&self.ids).into_iter().collect(),
             reasons: self.reason.clone(),
+            ..self.events.selection((self.since, self.until), &self.ids)
         }
     }
 }

@@ -3,13 +3,12 @@
 use clap::Args;
 
 use super::{
-    OperatorAccess, lower, number, operate,
+    EventFlags, OperatorAccess, PublishFlags, number, operate,
     progress::{follow, nothing_matches, say_chosen},
 };
 use crate::{
     api::{OperatorCommand, RepublishRequest},
     cli::{CommandFailure, ConfigArg, ExitCause, verify::parse_time},
-    job::EventSelection,
 };
 
 #[derive(Args)]
@@ -36,39 +35,16 @@ pub struct ReplayArgs {
     /// Accepted before then
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub to: Option<i64>,
-    /// Events of this stream
-    #[arg(long, value_name = "KEY")]
-    pub stream: Vec<String>,
-    /// Events of this kind
-    #[arg(long, value_name = "KIND")]
-    pub kind: Vec<String>,
-    /// Events that this endpoint took in
-    #[arg(long, value_name = "NAME")]
-    pub endpoint: Vec<String>,
+    #[command(flatten)]
+    pub events: EventFlags,
     /// The event with this id
     #[arg(long, value_name = "ID")]
     pub id: Vec<String>,
-    /// All of them, where nothing is selected
-    #[arg(long)]
-    pub all: bool,
     /// Publish to this topic instead of the route's
     #[arg(long, value_name = "NAME")]
     pub to_topic: Option<String>,
-    /// At most so many in a second
-    #[arg(long, value_name = "N")]
-    pub rate: Option<std::num::NonZeroU32>,
-    /// Say how many there are, and do nothing
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Begin, and do not wait for the end
-    #[arg(long)]
-    pub detach: bool,
-    /// Do not go on after a restart of the process
-    #[arg(long)]
-    pub once: bool,
-    /// Print the result as one JSON object on stdout
-    #[arg(long)]
-    pub json: bool,
+    #[command(flatten)]
+    pub publish: PublishFlags,
 }
 
 pub(in crate::cli) fn run(args: &ReplayArgs) -> Result<ExitCause, CommandFailure> {
@@ -77,30 +53,20 @@ pub(in crate::cli) fn run(args: &ReplayArgs) -> Result<ExitCause, CommandFailure
 
 async fn replay(access: &mut OperatorAccess, args: &ReplayArgs) -> Result<ExitCause, CommandFailure> {
     let request = |dry_run| RepublishRequest {
-        route: Some(args.route.clone()),
-        selection: EventSelection {
-            from_ms: args.from,
-            to_ms: args.to,
-            streams: args.stream.clone(),
-            kinds: lower(&args.kind),
-            endpoints: args.endpoint.clone(),
-            ids: lower(&args.id).into_iter().collect(),
-            reasons: Vec::new(),
-        },
-        all: args.all,
         dry_run,
         to_topic: args.to_topic.clone(),
-        through: None,
-        rate: args.rate,
-        ends_with_process: args.once,
+        ..args.publish.request(
+            Some(args.route.clone()),
+            args.events.selection((args.from, args.to), &args.id),
+        )
     };
     let counted = access.ask(&OperatorCommand::Replay(request(true))).await?;
     let chosen = number(&counted, "chosen");
     match chosen {
         0 => return Err(nothing_matches()),
-        _ if args.dry_run => return say_chosen(chosen, args.json),
+        _ if args.publish.dry_run => return say_chosen(chosen, args.publish.json),
         _ => {}
     }
     let answer = access.ask(&OperatorCommand::Replay(request(false))).await?;
-    follow(access, &answer, "published", args.detach, args.json).await
+    follow(access, &answer, "published", args.publish.detach, args.publish.json).await
 }

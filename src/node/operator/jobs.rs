@@ -30,8 +30,8 @@ use crate::{
     telemetry::Metrics,
 };
 
-/// Each has a client of the broker of its own.
-const RUNNING_MAX: usize = 4;
+/// Each has a client of the broker of its own, for which descriptors are set aside.
+pub(in crate::node) const RUNNING_JOBS_MAX: usize = 4;
 /// Jobs that have ended and are still shown.
 const ENDED_MAX: usize = 100;
 /// How often it is kept how far a job is, and counted.
@@ -64,13 +64,14 @@ struct RunningJob {
 }
 
 impl OperatorJob {
+    /// As it is now, also where that is not counted yet.
     fn shown(&self) -> ShownJob {
+        let mut record = self.record.clone();
+        let running = self.running.as_ref();
+        record.counts = running.map_or(record.counts, |running| running.progress.counts());
         ShownJob {
-            record: self.record.clone(),
-            blocked: self
-                .running
-                .as_ref()
-                .and_then(|running| running.status.snapshot().blocked),
+            record,
+            blocked: running.and_then(|running| running.status.snapshot().blocked),
         }
     }
 
@@ -104,19 +105,7 @@ impl OperatorJobs {
 
     /// All, the oldest first.
     pub fn shown(&self) -> Vec<ShownJob> {
-        let mut jobs = self.jobs.lock();
-        let mut shown: Vec<ShownJob> = jobs
-            .values_mut()
-            .map(|job| {
-                // What is not counted yet is counted with what comes.
-                if let Some(running) = &job.running {
-                    let mut shown = job.shown();
-                    shown.record.counts = running.progress.counts();
-                    return shown;
-                }
-                job.shown()
-            })
-            .collect();
+        let mut shown: Vec<ShownJob> = self.jobs.lock().values().map(OperatorJob::shown).collect();
         shown.sort_by_key(|job| job.record.started_ms);
         shown
     }
@@ -151,11 +140,11 @@ impl OperatorJobs {
             return Err(OperatorRefusal::new(RefusalReason::Stopping, "the process is stopping"));
         }
         let jobs = self.jobs.lock();
-        match jobs.values().filter(|job| !job.record.state.has_ended()).count() < RUNNING_MAX {
+        match jobs.values().filter(|job| !job.record.state.has_ended()).count() < RUNNING_JOBS_MAX {
             true => Ok(()),
             false => Err(OperatorRefusal::new(
                 RefusalReason::TooManyJobs,
-                format!("{RUNNING_MAX} jobs run, which is the most: wait for one, or cancel one"),
+                format!("{RUNNING_JOBS_MAX} jobs run, which is the most: wait for one, or cancel one"),
             )),
         }
     }
@@ -222,7 +211,7 @@ impl NodeOperator {
         }
     }
 
-    pub(super) fn start(&self, mut record: OperatorJobRecord, PreparedJob { setup, sink, log }: PreparedJob) {
+    pub(super) fn start(&self, record: OperatorJobRecord, PreparedJob { setup, sink, log }: PreparedJob) {
         let progress = Arc::new(RepublishProgress::from_counts(record.counts));
         // What it counts is the job's, and not the route's.
         let metrics = JobMetrics::register(&Metrics::new());
@@ -238,9 +227,8 @@ impl NodeOperator {
             })
             .pausable(pause_signal)
             .until(JobUntil::Number(record.last));
-        record.ended_ms = None;
         let id = record.id.clone();
-        let running = RunningJob {
+        let mut running = RunningJob {
             progress,
             status: job.status(),
             pause,
@@ -250,10 +238,8 @@ impl NodeOperator {
         };
         let mut jobs = self.shared.jobs.jobs.lock();
         let (operator, of_task) = (self.clone(), id.clone());
-        let mut running = running;
         running.task = Some(self.shared.jobs.runtime.spawn(async move {
-            let publishing = tokio::spawn(job.run(stop_signal));
-            let mut publishing = publishing;
+            let mut publishing = tokio::spawn(job.run(stop_signal));
             let ended = loop {
                 tokio::select! {
                     ended = &mut publishing => break ended,

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use self::jobs::OperatorJobs;
 pub(super) use self::{
+    jobs::RUNNING_JOBS_MAX,
     pauses::{RoutePause, RoutePauses},
     record::ShownJob,
 };

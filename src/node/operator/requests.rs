@@ -39,31 +39,38 @@ impl NodeOperator {
         caller: OperatorCaller,
     ) -> Result<Value, OperatorRefusal> {
         selected(&request)?;
-        let mut chosen = 0;
-        let mut started = Vec::new();
-        let routes = self.letter_routes(request.route.as_deref())?;
-        let mut to_start = Vec::new();
-        for route in routes {
+        let (mut chosen, mut to_start, mut left_out) = (0, Vec::new(), Vec::new());
+        for route in self.letter_routes(request.route.as_deref())? {
             let counted = self.shared.dead_letters.count(&route, &request.selection).await;
             let counted = counted.map_err(unreadable)?;
-            chosen += counted;
-            if counted > 0 {
-                to_start.push(route);
+            if counted == 0 {
+                continue;
+            }
+            match self.published_by(&route, request.through.as_deref()) {
+                Ok(_) => {
+                    chosen += counted;
+                    to_start.push(route);
+                }
+                // Of all routes those that have somewhere to publish to; of one that was named it is an error.
+                Err(refusal) if request.route.is_none() && request.through.is_none() => {
+                    left_out.push(json!({ "route": route, "dead_letters": counted, "text": refusal.text }));
+                }
+                Err(refusal) => return Err(refusal),
             }
         }
+        let mut started = Vec::new();
         if !request.dry_run {
-            for route in &to_start {
-                self.shared.jobs.refuse_second_redrive(route)?;
-                self.published_by(route, request.through.as_deref())?;
-            }
+            to_start
+                .iter()
+                .try_for_each(|route| self.shared.jobs.refuse_second_redrive(route))?;
             for route in to_start {
                 let reading = self.shared.dead_letters.read(&route, 0).await.map_err(unreadable)?;
-                let last = reading.map_or(0, |reading| reading.into_log().2);
+                let last = reading.map_or(0, |reading| reading.last());
                 let record = self.record(OperatorJobKind::Redrive, &route, &request, caller, last);
                 started.push(self.begin(record).await?);
             }
         }
-        Ok(json!({ "chosen": chosen, "dry_run": request.dry_run, "jobs": started }))
+        Ok(json!({ "chosen": chosen, "dry_run": request.dry_run, "jobs": started, "left_out": left_out }))
     }
 
     /// Publishes events again that are retained.

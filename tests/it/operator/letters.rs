@@ -235,7 +235,13 @@ async fn what_no_route_wanted_goes_through_another_route() {
         .run(&["dead-letters", "redrive", "--route", "unrouted", "--all"])
         .assert(64);
     assert!(alone.stderr.contains("--through"), "{}", alone.stderr);
-    let selection = ["--route", "unrouted", "--through", "events", "--all"];
+    let of_all = bench.run(&["dead-letters", "redrive", "--all"]).assert(64);
+    assert!(
+        of_all.stderr.contains("40 dead letters of unrouted"),
+        "{}",
+        of_all.stderr
+    );
+    let selection = ["--route", "unrouted", "--through", "events", "--all", "--yes"];
     assert_eq!(redrive(&bench, &selection), [40, 40, 0]);
     let redriven = bench.marked("redriven");
     assert_eq!(redriven.len(), 40);

@@ -117,8 +117,13 @@ async fn a_replay_that_is_killed_goes_on_where_it_was_or_says_that_it_was_cut_sh
         begun.objects()[0]["job"].as_str().unwrap().to_owned()
     };
     let (goes_on, once) = (start(&[]), start(&["--once"]));
-    wait_until("both have begun", SOON, || {
-        forebay.metric("forebay_replayed_total{route=\"events\"}") >= 60.0
+    let published = |id: &str| {
+        let jobs = bench.run(&["jobs", "list", "--json"]).assert(0).objects();
+        let job = jobs.into_iter().find(|job| job["id"] == id).unwrap();
+        job["published"].as_u64().unwrap()
+    };
+    wait_until("the one is half through", SOON, || {
+        published(&goes_on) >= EVENTS as u64 / 2
     });
     forebay.kill();
     let forebay = bench.setup.start();

@@ -22,6 +22,10 @@ async fn a_paused_route_publishes_nothing_and_says_so_until_it_goes_on() {
     assert_eq!(route(&forebay)["backlog_records"], 50);
     assert_eq!(forebay.get("/readyz").unwrap().0, 200, "webhooks are taken in");
 
+    wait_until("how old the oldest is, is told", SOON, || {
+        route(&forebay)["oldest_seconds"].as_u64().unwrap() >= 1
+    });
+
     // A restart changes nothing, and a drain does not go round it.
     assert_eq!(forebay.terminate(SOON).code(), Some(0));
     let drained = bench.run(&["drain"]).assert(64);

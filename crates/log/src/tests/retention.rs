@@ -377,3 +377,31 @@ fn an_index_of_any_bytes_is_none_and_no_panic() {
         assert_eq!(found.len(), 60, "round {round}");
     }
 }
+
+#[test]
+fn nothing_goes_that_the_page_on_disk_asks_for() {
+    let disk = FakeDisk::new(9);
+    let counts = Arc::new(Counts::default());
+    let open = || Log::open(Arc::new(disk.clone()), &options(Path::new(DIR)), counts.clone()).unwrap();
+    let mut log = open();
+    log.cursor("gone", CursorStart::Oldest).unwrap();
+    for number in 0..100 {
+        append(&mut log, &[record(number, "feeds", "s")], RecordClass::Ordinary);
+    }
+    // A page without cursors asks for everything.
+    log.remove_cursor("gone").unwrap();
+    log.close();
+    drop(log);
+    // Nothing can be written, so that the page stays as it is; a cursor behind all that is there is in memory alone.
+    disk.behave(|behaviour| behaviour.short_of = Some(28));
+    let mut log = open();
+    log.cursor("late", CursorStart::Head).unwrap();
+    let before = segments(&disk);
+    tick(&mut log);
+    assert_eq!(segments(&disk), before);
+    drop(log);
+    disk.kill_process();
+    disk.behave(|behaviour| behaviour.short_of = None);
+    drop(open());
+    assert_eq!(*counts.damage.lock(), [""; 0]);
+}

@@ -1,7 +1,8 @@
-//! What is tried: a process that takes webhooks in, and can be killed and started again.
+//! What is tried: processes that take webhooks in, and can be killed and started again.
 
 use std::{
     net::{SocketAddr, TcpStream},
+    path::Path,
     process::Child,
     thread::sleep,
     time::{Duration, Instant},
@@ -9,9 +10,14 @@ use std::{
 
 use forebay_test_support::{
     forebay::{Forebay, Setup},
-    process::{free_port, mortal, spawn},
+    process::{free_port, mortal, private_dir, spawn},
+    proxy::RoundRobin,
 };
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::broker::Broker;
 
 const READY: Duration = Duration::from_secs(30);
 const STOPPED: Duration = Duration::from_secs(60);
@@ -19,6 +25,8 @@ const STOPPED: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SubjectKind {
     Forebay,
+    /// Two replicas behind a proxy.
+    TwoReplicas,
     Naive,
 }
 
@@ -26,78 +34,181 @@ impl SubjectKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Forebay => "Forebay",
+            Self::TwoReplicas => "Forebay, 2 replicas",
             Self::Naive => "without a disk",
+        }
+    }
+
+    pub fn topic(self) -> &'static str {
+        match self {
+            Self::Forebay | Self::TwoReplicas => "forebay",
+            Self::Naive => "naive",
         }
     }
 }
 
-/// One that runs.
-pub enum Subject {
+/// A Forebay, and what starts it again.
+pub struct Replica {
+    pub setup: Setup,
+    pub running: Forebay,
+}
+
+impl Replica {
+    /// Starts a new process once the one that there was has ended.
+    pub fn start(&mut self) {
+        self.running = self.setup.start();
+    }
+
+    /// Ends it in order, as a roll does.
+    pub fn stop(&mut self) {
+        let status = self.running.terminate(STOPPED);
+        assert_eq!(status.code(), Some(0), "{}", self.running.log());
+    }
+}
+
+enum Process {
     Forebay {
-        setup: Box<Setup>,
-        running: Forebay,
+        replicas: Vec<Replica>,
+        front: Option<RoundRobin>,
     },
     Naive {
         listen: SocketAddr,
         brokers: String,
-        topic: String,
         running: Child,
     },
 }
 
+/// One that runs.
+pub struct Subject {
+    pub kind: SubjectKind,
+    process: Process,
+    /// With the password that it has for the broker.
+    pub dir: TempDir,
+}
+
 impl Subject {
-    pub fn start(kind: SubjectKind, brokers: &str, topic: &str) -> Self {
-        match kind {
-            SubjectKind::Forebay => {
-                let setup = Box::new(Setup::new(brokers, topic));
-                let running = setup.start();
-                Self::Forebay { setup, running }
+    /// `disk` is where spools are, `configure` says what its configuration has beside a sink and a route.
+    pub fn start(
+        kind: SubjectKind,
+        broker: &Broker,
+        runtime: &Runtime,
+        disk: &Path,
+        configure: fn(Setup) -> Setup,
+    ) -> Self {
+        let dir = private_dir();
+        let replica = |name: &str| {
+            let setup = Setup::publishing(&broker.route(kind.topic(), dir.path()))
+                .replica(name)
+                .spool_at(&disk.join(name));
+            let setup = configure(setup);
+            let running = setup.start();
+            Replica { setup, running }
+        };
+        let process = match kind {
+            SubjectKind::Forebay => Process::Forebay {
+                replicas: vec![replica("replica-0")],
+                front: None,
+            },
+            SubjectKind::TwoReplicas => {
+                let replicas: Vec<Replica> = ["replica-0", "replica-1"].map(replica).into();
+                let front = RoundRobin::start(replicas.iter().map(|replica| replica.setup.public).collect());
+                let front = Some(runtime.block_on(front));
+                Process::Forebay { replicas, front }
             }
             SubjectKind::Naive => {
-                let listen = SocketAddr::from(([127, 0, 0, 1], free_port()));
-                Self::Naive {
-                    running: start_naive(listen, brokers, topic),
+                let (listen, brokers) = (SocketAddr::from(([127, 0, 0, 1], free_port())), broker.bootstrap());
+                let running = start_naive(listen, &brokers, kind.topic());
+                Process::Naive {
                     listen,
-                    brokers: brokers.to_owned(),
-                    topic: topic.to_owned(),
+                    brokers,
+                    running,
                 }
             }
-        }
+        };
+        Self { kind, process, dir }
     }
 
     pub fn address(&self) -> SocketAddr {
-        match self {
-            Self::Forebay { setup, .. } => setup.public,
-            Self::Naive { listen, .. } => *listen,
+        match &self.process {
+            Process::Forebay { front: Some(front), .. } => front.address,
+            Process::Forebay { replicas, .. } => replicas[0].setup.public,
+            Process::Naive { listen, .. } => *listen,
+        }
+    }
+
+    /// Forebay's; none of the bridge's.
+    pub fn replicas(&mut self) -> &mut [Replica] {
+        match &mut self.process {
+            Process::Forebay { replicas, .. } => replicas,
+            Process::Naive { .. } => &mut [],
         }
     }
 
     /// Ends it, in order, as a roll does, or at once, with nothing said; and starts a new one.
     pub fn restart(&mut self, in_order: bool) {
-        match self {
-            Self::Forebay { setup, running } => {
-                match in_order {
-                    true => assert_eq!(running.terminate(STOPPED).code(), Some(0)),
-                    false => running.kill(),
+        match &mut self.process {
+            Process::Forebay { replicas, .. } => {
+                for replica in replicas {
+                    match in_order {
+                        true => replica.stop(),
+                        false => replica.running.kill(),
+                    }
+                    replica.start();
                 }
-                *running = setup.start();
             }
-            Self::Naive {
+            Process::Naive {
                 listen,
                 brokers,
-                topic,
                 running,
             } => {
                 let signal = if in_order { Signal::TERM } else { Signal::KILL };
                 kill_process(Pid::from_child(running), signal).unwrap();
                 running.wait().unwrap();
-                *running = start_naive(*listen, brokers, topic);
+                *running = start_naive(*listen, brokers, SubjectKind::Naive.topic());
             }
         }
     }
+
+    /// Stops and starts one replica after the other, with nothing sent to it meanwhile, as Kubernetes does.
+    pub fn roll(&mut self) {
+        let Process::Forebay {
+            replicas,
+            front: Some(front),
+        } = &mut self.process
+        else {
+            panic!("one with replicas is rolled");
+        };
+        let all: Vec<SocketAddr> = replicas.iter().map(|replica| replica.setup.public).collect();
+        for replica in replicas {
+            // A pod leaves its service while it still takes in what comes.
+            front.switch(all.iter().copied().filter(|one| *one != replica.setup.public).collect());
+            replica.stop();
+            replica.start();
+            front.switch(all.clone());
+        }
+    }
+
+    /// SIGSTOP, and SIGCONT.
+    pub fn signal(&mut self, signal: &str) {
+        for replica in self.replicas() {
+            replica.running.signal(signal);
+        }
+    }
+
+    /// How many records wait to be published.
+    pub fn backlog(&mut self) -> usize {
+        let waits = |replica: &Replica| replica.running.metrics_sum("forebay_route_backlog_records") as usize;
+        self.replicas().iter().map(waits).sum()
+    }
+
+    /// How many dead letters its route keeps.
+    pub fn dead_letters(&mut self) -> usize {
+        let kept = |replica: &Replica| replica.running.metric("forebay_dead_letters{route=\"events\"}") as usize;
+        self.replicas().iter().map(kept).sum()
+    }
 }
 
-impl Drop for Subject {
+impl Drop for Process {
     fn drop(&mut self) {
         if let Self::Naive { running, .. } = self {
             // It may have ended.

@@ -7,21 +7,13 @@ use crate::support::{
     forebay::{Forebay, PATH, Setup, kafka_route},
     http,
     sender::{sign, webhook},
-    siege::{Siege, Strength, peak_resident_bytes},
+    siege::{NOBODY, Siege, Strength, peak_resident_bytes},
 };
 
 const MIB: u64 = 1 << 20;
 /// The chart's limit. Who goes above it is killed.
 const MEMORY_BYTES_MAX: u64 = 1024 * MIB;
 const SOON: Duration = Duration::from_secs(60);
-const NONE: Strength = Strength {
-    idle: 0,
-    pipelining: 0,
-    declaring: 0,
-    heads: 0,
-    large: 0,
-    admin: 0,
-};
 
 fn post(setup: &Setup, body: &str) -> Option<u16> {
     let headers = format!("X-Millicast-Signature: {}\r\n", sign(body.as_bytes()));
@@ -61,19 +53,25 @@ fn besieged(setup: &Setup, strength: Strength) {
 
 #[test]
 fn pipelined_requests_whose_answers_nobody_reads_take_little() {
-    let strength = Strength { pipelining: 40, ..NONE };
+    let strength = Strength {
+        pipelining: 40,
+        ..NOBODY
+    };
     within("pipelining", 256 * MIB, |setup| besieged(setup, strength));
 }
 
 #[test]
 fn unfinished_heads_take_little() {
-    let strength = Strength { heads: 2000, ..NONE };
+    let strength = Strength { heads: 2000, ..NOBODY };
     within("heads", 256 * MIB, |setup| besieged(setup, strength));
 }
 
 #[test]
 fn bodies_that_are_declared_and_dribble_take_little() {
-    let strength = Strength { declaring: 16, ..NONE };
+    let strength = Strength {
+        declaring: 16,
+        ..NOBODY
+    };
     within("declaring", 256 * MIB, |setup| besieged(setup, strength));
 }
 

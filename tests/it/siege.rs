@@ -25,6 +25,7 @@ const SHORT: Strength = Strength {
     declaring: 16,
     heads: 50,
     large: 0,
+    flood: 0,
     admin: 300,
 };
 /// Of a long one.
@@ -34,6 +35,7 @@ const LONG: Strength = Strength {
     declaring: 16,
     heads: 1000,
     large: 2,
+    flood: 0,
     admin: 300,
 };
 

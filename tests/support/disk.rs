@@ -146,6 +146,37 @@ pub fn copy_image(image: &Path, to: &Path) {
     run("cp", &["--sparse=always", text(image), text(to)]);
 }
 
+/// Where the newest webhook is in an image that is filled from front to back. Quick, so that little comes behind it
+/// before the device ends there: what was acknowledged must not be cut off.
+pub fn end_of_data(image: &Path) -> u64 {
+    const CHUNK: usize = 64 << 10;
+    const MARK: &[u8] = b"\"feedId\"";
+    let bytes = fs::read(image).unwrap();
+    let empty = vec![0; CHUNK];
+    let begins = (0..bytes.len()).step_by(CHUNK).rev();
+    let mut newest = begins.filter_map(|begin| {
+        let chunk = &bytes[begin..bytes.len().min(begin + CHUNK)];
+        if chunk == &empty[..chunk.len()] {
+            return None;
+        }
+        let found = chunk.windows(MARK.len()).rposition(|window| window == MARK)?;
+        Some((begin + found) as u64)
+    });
+    newest.next().expect("a webhook is on the device")
+}
+
+/// Gives the device of a mounted image another size.
+pub fn resize_device(image: &Path, bytes: u64) {
+    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
+    file.set_len(bytes.next_multiple_of(4096)).unwrap();
+    let found = Command::new("losetup")
+        .args(["--noheadings", "--output", "NAME", "--associated"])
+        .arg(image)
+        .output();
+    let device = String::from_utf8(found.unwrap().stdout).unwrap();
+    run("losetup", &["--set-capacity", device.trim()]);
+}
+
 /// What the spool in a directory holds.
 #[derive(Debug, Default)]
 pub struct Survived {

@@ -358,6 +358,19 @@ impl Forebay {
         assert!(status.expect("kill runs").success());
     }
 
+    /// Stops every thread of the process, and waits until none is in the kernel any more.
+    pub fn freeze(&self) {
+        self.signal("STOP");
+        wait_until("every thread is stopped", Duration::from_secs(30), || {
+            let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).unwrap();
+            threads.flatten().all(|thread| {
+                let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+                let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+                matches!(state, Some('T' | 't'))
+            })
+        });
+    }
+
     /// Sends SIGTERM and waits for the end.
     pub fn terminate(&mut self, deadline: Duration) -> ExitStatus {
         self.signal("TERM");

@@ -30,6 +30,7 @@ pub mod schemas;
 pub mod secrets;
 pub mod sender;
 pub mod siege;
+pub mod smuggling;
 pub mod target;
 pub mod time;
 pub mod tls;

@@ -167,3 +167,16 @@ pub fn free_port() -> u16 {
         .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
         .expect("a free port")
 }
+
+/// Resets the connections to a port of this machine, both ends at once, as a device on the way does that has lost its
+/// memory. Needs root. Returns how many there were.
+pub fn reset_connections(port: u16) -> usize {
+    let port = port.to_string();
+    let filter = ["state", "established", "dst", "127.0.0.1", "dport", "=", &port];
+    let output = Command::new("ss")
+        .args(["-K", "-H", "-t", "-n"])
+        .args(filter)
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).lines().count()
+}

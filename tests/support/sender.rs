@@ -28,6 +28,10 @@ pub struct Outcome {
     pub without_retry_after: usize,
     /// How long the slowest answer took.
     pub slowest: Duration,
+    /// Of each answer of 200: when it came, and how long after its request was due.
+    pub took: Vec<(Instant, Duration)>,
+    /// The feed ids of the large ones among those that were answered 200.
+    pub large: HashSet<String>,
 }
 
 impl Outcome {
@@ -40,8 +44,38 @@ impl Outcome {
         self.unanswered += other.unanswered;
         self.without_retry_after += other.without_retry_after;
         self.slowest = self.slowest.max(other.slowest);
+        self.took.extend_from_slice(&other.took);
+        self.large.extend(other.large.iter().cloned());
         for (code, count) in &other.answers {
             *self.answers.entry(*code).or_default() += count;
+        }
+    }
+}
+
+/// What a [`Sender`] sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Load {
+    pub path: &'static str,
+    /// Threads, each with a connection, that share the rate and the streams.
+    pub connections: usize,
+    /// A second.
+    pub rate: usize,
+    pub streams: usize,
+    /// Connections are kept for the next request.
+    pub keeps: bool,
+    /// Each so-many-th webhook of a connection has so many bytes more.
+    pub large: Option<(usize, usize)>,
+}
+
+impl Load {
+    pub const fn new(connections: usize, rate: usize, streams: usize) -> Self {
+        Self {
+            path: PATH,
+            connections,
+            rate,
+            streams,
+            keeps: true,
+            large: None,
         }
     }
 }
@@ -63,6 +97,13 @@ pub fn webhook(stream: usize, feed_id: &str) -> String {
     format!(
         r#"{{"type":"feeds","event":"started","timestamp":1638463486489,"data":{{"feedId":"{feed_id}","accountId":"ZG6NWV","name":"stream-{stream}","streamId":"ZG6NWV/stream-{stream}","started":1638463486359,"active":true}}}}"#
     )
+}
+
+/// The same, with a field of so many bytes more.
+fn large_webhook(stream: usize, feed_id: &str, bytes: usize) -> String {
+    let mut body = webhook(stream, feed_id);
+    body.truncate(body.len() - 2);
+    body + r#","padding":""# + &"x".repeat(bytes) + r#""}}"#
 }
 
 /// The value of the signature header.
@@ -87,33 +128,31 @@ impl Sender {
     /// Starts `connections` threads that together send `rate` webhooks a second to `streams` streams, each stream from
     /// one thread.
     pub fn start(to: SocketAddr, connections: usize, rate: usize, streams: usize) -> Self {
-        Self::over(to, PATH, connections, rate, streams, true)
+        Self::begin(to, Load::new(connections, rate, streams))
     }
 
     /// The same, to an endpoint at another path.
     pub fn start_at(to: SocketAddr, path: &'static str, connections: usize, rate: usize, streams: usize) -> Self {
-        Self::over(to, path, connections, rate, streams, true)
+        let load = Load::new(connections, rate, streams);
+        Self::begin(to, Load { path, ..load })
     }
 
     /// The same, with a connection of its own for every request.
     pub fn start_reconnecting(to: SocketAddr, threads: usize, rate: usize, streams: usize) -> Self {
-        Self::over(to, PATH, threads, rate, streams, false)
+        let load = Load::new(threads, rate, streams);
+        Self::begin(to, Load { keeps: false, ..load })
     }
 
-    fn over(to: SocketAddr, path: &'static str, connections: usize, rate: usize, streams: usize, keeps: bool) -> Self {
+    pub fn begin(to: SocketAddr, load: Load) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
         let sender = SENDERS.fetch_add(1, Ordering::Relaxed);
-        let threads = (0..connections)
+        let threads = (0..load.connections)
             .map(|thread| {
                 let run = Run {
                     to,
-                    path,
+                    load,
                     sender,
                     thread,
-                    threads: connections,
-                    streams,
-                    keeps,
-                    pause: Duration::from_secs_f64(connections as f64 / rate as f64),
                     stop: stop.clone(),
                     outcome: Arc::default(),
                 };
@@ -173,35 +212,31 @@ impl Drop for Sender {
 /// What one thread does.
 struct Run {
     to: SocketAddr,
-    path: &'static str,
+    load: Load,
     sender: usize,
     thread: usize,
-    threads: usize,
-    streams: usize,
-    /// Connections are kept for the next request.
-    keeps: bool,
-    pause: Duration,
     stop: Arc<AtomicBool>,
     outcome: Arc<Mutex<Outcome>>,
 }
 
 impl Run {
     fn run(&self) {
+        let (thread, threads) = (self.thread, self.load.connections);
+        let pause = Duration::from_secs_f64(threads as f64 / self.load.rate as f64);
         let mut connection = None;
         let mut due = Instant::now();
         let mut count = 0;
         while !self.stop.load(Ordering::Relaxed) {
-            let (thread, threads) = (self.thread, self.threads);
-            let stream = (count * threads + thread) % self.streams.max(threads) / threads * threads + thread;
+            let stream = (count * threads + thread) % self.load.streams.max(threads) / threads * threads + thread;
             let feed_id = format!("{thread:08x}-{:04x}-4000-8000-{count:012x}", self.sender);
             count += 1;
+            let large = self.load.large.filter(|(every, _)| count % every == 0);
+            let body = match large {
+                None => webhook(stream, &feed_id),
+                Some((_, bytes)) => large_webhook(stream, &feed_id, bytes),
+            };
             let began = Instant::now();
-            let answer = post(
-                &mut connection,
-                self.to,
-                self.path,
-                webhook(stream, &feed_id).as_bytes(),
-            );
+            let answer = post(&mut connection, self.to, self.load.path, body.as_bytes());
             let mut outcome = self.outcome.lock().expect("no panic under the lock");
             match answer {
                 Ok(answer) => {
@@ -209,9 +244,13 @@ impl Run {
                     outcome.slowest = outcome.slowest.max(began.elapsed());
                     outcome.without_retry_after += usize::from(answer.code == 503 && !answer.retry_after);
                     if answer.code == 200 {
+                        outcome.took.push((Instant::now(), due.elapsed()));
+                        if large.is_some() {
+                            outcome.large.insert(feed_id.clone());
+                        }
                         outcome.acknowledged.insert(feed_id);
                     }
-                    if !self.keeps {
+                    if !self.load.keeps {
                         connection = None;
                     }
                 }
@@ -221,7 +260,7 @@ impl Run {
                 }
             }
             drop(outcome);
-            due += self.pause;
+            due += pause;
             thread::sleep(due.saturating_duration_since(Instant::now()));
         }
     }

@@ -38,9 +38,22 @@ pub struct Strength {
     pub heads: usize,
     /// With wrong signatures over 16 MiB.
     pub large: usize,
+    /// With wrong signatures over little, as fast as they are answered.
+    pub flood: usize,
     /// Halves of heads at the operator's port.
     pub admin: usize,
 }
+
+/// No attack but the few wrong signatures that are always there.
+pub const NOBODY: Strength = Strength {
+    idle: 0,
+    pipelining: 0,
+    declaring: 0,
+    heads: 0,
+    large: 0,
+    flood: 0,
+    admin: 0,
+};
 
 /// Attacks until it is dropped.
 pub struct Siege {
@@ -88,8 +101,9 @@ impl Siege {
             attacker(admin).hold(strength.admin, "GET /livez HTTP/1.1\r\nhost: ", "", every(1000)),
         ];
         let large = (0..strength.large).map(|_| attacker(public).send_large());
+        let flood = (0..strength.flood).map(|_| attacker(public).flood(small_wrong.clone()));
         Self {
-            threads: threads.into_iter().chain(large).collect(),
+            threads: threads.into_iter().chain(large).chain(flood).collect(),
             stop,
             attempts,
         }
@@ -167,6 +181,25 @@ impl Attacker {
                     stream.write_all(head.as_bytes()).is_ok() && (0..16).all(|_| stream.write_all(&piece).is_ok());
                 if sent {
                     let _ = stream.read(&mut [0; 100]);
+                }
+            }
+        })
+    }
+
+    /// Sends a small request again and again, as fast as it is answered.
+    fn flood(self, request: String) -> JoinHandle<()> {
+        std::thread::spawn(move || {
+            step_back();
+            let mut turn = 0;
+            while !self.stop.load(Ordering::Relaxed) {
+                turn += 1;
+                let Some(mut stream) = self.connect(turn) else { continue };
+                let _ = stream.set_read_timeout(Some(Duration::from_secs(2)));
+                while !self.stop.load(Ordering::Relaxed)
+                    && stream.write_all(request.as_bytes()).is_ok()
+                    && stream.read(&mut [0; 1000]).is_ok_and(|length| length > 0)
+                {
+                    self.attempts.fetch_add(1, Ordering::Relaxed);
                 }
             }
         })

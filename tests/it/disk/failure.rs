@@ -1,11 +1,11 @@
 //! A write or a sync fails: those who wait are told, nothing more is written, the process ends, and the next one finds
 //! everything that was acknowledged.
 
-use std::{fs, path::Path, process::Command, time::Duration};
+use std::{fs, time::Duration};
 
 use super::{ENDED, EXIT_DISK, assert_kept, setup};
 use crate::support::{
-    disk::{Mount, Strace, can_mount, make_image, run, scratch},
+    disk::{Mount, Strace, can_mount, end_of_data, make_image, resize_device, scratch},
     forebay::wait_until,
     sender::Sender,
 };
@@ -150,37 +150,6 @@ fn a_device_that_fails_ends_the_process_and_loses_nothing() {
     drop(disk);
     let disk = Mount::image(&image, &at, "noinit_itable");
     assert_kept(&disk.path().join("spool"), &outcome);
-}
-
-/// Where the newest webhook is in an image that is filled from front to back. Quick, so that little comes behind it
-/// before the device ends there: what was acknowledged must not be cut off.
-fn end_of_data(image: &Path) -> u64 {
-    const CHUNK: usize = 64 << 10;
-    const MARK: &[u8] = b"\"feedId\"";
-    let bytes = fs::read(image).unwrap();
-    let empty = vec![0; CHUNK];
-    let begins = (0..bytes.len()).step_by(CHUNK).rev();
-    let mut newest = begins.filter_map(|begin| {
-        let chunk = &bytes[begin..bytes.len().min(begin + CHUNK)];
-        if chunk == &empty[..chunk.len()] {
-            return None;
-        }
-        let found = chunk.windows(MARK.len()).rposition(|window| window == MARK)?;
-        Some((begin + found) as u64)
-    });
-    newest.next().expect("a webhook is on the device")
-}
-
-/// Gives the device of a mounted image another size.
-fn resize_device(image: &Path, bytes: u64) {
-    let file = fs::OpenOptions::new().write(true).open(image).unwrap();
-    file.set_len(bytes.next_multiple_of(4096)).unwrap();
-    let found = Command::new("losetup")
-        .args(["--noheadings", "--output", "NAME", "--associated"])
-        .arg(image)
-        .output();
-    let device = String::from_utf8(found.unwrap().stdout).unwrap();
-    run("losetup", &["--set-capacity", device.trim()]);
 }
 
 #[test]

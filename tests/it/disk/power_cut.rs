@@ -8,7 +8,6 @@ use std::{fs, io::Write, path::Path, thread::sleep, time::Duration};
 use super::setup;
 use crate::support::{
     disk::{Mount, Strace, can_mount, copy_image, make_image, scratch, survived},
-    forebay::{Forebay, wait_until},
     sender::Sender,
 };
 
@@ -50,7 +49,7 @@ fn cut(count: usize, faults: &[&str]) -> Cuts {
         // The moments differ; that they come from a table makes them no less random to a writer that never waits.
         sleep(Duration::from_millis(10 + i as u64 * 37 % 140));
         unsynced.write_all(b"a line\n").unwrap();
-        stop(&forebay);
+        forebay.freeze();
         // It is stopped: what was acknowledged until now was acknowledged before the cut.
         let outcome = sender.so_far();
         let copy = scratch.path().join("copy");
@@ -72,19 +71,6 @@ fn cut(count: usize, faults: &[&str]) -> Cuts {
 /// The length of a file, 0 when it is not there.
 fn len(path: &Path) -> u64 {
     fs::metadata(path).map_or(0, |metadata| metadata.len())
-}
-
-/// Stops every thread of the process, and waits until none is in the kernel any more.
-fn stop(forebay: &Forebay) {
-    forebay.signal("STOP");
-    wait_until("every thread is stopped", Duration::from_secs(30), || {
-        let threads = fs::read_dir(format!("/proc/{}/task", forebay.pid())).unwrap();
-        threads.flatten().all(|thread| {
-            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
-            let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
-            matches!(state, Some('T' | 't'))
-        })
-    });
 }
 
 #[test]

@@ -23,7 +23,7 @@ async fn a_kafka_that_confirms_nothing_blocks_its_route_without_a_gap_until_it_c
     let sender = Sender::start(setup.public, 1, 20, 20);
     wait_until("something published", DRAINED, || forebay.published() > 20.0);
 
-    let killed = (leader(&brokers, &topic) + 1) % 3;
+    let killed = (leader(&brokers, &topic).expect("a leader") + 1) % 3;
     cluster.kill(killed);
     let began = Instant::now();
     let mut blocked_at = None;

@@ -46,6 +46,16 @@ pub struct Options {
     pub tls: bool,
     /// In a network namespace of its own, whose packets can be dropped. Needs root.
     pub isolated: bool,
+    pub version: Version,
+}
+
+/// Which RabbitMQ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Version {
+    /// The distribution's.
+    Usual,
+    /// A newer distribution's, in a root directory of its own (`tests/rabbitmq-4.sh`). Needs root.
+    V4,
 }
 
 impl Default for Options {
@@ -54,6 +64,7 @@ impl Default for Options {
             nodes: 1,
             tls: false,
             isolated: false,
+            version: Version::Usual,
         }
     }
 }
@@ -75,7 +86,8 @@ impl Cluster {
         let dir = directory(DIR_PREFIX);
         let namespace = options.isolated.then(|| Namespace::make(dir.path()));
         let certificates = options.tls.then(|| Certificates::make(dir.path()));
-        let surroundings = Surroundings::prepare(dir.path(), namespace.as_ref(), certificates.as_ref());
+        let surroundings =
+            Surroundings::prepare(dir.path(), options.version, namespace.as_ref(), certificates.as_ref());
         let epmd = surroundings.epmd();
         let nodes = (0..options.nodes)
             .map(|number| Node::write(&surroundings, number))
@@ -111,6 +123,15 @@ impl Cluster {
             nodes: 3,
             ..Options::default()
         })
+    }
+
+    pub fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Where clients of a node connect to.
+    pub fn address(&self, node: usize) -> SocketAddr {
+        self.nodes[node].amqp
     }
 
     /// What clients connect to: every node, in turn.

@@ -11,11 +11,11 @@ use std::{
 
 use super::{
     super::{
-        http,
+        http, jars,
         process::{Process, free_port, mortal, spawn},
         tls::Certificates,
     },
-    Namespace, PASSWORD, USER, wait_until,
+    Namespace, PASSWORD, USER, Version, wait_until,
 };
 
 /// Where the distribution's package puts its programs.
@@ -40,7 +40,15 @@ pub(super) struct Surroundings<'a> {
     namespace: Option<&'a Namespace>,
     certificates: Option<&'a Certificates>,
     epmd_port: u16,
+    /// What is `/` to the nodes, where that is not ours.
+    root: Option<PathBuf>,
 }
+
+/// Shell: makes the root directory `$1` one that programs run in, with the directory `$2` in it where it is here, for
+/// what it then becomes and for nobody else.
+const ENTER: &str = "root=$1; dir=$2; shift 2; mount --make-rprivate / && mount --rbind /dev \"$root/dev\" && \
+                     mount -t proc proc \"$root/proc\" && mkdir -p \"$root$dir\" && \
+                     mount --bind \"$dir\" \"$root$dir\" && exec chroot \"$root\" \"$@\"";
 
 pub(super) struct Node {
     pub name: String,
@@ -50,15 +58,25 @@ pub(super) struct Node {
     programs: PathBuf,
     log: PathBuf,
     environment: Vec<(&'static str, String)>,
-    /// Words that come before each command.
+    /// See [`Surroundings::inside`].
     inside: Vec<String>,
     process: Option<Process>,
 }
 
 impl<'a> Surroundings<'a> {
-    pub fn prepare(dir: &'a Path, namespace: Option<&'a Namespace>, certificates: Option<&'a Certificates>) -> Self {
-        install(dir);
+    pub fn prepare(
+        dir: &'a Path,
+        version: Version,
+        namespace: Option<&'a Namespace>,
+        certificates: Option<&'a Certificates>,
+    ) -> Self {
+        let root = match version {
+            Version::Usual => None,
+            Version::V4 => Some(jars::directory("tests/rabbitmq-4.sh", &[])),
+        };
+        install(dir, root.as_deref().unwrap_or(Path::new("/")));
         Self {
+            root,
             dir,
             host: namespace.map_or(Ipv4Addr::LOCALHOST, |namespace| namespace.address),
             namespace,
@@ -75,31 +93,40 @@ impl<'a> Surroundings<'a> {
         Process::run(command, &self.dir.join("epmd.log"))
     }
 
+    /// Words that come before each command.
     fn inside(&self) -> Vec<String> {
-        self.namespace.map(Namespace::enter).unwrap_or_default()
+        let mut words = self.namespace.map(Namespace::enter).unwrap_or_default();
+        if let Some(root) = &self.root {
+            let [root, dir] = [root, self.dir].map(|path| path.to_str().unwrap());
+            words.extend(["unshare", "--mount", "sh", "-c", ENTER, "sh", root, dir].map(str::to_owned));
+        }
+        words
     }
 }
 
-/// Puts a RabbitMQ with few plugins into `dir`: the distribution's own, by links.
-fn install(dir: &Path) {
+/// Puts a RabbitMQ with few plugins into `dir`: a distribution's own, by links, whose root directory is `root`.
+fn install(dir: &Path, root: &Path) {
     let list = |dir: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(dir)
             .unwrap_or_else(|error| panic!("{} (tests/run.sh installs rabbitmq-server): {error}", dir.display()));
         entries.map(|entry| entry.unwrap().path()).collect()
     };
     let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
-    let server = list(Path::new(LIBRARIES)).pop().expect("a version of RabbitMQ");
+    let at = |path: &str| root.join(path.trim_start_matches('/'));
+    // As the nodes see it.
+    let inside = |path: &Path| Path::new("/").join(path.strip_prefix(root).unwrap());
+    let server = list(&at(LIBRARIES)).pop().expect("a version of RabbitMQ");
     fs::create_dir_all(dir.join("plugins")).unwrap();
     // Copies: a script looks for the rest beside what a link leads to.
     fs::create_dir(dir.join("bin")).unwrap();
-    for script in list(Path::new(PROGRAMS)) {
+    for script in list(&at(PROGRAMS)) {
         fs::copy(&script, dir.join("bin").join(name(&script))).unwrap();
     }
-    symlink(server.join("escript"), dir.join("escript")).unwrap();
+    symlink(inside(&server.join("escript")), dir.join("escript")).unwrap();
     for plugin in list(&server.join("plugins")) {
         let name = name(&plugin);
         if !name.starts_with("rabbitmq_") || PLUGINS.iter().any(|wanted| name.starts_with(wanted)) {
-            symlink(&plugin, dir.join("plugins").join(&name)).unwrap();
+            symlink(inside(&plugin), dir.join("plugins").join(&name)).unwrap();
         }
     }
 }

@@ -117,8 +117,13 @@ impl Vhost {
     pub fn admit(&self, user: &str, password: &str) {
         let login = json!({"password": password, "tags": ""});
         self.broker.api("PUT", &format!("/users/{user}"), &login);
-        let all = json!({"configure": ".*", "write": ".*", "read": ".*"});
-        self.api("PUT", &format!("permissions/{user}"), &all);
+        self.permit(user, ".*");
+    }
+
+    /// Lets a user write where names are like `pattern`, and do all else.
+    pub fn permit(&self, user: &str, pattern: &str) {
+        let rights = json!({"configure": ".*", "write": pattern, "read": ".*"});
+        self.api("PUT", &format!("permissions/{user}"), &rights);
     }
 
     pub fn declare_exchange(&self, exchange: &str) {

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::*;
+use crate::support::smuggling;
 
 #[test]
 fn a_chunked_body_is_counted_as_it_comes() {
@@ -32,88 +33,9 @@ fn a_chunked_body_is_counted_as_it_comes() {
 fn a_request_that_two_servers_could_read_differently_is_refused_and_closed() {
     let server = Server::start();
     let signature = format!("x-millicast-signature: {}", signature(FEEDS.as_bytes()));
-    let length = format!("content-length: {}", FEEDS.len());
-    let chunk = format!("{:x}\r\n{FEEDS}\r\n0\r\n\r\n", FEEDS.len());
     let smuggled = String::from_utf8(signed(FEEDS.as_bytes())).unwrap();
-    let chunked = "transfer-encoding: chunked";
-    let framed: Vec<(&str, Vec<&str>, String)> = vec![
-        ("length and chunked", vec![&length, chunked], chunk.clone()),
-        ("chunked and length", vec![chunked, &length], chunk.clone()),
-        ("two lengths", vec![&length, "content-length: 1"], FEEDS.into()),
-        ("two equal lengths", vec![&length, &length], FEEDS.into()),
-        ("a list of lengths", vec!["content-length: 5, 5"], FEEDS.into()),
-        ("a length with a sign", vec!["content-length: +5"], FEEDS.into()),
-        ("a negative length", vec!["content-length: -5"], FEEDS.into()),
-        ("a hexadecimal length", vec!["content-length: 0x5"], FEEDS.into()),
-        (
-            "an overflowing length",
-            vec!["content-length: 18446744073709551621"],
-            FEEDS.into(),
-        ),
-        ("identity", vec!["transfer-encoding: identity", &length], FEEDS.into()),
-        ("an unknown coding", vec!["transfer-encoding: xchunked"], chunk.clone()),
-        ("chunked twice", vec![chunked, chunked], chunk.clone()),
-        (
-            "chunked before identity",
-            vec!["transfer-encoding: chunked, identity"],
-            chunk.clone(),
-        ),
-        ("a vertical tab", vec!["transfer-encoding: \u{b}chunked"], chunk.clone()),
-        (
-            "a space before the colon",
-            vec!["transfer-encoding : chunked", &length],
-            chunk.clone(),
-        ),
-        (
-            "a folded line",
-            vec![&length, "x-folded: a\r\n transfer-encoding: chunked"],
-            chunk.clone(),
-        ),
-        (
-            "a bare carriage return",
-            vec![&length, "x-bare: a\rtransfer-encoding: chunked"],
-            chunk.clone(),
-        ),
-        ("a null byte", vec![&length, "x-null: a\0b"], FEEDS.into()),
-        ("two hosts", vec![&length, "host: other"], FEEDS.into()),
-        ("a chunk size with a prefix", vec![chunked], format!("0x{chunk}")),
-        ("a chunk size with a sign", vec![chunked], format!("+{chunk}")),
-        ("a chunk size of two words", vec![chunked], format!("5 {chunk}")),
-        (
-            "an overflowing chunk size",
-            vec![chunked],
-            format!("1{}{chunk}", "0".repeat(16)),
-        ),
-        (
-            "a chunk size ended by a bare line feed",
-            vec![chunked],
-            chunk.replacen("\r\n", "\n", 1),
-        ),
-        ("a chunk longer than its size", vec![chunked], format!("1\r\n{chunk}")),
-        (
-            "a control character in an extension",
-            vec![chunked],
-            chunk.replacen("\r\n", ";a\u{1}\r\n", 1),
-        ),
-    ];
-    for (name, lines, body) in &framed {
-        let lines = [&[signature.as_str()], lines.as_slice()].concat();
-        refuse(&server, name, &format!("{}{body}{smuggled}", head(&lines)));
-    }
-    for (name, start) in [
-        ("no host", format!("POST {PATH} HTTP/1.1")),
-        (
-            "chunked in HTTP/1.0",
-            format!("POST {PATH} HTTP/1.0\r\nhost: forebay\r\n{chunked}"),
-        ),
-        ("an unknown version", format!("POST {PATH} HTTP/1.2\r\nhost: forebay")),
-        ("HTTP/2", "PRI * HTTP/2.0".to_owned()),
-    ] {
-        refuse(
-            &server,
-            name,
-            &format!("{start}\r\n{signature}\r\n{length}\r\n\r\n{FEEDS}{smuggled}"),
-        );
+    for (name, request) in smuggling::requests(PATH, &signature, FEEDS, &smuggled) {
+        refuse(&server, name, &request);
     }
     assert_eq!(server.newest_record(), 0);
 }

@@ -142,7 +142,7 @@ async fn a_first_batch_that_too_few_replicas_would_have_is_not_overtaken() {
         .unwrap();
     let brokers = cluster.bootstrap();
     let topic = server::create_topic(&brokers, "replicas", 1, &[("min.insync.replicas", "3")]).await;
-    let killed = (server::leader(&brokers, &topic) + 1) % 3;
+    let killed = (server::leader(&brokers, &topic).expect("a leader") + 1) % 3;
     cluster.kill(killed);
     let properties = [("linger.ms", "0"), ("batch.num.messages", "2")];
     let sink = sink_with(&cluster.brokers(Listener::Plaintext), &properties);

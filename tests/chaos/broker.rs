@@ -332,7 +332,11 @@ impl Broker {
                 &bytes.to_string(),
             )),
             Self::RabbitMq { cluster, .. } => {
-                let set = format!("application:set_env(rabbit, max_message_size, {bytes}).");
+                // 3 reads the first, 4 the second, which it makes of the first when it starts.
+                let set = format!(
+                    "application:set_env(rabbit, max_message_size, {bytes}), \
+                     persistent_term:put(max_message_size, {bytes})."
+                );
                 for node in 0..cluster.nodes() {
                     cluster.ctl(node, &["eval", &set]);
                 }

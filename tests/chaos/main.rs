@@ -21,6 +21,7 @@ mod faults;
 mod naive;
 mod report;
 mod scenario;
+mod simulators;
 mod subject;
 
 use std::{
@@ -37,9 +38,9 @@ const HELP: &str = "\
 chaos [--quick | --full] [GROUP...] [--only TEXT] [--seed NUMBER] [--list]
 
   --quick       some of the scenarios, with short faults (default)
-  --full        all of them, with long ones; writes the rows of the groups to docs/loss-matrix.md
-  GROUP         process, kafka, rabbitmq, disk, front; default: all
-  --only TEXT   those whose name contains it; nothing is written
+  --full        all of them, with long ones; writes their rows to docs/loss-matrix.md
+  GROUP         process, kafka, rabbitmq, disk, front, simulators; default: all
+  --only TEXT   those whose name contains it
   --seed NUMBER makes the moments of faults that it made before; each run prints its own
   --list        tells what there is";
 
@@ -50,6 +51,8 @@ struct Asked {
     only: Option<String>,
     seed: u64,
     list: bool,
+    /// The next seeds of the simulators are run too.
+    simulators: bool,
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,7 @@ fn asked(words: &[&str]) -> Option<Asked> {
         only: None,
         seed: now.as_secs(),
         list: false,
+        simulators: false,
     };
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -90,8 +94,9 @@ fn asked(words: &[&str]) -> Option<Asked> {
                 .push(Group::ALL.into_iter().find(|group| group.word() == word)?),
         }
     }
-    if asked.groups.is_empty() {
+    if asked.groups.is_empty() && !asked.simulators {
         asked.groups = Group::ALL.into();
+        asked.simulators = asked.scale == Scale::Full && asked.only.is_none() && !asked.list;
     }
     Some(asked)
 }
@@ -125,7 +130,6 @@ fn try_all(asked: &Asked) -> ExitCode {
     let mut wrong = Vec::new();
     for group in &asked.groups {
         let mut rows: Vec<MatrixRow> = Vec::new();
-        let mut all_tried = true;
         for scenario in scenarios.iter().filter(|scenario| scenario.group == *group) {
             if asked.list {
                 println!("{}: {} ({})", group.word(), scenario.name, scenario.broker.kind.name());
@@ -141,7 +145,6 @@ fn try_all(asked: &Asked) -> ExitCode {
                     scenario.name,
                     scenario.broker.kind.name()
                 ));
-                all_tried = false;
                 continue;
             };
             for row in found {
@@ -153,9 +156,16 @@ fn try_all(asked: &Asked) -> ExitCode {
             }
             println!("  {:.0} s", began.elapsed().as_secs_f64());
         }
-        if asked.scale == Scale::Full && asked.only.is_none() && !asked.list && all_tried {
-            report::write(*group, &rows);
+        if asked.scale == Scale::Full && !asked.list {
+            let all: Vec<Scenario> = faults::all()
+                .into_iter()
+                .filter(|scenario| scenario.group == *group)
+                .collect();
+            report::write(*group, &rows, &all);
         }
+    }
+    if asked.simulators && !report::write_simulators() {
+        wrong.push("a simulator has found something".into());
     }
     for one in &wrong {
         println!("WRONG (seed {}): {one}", asked.seed);

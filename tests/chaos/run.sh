@@ -3,7 +3,7 @@
 #
 #   tests/chaos/run.sh [--quick]            some minutes; fails when Forebay has lost anything, broken an order, or answered
 #                                           what it may not, and when a fault was not felt
-#   tests/chaos/run.sh --full [GROUP...]    an hour and a half; writes docs/loss-matrix.md, each group when it is through
+#   tests/chaos/run.sh --full [GROUP...]    an hour and a half; writes the rows of docs/loss-matrix.md
 #   tests/chaos/run.sh --help               the rest: one scenario, a seed
 #
 # tests/run.sh installs what it needs. As root: connections are reset, disks mounted, other root directories entered.

@@ -213,6 +213,8 @@ pub struct Stage<'a> {
     pub senders: Vec<Sender>,
     /// What the row says beside what the sender saw.
     pub note: String,
+    /// Records that the fault itself has made unreadable: so many may be lost, and are told of.
+    pub unreadable: usize,
     // After whoever is on it.
     pub disk: Disk,
     /// What the brokers held, by subject, before it was deleted there, or read.
@@ -282,6 +284,7 @@ pub fn run(scenario: &Scenario, runtime: &Runtime, scale: Scale, seed: u64) -> V
         rng: Rng::new(seed, 0),
         senders: Vec::new(),
         note: String::new(),
+        unreadable: 0,
         disk,
     };
     let began = Instant::now();
@@ -304,7 +307,7 @@ pub fn run(scenario: &Scenario, runtime: &Runtime, scale: Scale, seed: u64) -> V
     let due = (began.elapsed().as_secs_f64() * scenario.load.rate as f64) as usize;
     let outcomes: Vec<Outcome> = stage.senders.drain(..).map(Sender::stop).collect();
     let readings = all_that_arrives(&mut stage, &outcomes);
-    let note = std::mem::take(&mut stage.note);
+    let (note, unreadable) = (std::mem::take(&mut stage.note), stage.unreadable);
     let subjects = stage.subjects.iter_mut();
     let judge = |((outcome, reading), subject): ((&Outcome, Reading), &mut Subject)| {
         let trial = Trial {
@@ -314,6 +317,7 @@ pub fn run(scenario: &Scenario, runtime: &Runtime, scale: Scale, seed: u64) -> V
             dead_letters: subject.dead_letters(),
             fault: caused..passed,
             note: &note,
+            unreadable,
         };
         trial.judge(scenario, subject.kind)
     };
@@ -345,8 +349,8 @@ fn all_that_arrives(stage: &mut Stage, outcomes: &[Outcome]) -> Vec<Reading> {
             if now.len() != reading.arrived.len() {
                 reading.back = began.elapsed();
             }
-            let dead_letters = stage.subjects[index].dead_letters();
-            reading.is_whole = missing(&outcomes[index], &now).count() <= dead_letters;
+            let elsewhere = stage.subjects[index].dead_letters() + stage.unreadable;
+            reading.is_whole = missing(&outcomes[index], &now).count() <= elsewhere;
             reading.arrived = now;
         }
         let over = |reading: &Reading| reading.is_whole && began.elapsed() > reading.back + QUIET;
@@ -373,6 +377,7 @@ struct Trial<'a> {
     /// From its beginning to its end.
     fault: Range<Instant>,
     note: &'a str,
+    unreadable: usize,
 }
 
 impl Trial<'_> {
@@ -428,7 +433,7 @@ impl Trial<'_> {
         if kind == SubjectKind::Naive {
             return wrong;
         }
-        if lost > 0 {
+        if lost > self.unreadable {
             wrong.push(format!("{lost} lost"));
         }
         if !in_order {

@@ -4,6 +4,7 @@
 
 mod dependencies;
 pub mod documents;
+mod mutants;
 mod names;
 mod rules;
 mod source;

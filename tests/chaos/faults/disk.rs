@@ -89,6 +89,14 @@ pub const SCENARIOS: &[Scenario] = &[
         ..BASE
     },
     Scenario {
+        name: "a bit flips in each of ten records that wait",
+        quick: true,
+        goes_away: true,
+        cure: "what is left of them is lost, counted and named",
+        cause: bits_flip,
+        ..BASE
+    },
+    Scenario {
         name: "a second process comes to the directory, again and again",
         cause: second_process,
         ..BASE
@@ -311,6 +319,38 @@ fn cursors_lost(stage: &mut Stage) {
         }
         stage.subjects[0].replicas()[0].start();
     }
+}
+
+fn bits_flip(stage: &mut Stage) {
+    const RECORDS: usize = 10;
+    const FIELD: &[u8] = b"\"feedId\"";
+    stage.broker.freeze();
+    sleep(AROUND);
+    sleep(AROUND);
+    let replica = &mut stage.subjects[0].replicas()[0];
+    replica.running.kill();
+    let files = fs::read_dir(replica.setup.spool().join("segments")).unwrap();
+    let files = files.map(|file| file.unwrap().path());
+    let segments = files.filter(|path| path.extension().is_some_and(|end| end == "seg"));
+    let newest = segments.max().expect("there is a segment");
+    let bytes = fs::read(&newest).unwrap();
+    // Those of the last half wait: what is before was published.
+    let places: Vec<usize> = (0..bytes.len() - FIELD.len())
+        .filter(|at| bytes[*at..].starts_with(FIELD))
+        .collect();
+    let mut places = places[places.len() / 2..places.len() - 1].to_vec();
+    let file = File::options().write(true).open(&newest).unwrap();
+    for _ in 0..RECORDS {
+        let at = places.swap_remove(stage.rng.below(places.len()));
+        file.write_all_at(&[bytes[at] ^ 4], at as u64).unwrap();
+    }
+    stage.unreadable = RECORDS;
+    let replica = &mut stage.subjects[0].replicas()[0];
+    replica.start();
+    stage.broker.thaw();
+    wait_until("all damage is counted", SOON, || {
+        replica.running.metric("forebay_spool_damage_total{kind=\"record\"}") >= RECORDS as f64
+    });
 }
 
 fn second_process(stage: &mut Stage) {

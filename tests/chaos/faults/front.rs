@@ -161,7 +161,7 @@ fn besiege(stage: &mut Stage, strength: Strength) {
 /// Each is refused, and its connection closed; the second request in it is never seen.
 fn smuggle(stage: &mut Stage) {
     let address = stage.forebay().address();
-    let body = webhook(0, "never");
+    let body = webhook(999, "never");
     let signature = format!("x-millicast-signature: {}", sign(body.as_bytes()));
     let length = body.len();
     let whole =
@@ -190,7 +190,7 @@ fn exchange(address: SocketAddr, request: &str) -> String {
 /// What FAULTS of the HTTP side are about: each is answered, or closed, in time.
 fn unfinished(stage: &mut Stage) {
     let address = stage.forebay().address();
-    let body = webhook(0, "unfinished");
+    let body = webhook(999, "unfinished");
     let signature = format!("x-millicast-signature: {}", sign(body.as_bytes()));
     let start = format!("POST {PATH} HTTP/1.1\r\nhost: forebay\r\n{signature}\r\n");
     let whole = format!("{start}content-length: {}\r\n\r\n{body}", body.len());

@@ -117,6 +117,7 @@ fn reloaded(stage: &mut Stage) {
             0 => format!("{route}{MORE}"),
             _ => route.clone(),
         });
+        replica.setup.secrets.truncate(1);
         replica
             .setup
             .secrets

@@ -1,5 +1,5 @@
 //! A simulator: random work and random faults on a fake disk, checked against a model. `FOREBAY_SIM_SEED` replays one
-//! seed, `FOREBAY_SIM_SEEDS` says how many are run.
+//! seed, `FOREBAY_SIM_SEEDS` says how many are run, and `FOREBAY_SIM_FROM` with which it begins.
 
 mod compact;
 mod rot;
@@ -436,7 +436,9 @@ fn number(name: &str) -> Option<u64> {
 #[test]
 fn whatever_the_disk_does_nothing_acknowledged_is_lost() {
     let one = number("FOREBAY_SIM_SEED");
-    let seeds = one.map_or(0..number("FOREBAY_SIM_SEEDS").unwrap_or(SEEDS), |seed| seed..seed + 1);
+    let from = number("FOREBAY_SIM_FROM").unwrap_or(0);
+    let end = from + number("FOREBAY_SIM_SEEDS").unwrap_or(SEEDS);
+    let seeds = one.map_or(from..end, |seed| seed..seed + 1);
     let mut fired = FiredFaults::new();
     for seed in seeds.clone() {
         if let Err(problem) = run(seed, DiskLies::None, &mut fired) {

@@ -20,6 +20,10 @@ test *ARGS:
 unit *ARGS:
     cargo test --release --locked --lib {{ ARGS }}
 
+# What must hold of any bytes, by libFuzzer, so many seconds for each target: fuzz/README.md.
+fuzz SECONDS="60":
+    fuzz/run.sh {{ SECONDS }}
+
 # All tests that need no broker, in the profile `dev`.
 fast:
     tests/run.sh fast

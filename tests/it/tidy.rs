@@ -102,7 +102,7 @@ fn what_keeps_the_rules_is_let_through() {
 
 #[test]
 fn no_test_is_ignored() {
-    let findings: Vec<String> = ["src", "crates", "tests", "benches", "examples"]
+    let findings: Vec<String> = ["src", "crates", "fuzz/targets", "tests", "benches", "examples"]
         .iter()
         .flat_map(|dir| every_file(dir))
         .filter(|(path, _)| path.ends_with(".rs"))
@@ -118,7 +118,7 @@ fn no_test_is_ignored() {
 
 #[test]
 fn no_test_sleeps_for_luck() {
-    let findings: Vec<String> = ["tests", "crates"]
+    let findings: Vec<String> = ["tests", "crates", "fuzz/targets"]
         .iter()
         .flat_map(|dir| every_file(dir))
         .filter(|(path, _)| path.ends_with(".rs") && !path.starts_with("tests/it/tidy"))
@@ -153,7 +153,7 @@ fn whoever_starts_the_binary_keeps_what_it_says() {
 
 #[test]
 fn whoever_leaves_something_to_do_signs_it() {
-    let findings: Vec<String> = ["src", "crates", "docs", "tests", "benches", "examples"]
+    let findings: Vec<String> = ["src", "crates", "docs", "fuzz/targets", "tests", "benches", "examples"]
         .iter()
         .flat_map(|dir| every_file(dir))
         .filter(|(path, _)| !path.starts_with("tests/it/tidy"))
@@ -168,7 +168,7 @@ fn whoever_leaves_something_to_do_signs_it() {
 #[test]
 fn comments_and_documents_are_wrapped() {
     let mut files = documents();
-    for dir in ["src", "crates", "tests", "benches"] {
+    for dir in ["src", "crates", "fuzz/targets", "tests", "benches"] {
         let sources = every_file(dir).into_iter();
         files.extend(sources.filter(|(path, _)| path.ends_with(".rs") || path.ends_with(".md")));
     }
@@ -436,7 +436,7 @@ fn documents() -> Vec<(String, String)> {
         "CHANGELOG.md",
     ];
     let mut documents: Vec<_> = at_the_top.map(|path| (path.to_owned(), read(path))).into();
-    for dir in ["crates", "docs", "examples", "deploy"] {
+    for dir in ["crates", "docs", "examples", "deploy", "fuzz"] {
         documents.extend(every_file(dir).into_iter().filter(|(path, _)| path.ends_with(".md")));
     }
     documents

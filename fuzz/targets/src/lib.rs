@@ -7,14 +7,24 @@
 //! `fuzz/fuzz_targets` has libFuzzer call them; the tests of this crate call them with the kept inputs, and some
 //! thousands that are made of those.
 
+mod configuration;
+mod cursors;
 mod damage;
+mod event;
+mod index;
 mod input;
 mod memory_log;
+mod request;
+mod routing_key;
 mod segment;
+mod signature;
 #[cfg(test)]
 mod tests;
 
-pub use self::{input::InputReader, segment::segment};
+pub use self::{
+    configuration::configuration, cursors::cursors, event::event, index::index, input::InputReader,
+    routing_key::routing_key, segment::segment, signature::signature,
+};
 
 /// A function of any bytes, and its name.
 pub struct FuzzTarget {
@@ -31,4 +41,12 @@ impl FuzzTarget {
 }
 
 /// All that there are, by name.
-pub const TARGETS: [FuzzTarget; 1] = [FuzzTarget::new("segment", 2_000, segment)];
+pub const TARGETS: [FuzzTarget; 7] = [
+    FuzzTarget::new("configuration", 2_000, configuration),
+    FuzzTarget::new("cursors", 500, cursors),
+    FuzzTarget::new("event", 3_000, event),
+    FuzzTarget::new("index", 300, index),
+    FuzzTarget::new("routing_key", 20_000, routing_key),
+    FuzzTarget::new("segment", 2_000, segment),
+    FuzzTarget::new("signature", 10_000, signature),
+];

@@ -11,7 +11,7 @@ use std::{
 
 use bytes::Bytes;
 use forebay_log::{
-    LogObserver, LogOptions, Record, RecordClass, Spool,
+    LogObserver, LogOptions, OpenError, Record, RecordClass, Spool,
     sizes::ReadSizes,
     testing::{disk::FakeDisk, stepped::SteppedLog},
 };
@@ -42,21 +42,29 @@ impl LogObserver for DamageCount {
 impl MemoryLog {
     /// Opens what is on the disk, with the smallest segments that there are: no damage is a reason not to.
     pub fn open(disk: &FakeDisk) -> Self {
+        Self::open_with(disk, 0)
+    }
+
+    pub fn open_with(disk: &FakeDisk, segment_bytes: u64) -> Self {
+        let opened = Self::try_open(disk, segment_bytes);
+        opened.unwrap_or_else(|error| panic!("the log does not open: {error}"))
+    }
+
+    pub fn try_open(disk: &FakeDisk, segment_bytes: u64) -> Result<Self, OpenError> {
         let options = LogOptions {
             dir: DIR.into(),
             replica: "replica-0".into(),
             numbers_from: 0,
             bytes_max: 1 << 20,
             bulk_share_max: 1.0,
-            segment_bytes: 0,
+            segment_bytes,
             record_bytes_max: 0,
             hot_bytes_max: 0,
             readers_bytes_max: 1 << 20,
         };
         let damage = Arc::new(DamageCount::default());
-        let opened = SteppedLog::open(disk, &options, damage.clone());
-        let (spool, stepped) = opened.unwrap_or_else(|error| panic!("the log does not open: {error}"));
-        Self { spool, stepped, damage }
+        let (spool, stepped) = SteppedLog::open(disk, &options, damage.clone())?;
+        Ok(Self { spool, stepped, damage })
     }
 
     /// Appends records as one batch.
@@ -98,4 +106,9 @@ pub fn choose_sizes(input: &mut InputReader<'_>) {
         ..ReadSizes::now()
     }
     .set();
+}
+
+/// Puts a file into the log's directory.
+pub fn put(disk: &FakeDisk, path: &str, bytes: Vec<u8>) {
+    disk.put(&Path::new(DIR).join(path), bytes);
 }

@@ -7,9 +7,10 @@ use bytes::Bytes;
 
 use super::disk::FakeDisk;
 use crate::{
-    AppendError, Cursor, CursorStart, LogObserver, LogOptions, OpenError, Record, Spool,
+    AppendError, Cursor, CursorStart, LogObserver, LogOptions, LogQuery, OpenError, Record, Spool,
     compaction::Compactor,
     disk_reader::DiskReader,
+    index::IndexBuilder,
     log::Log,
     scan::{PayloadUse, ScanFound, SegmentScan},
     segment::{self, DATA_START},
@@ -34,6 +35,7 @@ pub struct SteppedLog {
     log: Log,
     inlet: Arc<AppendQueue>,
     compactor: Compactor,
+    indexes: IndexBuilder,
     requests: Vec<writer::QueuedAppend>,
     results: Vec<Result<u64, AppendError>>,
     /// Something that was to be appended was not.
@@ -56,6 +58,7 @@ impl SteppedLog {
             log,
             inlet,
             compactor: Compactor::default(),
+            indexes: IndexBuilder::default(),
             requests: Vec::new(),
             results: Vec::new(),
             has_refused: false,
@@ -96,6 +99,11 @@ impl SteppedLog {
             shared.fail(&format!("compaction of {}: {error}", path.display()));
             0
         })
+    }
+
+    /// What the cursors' thread does now and then besides: makes some of the indexes that are missing.
+    pub fn make_indexes(&mut self) {
+        self.indexes.run(self.log.shared());
     }
 
     pub fn close(&mut self) {
@@ -141,7 +149,16 @@ impl SteppedLog {
 
     /// All that there is at or after `from`.
     pub fn read_from(&self, from: u64) -> std::io::Result<Vec<Record>> {
-        let mut disk = DiskReader::new(self.log.shared().clone());
+        self.read(None, from)
+    }
+
+    /// All that a query asks for, and whatever else is read for it.
+    pub fn find(&self, query: LogQuery) -> std::io::Result<Vec<Record>> {
+        self.read(Some(query), 1)
+    }
+
+    fn read(&self, query: Option<LogQuery>, from: u64) -> std::io::Result<Vec<Record>> {
+        let mut disk = DiskReader::new(self.log.shared().clone()).asking(query);
         let (mut records, mut next) = (Vec::new(), from);
         while next <= self.head() {
             let read = disk.read(next, 64, 1 << 16).map_err(|(_, error)| error)?;

@@ -37,12 +37,25 @@ pub(super) fn file(path: &Path, found: &FoundProblems) -> Option<ConfigTree> {
     }
 }
 
-/// A syntax error without the lines of the file that it quotes: a secret may be on them.
+/// How errors begin that quote a value of the file, which may be all of it, and what is said instead.
+const QUOTING: [(&str, &str); 3] = [
+    (
+        "invalid type: ",
+        "not a table of keys and values: is it of the format that its name says?",
+    ),
+    ("Cannot parse ", "a key that is a list, a table or nothing"),
+    ("Parsing ", "a number that cannot be read"),
+];
+
+/// A syntax error without what it quotes of the file: a secret may be there.
 fn syntax(error: &config::ConfigError) -> String {
     let text = match error {
         config::ConfigError::FileParse { cause, .. } => cause.to_string(),
         other => other.to_string(),
     };
+    if let Some((_, instead)) = QUOTING.iter().find(|(begins, _)| text.starts_with(begins)) {
+        return (*instead).to_owned();
+    }
     let quoted = |line: &str| {
         line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit())
             .starts_with('|')

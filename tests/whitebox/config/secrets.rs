@@ -13,6 +13,13 @@ fn a_secret_is_in_no_message_and_no_debug_text() {
             "forebay.yaml",
             format!("endpoints:\n  a:\n    secrets: [\"base64:{SECRET}\" \"oops\"\n  b: }}"),
         ),
+        // All of it is one text; a key is a list.
+        (
+            "forebay.yaml",
+            format!("[endpoints.a]\nsecrets = [\"base64:{SECRET}\"]\n"),
+        ),
+        ("forebay.yaml", format!("oops\nsecrets = [\"base64:{SECRET}\"]\n")),
+        ("forebay.yaml", format!("? [\"base64:{SECRET}\"]\n: secrets\n")),
         (
             "forebay.toml",
             with(&format!(

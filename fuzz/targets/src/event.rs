@@ -5,8 +5,8 @@
 //! - it becomes an event, with the body as it came, and the same one when it comes again;
 //! - encoded and decoded it is the same, also for who looks at a part of it; a record that is cut is refused, or has a
 //!   shorter body;
-//! - of every payload and mode it is a CloudEvent: every required attribute is there, none is longer than it may be, and
-//!   a structured one is JSON with the same attributes as a binary one;
+//! - of every payload and mode it is a CloudEvent: every required attribute is there, none is longer than it may be,
+//!   and a structured one is JSON with the same attributes as a binary one;
 //! - of an endpoint that takes one account's events alone, the event is of that account, or of none.
 
 use bytes::Bytes;

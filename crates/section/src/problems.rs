@@ -92,9 +92,9 @@ impl FoundProblems {
 
     pub fn add(&self, origin: &str, key: &str, text: impl Into<String>) {
         self.problems.borrow_mut().push(ConfigProblem {
-            origin: origin.to_owned(),
-            key: key.to_owned(),
-            text: text.into(),
+            origin: on_one_line(origin),
+            key: on_one_line(key),
+            text: on_one_line(&text.into()),
         });
     }
 
@@ -111,5 +111,33 @@ impl FoundProblems {
             Some(value) if problems.is_empty() => Ok(value),
             _ => Err(ConfigProblems(problems)),
         }
+    }
+}
+
+/// A text of which the user's part may have line breaks, and whatever else moves a terminal's cursor: escaped.
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_one_line_whatever_is_in_it() {
+        let found = FoundProblems::default();
+        found.add("a\nfile", "a.\u{85}key", "a\ttext \u{1b}[2J of two\r\nlines, \"é\"");
+        let problems = found.or(Some(())).expect_err("there is one");
+        assert_eq!(
+            problems.to_string(),
+            "a\\nfile: a.\\u{85}key: a\\ttext \\u{1b}[2J of two\\r\\nlines, \"é\"\n1 problem"
+        );
     }
 }

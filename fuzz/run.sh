@@ -4,8 +4,8 @@
 #   fuzz/run.sh [SECONDS [TARGET...]]    so long each (default: 60), all of them or those that are named
 #
 # Needs the nightly toolchain of rustup; gets cargo-fuzz if it is missing. What a run adds to a corpus stays in
-# target/corpus/; the part of it that reaches as much as all of it goes to corpus/, which is committed. An input that
-# fails lies in artifacts/, and this ends with 1.
+# target/corpus/; a few dozen of it go to corpus/, which is committed, beside those that have a name. An input that fails
+# lies in artifacts/, and this ends with 1.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -16,6 +16,10 @@ all=$(sed -n 's/^name = "\(.*\)"$/\1/p' Cargo.toml | tail -n +2)
 targets=${*:-$all}
 binaries=target/x86_64-unknown-linux-gnu/release
 logs=target/logs
+# Of glibc: half a megabyte, the size of a page of cursors, is not asked of the kernel each time.
+export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=268435456
+# Of those that the fuzzer found, for each target.
+kept_max=48
 # Beyond these an input has failed.
 limits="-rss_limit_mb=1024 -timeout=10 -max_len=4096"
 
@@ -30,26 +34,28 @@ fuzz() {
     local target=$1
     mkdir -p "target/corpus/$target" "artifacts/$target" "$logs"
     if "$binaries/$target" "target/corpus/$target" "corpus/$target" $limits -max_total_time="$seconds" \
-        -print_final_stats=1 -artifact_prefix="artifacts/$target/" >"$logs/$target" 2>&1; then
-        minimise "$target"
-    else
-        touch "$logs/$target.failed"
+        -print_final_stats=1 -artifact_prefix="artifacts/$target/" >"$logs/$target" 2>&1 && minimise "$target"; then
+        return
     fi
+    touch "$logs/$target.failed"
 }
 
-# The fewest inputs, of all that there are, that reach every edge that all of them reach.
+# Beside the inputs that somebody named, the smallest of the fewest that reach every edge that all of them reach.
 minimise() {
     local target=$1 kept="target/kept/$1"
+    local by_hash=(-type f -regex ".*/$(printf '[0-9a-f]%.0s' {1..40})")
     rm -rf "$kept"
     mkdir -p "$kept"
+    find "corpus/$target" -type f -not \( "${by_hash[@]}" \) -exec cp -t "$kept" {} +
     "$binaries/$target" -set_cover_merge=1 -use_counters=0 $limits "$kept" "corpus/$target" "target/corpus/$target" \
-        >"$logs/$target.merge" 2>&1
-    rm -rf "corpus/$target"
-    cp -r "$kept" "corpus/$target"
+        >"$logs/$target.merge" 2>&1 || return
+    find "corpus/$target" "${by_hash[@]}" -delete
+    find "$kept" "${by_hash[@]}" -printf '%s %p\n' | sort -n | head -n "$kept_max" | cut -d ' ' -f 2- |
+        xargs -r cp -t "corpus/$target"
 }
 
 export -f fuzz minimise
-export seconds binaries logs limits
+export seconds binaries logs limits kept_max
 rm -f "$logs"/*.failed
 printf '%s\n' $targets | xargs -P 2 -I {} bash -c 'fuzz {}'
 

@@ -60,7 +60,8 @@ pub fn configuration(input: &[u8]) {
             } else {
                 String::new()
             };
-            (name.to_owned(), harmless(input.piece()) + &secret)
+            // In front of it there may be what says that it is no secret, but the name of one.
+            (name.to_owned(), secret + &harmless(input.piece()))
         })
         .collect();
     let parts: Vec<_> = input

@@ -22,7 +22,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
-use forebay_test_support::{jars, process, rabbitmq};
+use forebay_test_support::{fetched, process, rabbitmq};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -133,7 +133,7 @@ impl<'a> Bench<'a> {
             arguments,
             cluster: rabbitmq::Cluster::single(),
             dir: tempfile::Builder::new().prefix("forebay-bench-").tempdir()?,
-            jars: jars::fetch("benches/rabbitmq"),
+            jars: fetched::jars("benches/rabbitmq"),
         };
         let messages = samples::messages();
         let bytes: usize = messages.iter().map(|message| message.body.len()).sum();

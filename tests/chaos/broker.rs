@@ -195,6 +195,14 @@ impl Broker {
         }
     }
 
+    /// RabbitMQ, where it is one.
+    pub fn rabbitmq(&self) -> (&rabbitmq::Cluster, &Vhost) {
+        match self {
+            Self::RabbitMq { cluster, vhost, .. } => (cluster, vhost),
+            Self::Kafka { .. } => panic!("this is done to RabbitMQ"),
+        }
+    }
+
     pub fn nodes(&self) -> usize {
         match self {
             Self::Kafka { cluster, .. } => cluster.brokers(Listener::Plaintext).len(),

@@ -91,7 +91,7 @@ impl Group {
 
 /// What may become a dead letter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeadLetters {
+pub enum AllowedLetters {
     None,
     /// The broker takes no large messages: those, and nothing else.
     Large,
@@ -164,7 +164,7 @@ pub struct Scenario {
     pub allowed: &'static [u16],
     /// Forebay's process is away at times, so that requests get no answer.
     pub goes_away: bool,
-    pub dead_letters: DeadLetters,
+    pub dead_letters: AllowedLetters,
     /// A stream may move to another partition, and keeps its order in each.
     pub streams_move: bool,
     /// What somebody has to do for it to be over; nothing where it recovers by itself.
@@ -192,7 +192,7 @@ impl Scenario {
             },
             allowed: &[],
             goes_away: false,
-            dead_letters: DeadLetters::None,
+            dead_letters: AllowedLetters::None,
             streams_move: false,
             cure: "",
             cause: |_| sleep(AROUND),
@@ -218,13 +218,7 @@ pub struct Stage<'a> {
     // After whoever is on it.
     pub disk: Disk,
     /// What the brokers held, by subject, before it was deleted there, or read.
-    taken: Vec<Readings>,
-}
-
-/// Everything that was read, in the order of each place.
-#[derive(Default)]
-struct Readings {
-    all: Vec<Arrived>,
+    taken: Vec<Vec<Arrived>>,
 }
 
 impl Stage<'_> {
@@ -244,7 +238,7 @@ impl Stage<'_> {
         for index in 0..self.subjects.len() {
             let topic = self.subjects[index].kind.topic();
             let read = self.broker.read(self.runtime, topic);
-            self.taken[index].all.extend(read);
+            self.taken[index].extend(read);
         }
     }
 
@@ -257,7 +251,7 @@ impl Stage<'_> {
     fn arrived(&mut self, index: usize) -> Vec<Arrived> {
         let topic = self.subjects[index].kind.topic();
         let read = self.broker.read(self.runtime, topic);
-        let taken = &mut self.taken[index].all;
+        let taken = &mut self.taken[index];
         match self.broker.keeps_what_was_read() {
             true => taken.iter().cloned().chain(read).collect(),
             false => {
@@ -277,7 +271,7 @@ pub fn run(scenario: &Scenario, runtime: &Runtime, scale: Scale, seed: u64) -> V
     let subjects: Vec<Subject> = scenario.subjects.iter().map(start).collect();
     let mut stage = Stage {
         runtime,
-        taken: subjects.iter().map(|_| Readings::default()).collect(),
+        taken: vec![Vec::new(); subjects.len()],
         broker,
         subjects,
         scale,
@@ -401,9 +395,9 @@ impl Trial<'_> {
         let due = self.due.max(sent);
         let missing: Vec<&String> = missing(outcome, &self.reading.arrived).collect();
         let may_be = |feed: &str| match scenario.dead_letters {
-            DeadLetters::None => false,
-            DeadLetters::Large => outcome.large.contains(feed),
-            DeadLetters::Some => true,
+            AllowedLetters::None => false,
+            AllowedLetters::Large => outcome.large.contains(feed),
+            AllowedLetters::Some => true,
         };
         let refused = missing.iter().filter(|feed| may_be(feed));
         let refused = refused.count().min(self.dead_letters);
@@ -447,9 +441,9 @@ impl Trial<'_> {
             wrong.push(format!("answers: {:?}", self.outcome.answers));
         }
         let wanted = match scenario.dead_letters {
-            DeadLetters::None => self.dead_letters == 0,
-            DeadLetters::Large => self.dead_letters > 0,
-            DeadLetters::Some => true,
+            AllowedLetters::None => self.dead_letters == 0,
+            AllowedLetters::Large => self.dead_letters > 0,
+            AllowedLetters::Some => true,
         };
         if !wanted {
             wrong.push(format!("{} dead letters", self.dead_letters));

@@ -59,6 +59,15 @@ impl Replica {
         self.running = self.setup.start();
     }
 
+    /// Starts a process by these words too (strace, faketime), once the one that there was has ended. The next one is
+    /// started without them.
+    pub fn launch_under(&mut self, words: Vec<String>) {
+        let before = self.setup.wrapper.clone();
+        self.setup.wrapper.extend(words);
+        self.running = self.setup.launch();
+        self.setup.wrapper = before;
+    }
+
     /// Ends it in order, as a roll does.
     pub fn stop(&mut self) {
         let status = self.running.terminate(STOPPED);

@@ -2,12 +2,12 @@
 
 use std::{
     fs,
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::Command,
     sync::LazyLock,
 };
 
-use crate::support::ROOT;
+use crate::support::{ROOT, fetched};
 
 const DOCKERFILES: [&str; 2] = ["deploy/Dockerfile", "deploy/compose/consumer.Dockerfile"];
 
@@ -17,16 +17,11 @@ fn read(path: &str) -> String {
 
 /// What hadolint has against a Dockerfile; nothing is what it should be.
 fn lint(text: &str) -> String {
-    static HADOLINT: LazyLock<String> = LazyLock::new(|| {
-        let script = Path::new(ROOT).join("tests/hadolint.sh");
-        let output = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "tests/hadolint.sh: {}", output.status);
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    });
+    static HADOLINT: LazyLock<PathBuf> = LazyLock::new(|| fetched::by("tests/hadolint.sh", &[]));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("Dockerfile");
     fs::write(&path, text).unwrap();
-    let output = Command::new(HADOLINT.as_str())
+    let output = Command::new(HADOLINT.as_path())
         .args(["--no-color"])
         .arg(&path)
         .output()

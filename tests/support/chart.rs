@@ -9,6 +9,8 @@ use std::{
 
 use serde_json::Value;
 
+use super::fetched;
+
 pub const CHART: &str = "deploy/helm/forebay";
 
 pub fn root() -> &'static Path {
@@ -19,16 +21,9 @@ pub fn root() -> &'static Path {
 pub fn tool(name: &str) -> PathBuf {
     static TOOLS: LazyLock<PathBuf> = LazyLock::new(|| {
         let given = std::env::var_os("FOREBAY_TEST_KUBERNETES").filter(|path| !path.is_empty());
-        given.map_or_else(build, PathBuf::from)
+        given.map_or_else(|| fetched::by("tests/kubernetes.sh", &[]), PathBuf::from)
     });
     TOOLS.join(name)
-}
-
-fn build() -> PathBuf {
-    let mut script = Command::new(root().join("tests/kubernetes.sh"));
-    let output = script.stderr(Stdio::inherit()).output().unwrap();
-    assert!(output.status.success(), "tests/kubernetes.sh: {}", output.status);
-    PathBuf::from(String::from_utf8(output.stdout).unwrap().trim())
 }
 
 /// Runs a command at the top of the repository. `Ok`: what it printed; `Err`: that, and what it said of its failure.

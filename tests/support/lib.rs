@@ -11,12 +11,13 @@ pub const ROOT: &str = {
 pub mod census;
 pub mod cgroup;
 pub mod chart;
+pub mod clock;
 pub mod collector;
 pub mod consumers;
 pub mod disk;
+pub mod fetched;
 pub mod forebay;
 pub mod http;
-pub mod jars;
 pub mod kafka;
 pub mod oracle;
 pub mod process;

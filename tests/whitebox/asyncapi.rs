@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use crate::{
     schemas::{parse, published, receive, receive_sample},
-    support::consumers::runs,
+    support::{consumers::runs, fetched},
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -70,11 +70,7 @@ fn judge(text: &str) -> Option<Judgement> {
             let _ = writeln!(std::io::stderr(), "{left_out}");
             return None;
         }
-        let mut command = Command::new(Path::new(ROOT).join("tests/npm.sh"));
-        let command = command.arg(Path::new(ROOT).join("tests/asyncapi"));
-        let output = command.stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "tests/npm.sh: {}", output.status);
-        Some(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()))
+        Some(fetched::by("tests/npm.sh", &["tests/asyncapi"]))
     });
     let mut command = Command::new("node");
     command.arg(DIR.as_ref()?.join("validate.mjs"));

@@ -5,10 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use forebay_test_support::forebay::wait_until;
+
 use crate::{
     broker::NEXT_PASSWORD,
     scenario::{AROUND, Stage},
 };
+
+/// By when a fault has shown.
+const FELT: Duration = Duration::from_secs(30);
 
 /// Killed, and back after a time that will be missed.
 pub fn killed(stage: &mut Stage) {
@@ -59,6 +64,8 @@ pub fn reset(stage: &mut Stage) {
 /// It runs a tenth of the time, in pieces.
 pub fn slow(stage: &mut Stage) {
     let began = Instant::now();
+    stage.broker.freeze();
+    stage.broker.assert_away();
     while began.elapsed() < stage.scale.outage() {
         stage.broker.freeze();
         sleep(Duration::from_millis(900));
@@ -90,33 +97,26 @@ pub fn password_changed(stage: &mut Stage) {
     stage.broker.write_password(&dir, Some(NEXT_PASSWORD));
 }
 
-/// Every twentieth of a connection is above the broker's limit.
-pub fn large_among_small(stage: &mut Stage) {
-    sleep(AROUND);
-    let dead_letters = stage.forebay().dead_letters();
-    assert!(dead_letters > 0, "nothing was refused");
-}
-
-/// The limit of [`large_among_small`], once the first have been taken.
+/// The load of [`limited`]: every twentieth webhook of a connection is large.
 pub const LARGE: Option<(usize, usize)> = Some((20, 50_000));
 
+/// From a moment on the broker takes no large messages.
 pub fn limited(stage: &mut Stage) {
     let topic = stage.forebay().kind.topic();
     stage.broker.limit_messages(stage.runtime, topic, 20_000);
-    // RabbitMQ tells clients of it by closing, Kafka by refusing: either way it takes a message to know.
-    let until = Instant::now() + Duration::from_secs(30);
-    while stage.forebay().dead_letters() == 0 {
-        assert!(Instant::now() < until, "nothing is refused");
-        sleep(Duration::from_millis(100));
-    }
-    large_among_small(stage);
+    wait_until("something is refused", FELT, || stage.forebay().dead_letters() > 0);
+    sleep(AROUND);
 }
 
 /// The fault is there: Forebay says that its route is blocked.
-fn assert_blocked(stage: &mut Stage) {
-    let until = Instant::now() + Duration::from_secs(30);
-    while stage.forebay().replicas()[0].running.blocked().is_null() {
-        assert!(Instant::now() < until, "the route is not blocked");
-        sleep(Duration::from_millis(100));
-    }
+pub fn assert_blocked(stage: &mut Stage) {
+    wait_until("the route is blocked", FELT, || {
+        !stage.forebay().replicas()[0].running.blocked().is_null()
+    });
+}
+
+/// The fault is there: what comes in waits, much more than it does else.
+pub fn assert_behind(stage: &mut Stage) {
+    const RECORDS: usize = 100;
+    wait_until("the route is behind", FELT, || stage.forebay().backlog() > RECORDS);
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use forebay_test_support::{
+    clock::SteppingClock,
     disk::{Mount, Strace, copy_image, end_of_data, resize_device, survived},
     forebay::{Setup, wait_until},
     sender::Load,
@@ -187,14 +188,8 @@ fn every_call_fails(stage: &mut Stage) {
             let strace = Strace::new(&log);
             let replica = &mut stage.subjects[0].replicas()[0];
             replica.running.kill();
-            let wrapper = replica.setup.wrapper.clone();
-            replica
-                .setup
-                .wrapper
-                .extend(strace.wrapper(&[&format!("{call}:error={error}:when={time}")]));
-            replica.running = replica.setup.launch();
+            replica.launch_under(strace.wrapper(&[&format!("{call}:error={error}:when={time}")]));
             let status = until_ended(replica, || strace.injected() > 0);
-            replica.setup.wrapper = wrapper;
             let injected = strace.injected() > 0;
             fired += usize::from(injected);
             if let Some(status) = status {
@@ -263,17 +258,11 @@ fn slow_syncs(stage: &mut Stage) {
     let strace = Strace::new(&stage.disk.scratch.path().join("strace"));
     let replica = &mut stage.subjects[0].replicas()[0];
     replica.running.kill();
-    let wrapper = replica.setup.wrapper.clone();
-    replica
-        .setup
-        .wrapper
-        .extend(strace.wrapper(&["fdatasync:delay_enter=4000000:when=20..22"]));
-    replica.start();
+    replica.launch_under(strace.wrapper(&["fdatasync:delay_enter=4000000:when=20..22"]));
     wait_until("three syncs dawdle", SOON, || strace.injected() == 3);
     sleep(AROUND);
     // In order: killed it would leave strace behind.
     replica.stop();
-    replica.setup.wrapper = wrapper;
     replica.start();
 }
 
@@ -370,33 +359,27 @@ fn second_process(stage: &mut Stage) {
 }
 
 fn clock_steps(stage: &mut Stage) {
-    let library = ["x86_64", "aarch64"]
-        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"))
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .expect("libfaketime is installed (tests/run.sh installs it)");
-    let clock = stage.disk.scratch.path().join("clock");
-    let step = |offset: &str| fs::write(&clock, offset).unwrap();
-    step("+0");
+    let clock = SteppingClock::new(stage.disk.scratch.path());
     let replica = &mut stage.subjects[0].replicas()[0];
-    replica.running.kill();
-    replica.setup.wrapper = vec![
-        "env".into(),
-        format!("LD_PRELOAD={library}"),
-        format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
-        "FAKETIME_NO_CACHE=1".into(),
-        "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
-    ];
-    replica.start();
+    let words: Vec<String> = std::iter::once("env".to_owned()).chain(clock.variables()).collect();
     for offset in ["+5y", "-5y", "+0"] {
-        step(offset);
-        sleep(AROUND);
         replica.running.kill();
-        replica.start();
+        replica.launch_under(words.clone());
+        replica.running.wait_until_ready();
+        let before = year(&replica.running.log());
+        clock.step(offset);
+        sleep(AROUND);
+        // A line of the log has the new time.
+        replica.running.signal("HUP");
+        wait_until("the clock has stepped", SOON, || year(&replica.running.log()) != before);
     }
     replica.running.kill();
-    replica.setup.wrapper.clear();
     replica.start();
+}
+
+/// The year of the newest line of a log.
+fn year(log: &str) -> String {
+    log.lines().last().unwrap_or_default().chars().take(4).collect()
 }
 
 /// The broker is away until there are ten gigabytes, and the process is killed then.

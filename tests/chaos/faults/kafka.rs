@@ -10,8 +10,8 @@ use forebay_test_support::{
 
 use super::brokers;
 use crate::{
-    broker::{Broker, BrokerKind, BrokerPlan, PARTITIONS},
-    scenario::{AROUND, DeadLetters, LANDED, Scenario, Stage},
+    broker::{BrokerKind, BrokerPlan, PARTITIONS},
+    scenario::{AROUND, AllowedLetters, LANDED, Scenario, Stage},
     subject::SubjectKind::{Forebay, Naive},
 };
 
@@ -153,7 +153,7 @@ pub const SCENARIOS: &[Scenario] = &[
             large: brokers::LARGE,
             ..BASE.load
         },
-        dead_letters: DeadLetters::Large,
+        dead_letters: AllowedLetters::Large,
         cause: brokers::limited,
         ..BASE
     },
@@ -183,16 +183,14 @@ fn topic_deleted(stage: &mut Stage) {
     stage.take_what_there_is();
     stage.runtime.block_on(kafka::delete_topic(&bootstrap, topic));
     stage.forebay().signal("CONT");
+    brokers::assert_blocked(stage);
     sleep(stage.scale.outage() / 2);
     stage.broker.make_topic(stage.runtime, topic);
 }
 
 fn partitions_added(stage: &mut Stage) {
     let topic = stage.forebay().kind.topic();
-    let Broker::Kafka { cluster, .. } = &stage.broker else {
-        panic!("Kafka has partitions");
-    };
-    let bootstrap = cluster.bootstrap();
+    let bootstrap = stage.broker.bootstrap();
     stage
         .runtime
         .block_on(kafka::add_partitions(&bootstrap, topic, PARTITIONS * 2));

@@ -6,8 +6,8 @@ use forebay_test_support::{forebay::EXCHANGE, rabbitmq::Version, sender::Load};
 
 use super::brokers;
 use crate::{
-    broker::{Broker, BrokerKind, BrokerPlan, PARTITIONS},
-    scenario::{DeadLetters, Scenario, Stage},
+    broker::{BrokerKind, BrokerPlan, PARTITIONS},
+    scenario::{AllowedLetters, Scenario, Stage},
 };
 
 const BASE: Scenario = Scenario::RABBITMQ;
@@ -78,7 +78,7 @@ pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "the exchange is deleted and made again",
         cure: "the exchange and its bindings are made; dead letters of the moment between are redriven",
-        dead_letters: DeadLetters::Some,
+        dead_letters: AllowedLetters::Some,
         cause: exchange_deleted,
         ..BASE
     },
@@ -86,7 +86,7 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "the exchange is deleted and made again",
         broker: OLD,
         cure: "the exchange and its bindings are made; dead letters of the moment between are redriven",
-        dead_letters: DeadLetters::Some,
+        dead_letters: AllowedLetters::Some,
         cause: exchange_deleted,
         ..BASE
     },
@@ -115,7 +115,7 @@ pub const SCENARIOS: &[Scenario] = &[
             large: brokers::LARGE,
             ..BASE.load
         },
-        dead_letters: DeadLetters::Large,
+        dead_letters: AllowedLetters::Large,
         cause: brokers::limited,
         ..BASE
     },
@@ -126,38 +126,33 @@ pub const SCENARIOS: &[Scenario] = &[
             large: brokers::LARGE,
             ..BASE.load
         },
-        dead_letters: DeadLetters::Large,
+        dead_letters: AllowedLetters::Large,
         cause: brokers::limited,
         ..BASE
     },
 ];
 
 fn alarm(stage: &mut Stage) {
-    let Broker::RabbitMq { cluster, .. } = &stage.broker else {
-        panic!("RabbitMQ has alarms");
-    };
-    cluster.alarm(0, true);
+    stage.broker.rabbitmq().0.alarm(0, true);
+    brokers::assert_behind(stage);
     sleep(stage.scale.outage());
-    cluster.alarm(0, false);
+    stage.broker.rabbitmq().0.alarm(0, false);
 }
 
 /// Queues stay; what leads to them goes, and comes back.
 fn exchange_deleted(stage: &mut Stage) {
-    let Broker::RabbitMq { vhost, .. } = &stage.broker else {
-        panic!("RabbitMQ has exchanges");
-    };
-    vhost.delete_exchange(EXCHANGE);
+    stage.broker.rabbitmq().1.delete_exchange(EXCHANGE);
+    brokers::assert_blocked(stage);
     sleep(stage.scale.outage() / 2);
+    let (_, vhost) = stage.broker.rabbitmq();
     vhost.declare_exchange(EXCHANGE);
     vhost.bind_partitions(EXCHANGE, PARTITIONS);
 }
 
 /// One of the queues takes no more than five.
 fn queue_full(stage: &mut Stage) {
-    let Broker::RabbitMq { vhost, .. } = &stage.broker else {
-        panic!("RabbitMQ has queues");
-    };
-    vhost.limit_queues("^forebay[.]00$", Some(5));
+    stage.broker.rabbitmq().1.limit_queues("^forebay[.]00$", Some(5));
+    brokers::assert_behind(stage);
     sleep(stage.scale.outage());
-    vhost.limit_queues("", None);
+    stage.broker.rabbitmq().1.limit_queues("", None);
 }

@@ -9,6 +9,7 @@ use std::{
 use super::{EXIT_DISK, assert_kept, key, setup};
 use crate::support::{
     census::assert_in_order,
+    clock::SteppingClock,
     disk::scratch,
     forebay::{Setup, wait_until},
     kafka::{self, create_topic},
@@ -60,22 +61,10 @@ fn a_second_process_on_the_directory_ends_at_once_and_names_the_holder() {
 
 #[test]
 fn a_clock_that_steps_years_deletes_and_stops_nothing() {
-    let library = ["x86_64", "aarch64"]
-        .map(|machine| format!("/usr/lib/{machine}-linux-gnu/faketime/libfaketimeMT.so.1"))
-        .into_iter()
-        .find(|path| Path::new(path).exists())
-        .expect("libfaketime is installed (tests/run.sh installs it)");
     let scratch = scratch();
-    let clock = scratch.path().join("clock");
+    let clock = SteppingClock::new(scratch.path());
     let mut setup = setup(&scratch.path().join("spool"));
-    setup.wrapper.extend([
-        format!("LD_PRELOAD={library}"),
-        format!("FAKETIME_TIMESTAMP_FILE={}", clock.display()),
-        "FAKETIME_NO_CACHE=1".into(),
-        "FAKETIME_DONT_FAKE_MONOTONIC=1".into(),
-    ]);
-    let step = |offset: &str| fs::write(&clock, offset).unwrap();
-    step("+0");
+    setup.wrapper.extend(clock.variables());
     let mut forebay = setup.start();
     let sender = Sender::start(setup.public, 4, 400, 50);
     let accepts = |what: &str| {
@@ -91,10 +80,9 @@ fn a_clock_that_steps_years_deletes_and_stops_nothing() {
         ("-5y", true),
         ("+0", true),
     ] {
-        step(offset);
+        clock.step(offset);
         if restart {
-            // Not told to stop: libfaketime changes the time that librdkafka reads, and not how long its threads wait
-            // for it, so that they would not end.
+            // Not told to stop: it would not end.
             forebay.kill();
             forebay = setup.start();
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::super::{
-    jars,
+    fetched,
     process::{Process, mortal, spawn},
 };
 
@@ -43,6 +43,6 @@ pub fn run_source(program: &str, arguments: &[&str]) -> String {
 
 /// The jars of the Kafka that most tests have.
 pub fn jars() -> &'static Path {
-    static JARS: LazyLock<PathBuf> = LazyLock::new(|| jars::fetch("tests/kafka"));
+    static JARS: LazyLock<PathBuf> = LazyLock::new(|| fetched::jars("tests/kafka"));
     &JARS
 }

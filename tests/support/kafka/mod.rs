@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    jars,
+    fetched,
     process::{Process, directory, free_port},
     tls::Certificates,
 };
@@ -113,8 +113,8 @@ impl Version {
     fn jars(self) -> PathBuf {
         match self {
             Self::Usual => java::jars().to_owned(),
-            Self::V3 => jars::fetch("tests/kafka-3.9"),
-            Self::Newest => jars::fetch("tests/kafka-4.3"),
+            Self::V3 => fetched::jars("tests/kafka-3.9"),
+            Self::Newest => fetched::jars("tests/kafka-4.3"),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use super::{
     super::{
-        http, jars,
+        fetched, http,
         process::{Process, free_port, mortal, spawn},
         tls::Certificates,
     },
@@ -72,7 +72,7 @@ impl<'a> Surroundings<'a> {
     ) -> Self {
         let root = match version {
             Version::Usual => None,
-            Version::V4 => Some(jars::directory("tests/rabbitmq-4.sh", &[])),
+            Version::V4 => Some(fetched::by("tests/rabbitmq-4.sh", &[])),
         };
         install(dir, root.as_deref().unwrap_or(Path::new("/")));
         Self {

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::support::{
     consumers::runs,
+    fetched,
     process::{mortal, spawn},
 };
 
@@ -49,10 +50,7 @@ pub fn sdks() -> Option<Vec<Reader>> {
             let _ = writeln!(std::io::stderr(), "{left_out}");
             return None;
         }
-        let mut script = Command::new(Path::new(ROOT).join("tests/cloudevents.sh"));
-        let output = script.stderr(Stdio::inherit()).output().unwrap();
-        assert!(output.status.success(), "tests/cloudevents.sh: {}", output.status);
-        Some(PathBuf::from(String::from_utf8(output.stdout).unwrap().trim()))
+        Some(fetched::by("tests/cloudevents.sh", &[]))
     });
     let sdks = SDKS.as_ref()?;
     let of_this_repository = |name: &str| Path::new(ROOT).join("tests/cloudevents").join(name);

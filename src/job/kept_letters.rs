@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use tokio::task::spawn_blocking;
+
 use super::{DeadLetter, DeadLetters, EventSelection};
 use crate::spool::{Cursor, LogReader, OpenError, ReadError, Record};
 
@@ -23,6 +25,8 @@ pub enum LettersError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error("the disk has no room to keep which of them are gone, so that after a crash they may be there again")]
+    NotKept,
 }
 
 /// Goes through the dead letters of a route, from the oldest to what was the newest when it began.
@@ -72,11 +76,11 @@ impl DeadLetters {
         Ok(count)
     }
 
-    /// Gives up those that are meant; returns how many they were.
+    /// Gives up those that are meant, durably; returns how many they were.
     ///
     /// # Errors
     ///
-    /// They cannot be read.
+    /// They cannot be read, or that they are gone cannot be kept.
     pub async fn discard(&self, route: &str, selection: &EventSelection) -> Result<u64, LettersError> {
         let mut count = 0;
         if let Some(mut reading) = self.read(route, 0).await? {
@@ -87,18 +91,18 @@ impl DeadLetters {
                 }
             }
         }
-        self.close_gaps(route).await?;
+        self.keep_gone(route).await?;
         Ok(count)
     }
 
-    /// Counts as gone what lies between the dead letters of a route that are there: numbers that none has. Then what is
-    /// gone can be deleted.
+    /// Makes durable which dead letters of a route are gone, and gives their room back with the log's next ticks: what
+    /// lies between those that are there counts as gone, too, as numbers that none has.
     ///
     /// # Errors
     ///
-    /// They cannot be read.
-    pub async fn close_gaps(&self, route: &str) -> Result<(), LettersError> {
-        let Some(mut reading) = self.read(route, 0).await? else {
+    /// They cannot be read, or there is no room for that.
+    pub async fn keep_gone(&self, route: &str) -> Result<(), LettersError> {
+        let (Some(log), Some(mut reading)) = (self.log(route), self.read(route, 0).await?) else {
             return Ok(());
         };
         let mut before = reading.through;
@@ -111,8 +115,11 @@ impl DeadLetters {
         if reading.last > before {
             reading.gone.settle(before + 1..=reading.last);
         }
-        // Durable, and the room given back, with the log's next ticks.
-        Ok(())
+        // Only a runtime that ends takes it away.
+        match spawn_blocking(move || log.keep_cursors()).await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(LettersError::NotKept),
+        }
     }
 }
 

@@ -300,9 +300,9 @@ impl NodeOperator {
             jobs.get(id).and_then(route)
         };
         if let Some(route) = is_redrive
-            && let Err(error) = self.shared.dead_letters.close_gaps(&route).await
+            && let Err(error) = self.shared.dead_letters.keep_gone(&route).await
         {
-            tracing::warn!(route, %error, "the room of dead letters that were redriven is given back later");
+            tracing::warn!(route, %error, "the room of dead letters that were redriven is given back later, and they may be redriven again");
         }
         let record = {
             let mut jobs = self.shared.jobs.jobs.lock();

@@ -115,7 +115,7 @@ pub(super) fn selected(request: &RepublishRequest) -> Result<(), OperatorRefusal
 }
 
 pub(super) fn unreadable(error: LettersError) -> OperatorRefusal {
-    disk(format!("the dead letters cannot be read: {error}"))
+    disk(format!("the dead letters: {error}"))
 }
 
 fn parse_place(place: &str) -> Result<(String, u64), OperatorRefusal> {

@@ -28,6 +28,9 @@ pub enum SecretSource {
 pub enum SecretSourceError {
     #[error("expected env:NAME, file:/path or base64:TEXT")]
     Form,
+    /// Not quoted: the second may be a secret.
+    #[error("more than one source: each is an entry of its own in the list")]
+    Several,
     #[error("env:{0}: the environment variable is not set")]
     Unset(String),
     #[error("file:{path}: cannot be read: {source}")]
@@ -55,8 +58,13 @@ impl fmt::Display for SecretSource {
 impl SecretSource {
     /// Parses `env:NAME`, `file:/path` or `base64:TEXT`.
     pub fn parse(text: &str) -> Result<Self, SecretSourceError> {
-        match text.trim().split_once(':') {
-            Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
+        let text = text.trim();
+        let another = |form: &str| text.match_indices(form).any(|(at, _)| at > 0);
+        match text.split_once(':') {
+            Some(("env" | "file", _)) if ["env:", "file:", "base64:"].into_iter().any(another) => {
+                Err(SecretSourceError::Several)
+            }
+            Some(("env", name)) if is_variable(name) => Ok(Self::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("base64", text)) => Ok(Self::Inline(decode("base64", text)?)),
             _ => Err(SecretSourceError::Form),
@@ -80,6 +88,12 @@ impl SecretSource {
         };
         decode_lines(&self.to_string(), &text)
     }
+}
+
+/// Whether this can be the name of a variable, also one that Kubernetes makes of a key.
+fn is_variable(name: &str) -> bool {
+    let may = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    !name.is_empty() && name.chars().all(may)
 }
 
 /// Reads a small file whole.

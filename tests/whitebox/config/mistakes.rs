@@ -146,6 +146,18 @@ fn each_mistake_is_reported_with_its_file_and_key() {
             "forebay.toml: endpoints.b.secrets: number 1: expected env:NAME, file:/path or base64:TEXT",
         ),
         (
+            "[endpoints.b]\npath = \"/b\"\nsecrets = [\"env:A base64:AAAA\"]",
+            "forebay.toml: endpoints.b.secrets: number 1: more than one source: each is an entry of its own in the list",
+        ),
+        (
+            "[endpoints.b]\npath = \"/b\"\nsecrets = [\"file:/a,base64:AAAA\"]",
+            "forebay.toml: endpoints.b.secrets: number 1: more than one source: each is an entry of its own in the list",
+        ),
+        (
+            "[endpoints.b]\npath = \"/b\"\nsecrets = [\"env:A AAAA\"]",
+            "forebay.toml: endpoints.b.secrets: number 1: expected env:NAME, file:/path or base64:TEXT",
+        ),
+        (
             "[endpoints.b]\npath = \"/b\"\nsecrets = [\"env:NOT_THERE\"]",
             "forebay.toml: endpoints.b.secrets: number 1: env:NOT_THERE: the environment variable is not set",
         ),

@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a report is printed")]
 
+mod instructions;
 mod load;
 mod report;
 mod servers;
@@ -13,6 +14,7 @@ mod servers;
 mod support;
 
 use std::{
+    ffi::OsStr,
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -53,6 +55,9 @@ struct Arguments {
     /// it out.
     #[arg(long, default_value_t = 6)]
     backlog_seconds: u64,
+    /// Count the instructions per event of each Forebay instead, under valgrind's callgrind.
+    #[arg(long)]
+    instructions: bool,
     /// Where the spool is. Must be a disk of the kind that matters: a fsync to memory costs nothing.
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
@@ -88,6 +93,17 @@ fn measure(arguments: &Arguments) -> Result<()> {
         runtime: tokio::runtime::Runtime::new()?,
     };
     let mut report = Report::default();
+    if arguments.instructions {
+        for round in 1..=arguments.rounds {
+            for &kind in arguments.servers.iter().filter(|kind| kind.is_forebay()) {
+                let per_event = bench.instructions(kind, round)?;
+                eprintln!("round {round}, {kind}: {per_event:.0} instructions per event");
+                report.add_instructions(kind, per_event);
+            }
+        }
+        println!("{report}");
+        return Ok(());
+    }
     for &connections in &arguments.connections {
         for round in 1..=arguments.rounds {
             for &kind in &arguments.servers {
@@ -177,7 +193,7 @@ impl Bench<'_> {
             brokers: "127.0.0.1:1",
             topic: &topic,
         };
-        let server = self.launch(kind, away, self.dir()?)?;
+        let server = self.launch(kind, &[], away, self.dir()?)?;
         self.load.wrk(server.url(), 64, self.arguments.backlog_seconds)?;
         let dir = server.kill();
         let started = Instant::now();
@@ -185,7 +201,7 @@ impl Bench<'_> {
             brokers: &self.brokers,
             ..away
         };
-        let server = self.launch(kind, there, dir)?;
+        let server = self.launch(kind, &[], there, dir)?;
         server.drained()?;
         let usage = server.usage()?;
         let events = usage.published.context("a Forebay has metrics")?;
@@ -208,7 +224,7 @@ impl Bench<'_> {
             brokers: &self.brokers,
             topic: &topic,
         };
-        self.launch(kind, target, self.dir()?)
+        self.launch(kind, &[], target, self.dir()?)
     }
 
     fn topic(&self, name: &str) -> String {
@@ -225,14 +241,16 @@ impl Bench<'_> {
         Ok(dir)
     }
 
-    fn launch(&self, kind: Kind, target: Target<'_>, dir: TempDir) -> Result<Server> {
+    /// `under`: the command that runs the one of a Forebay.
+    fn launch(&self, kind: Kind, under: &[&OsStr], target: Target<'_>, dir: TempDir) -> Result<Server> {
         let before = self.arguments.before.as_deref().filter(|_| kind == Kind::Before);
         ensure!(
             kind != Kind::Before || before.is_some(),
             "give `--before` the other build's binary"
         );
         let forebay = before.unwrap_or(&self.arguments.forebay);
-        Server::start(kind, forebay, target, dir, Duration::from_secs(30))
+        let command = [under, &[forebay.as_os_str()]].concat();
+        Server::start(kind, &command, target, dir, Duration::from_secs(30))
             .with_context(|| format!("failed to start {kind}"))
     }
 }

@@ -51,6 +51,8 @@ pub struct Report {
     closed: BTreeMap<(usize, Kind), Vec<Sample>>,
     fixed: BTreeMap<Kind, Vec<Fixed>>,
     drains: BTreeMap<Kind, Vec<Drain>>,
+    /// Per event.
+    instructions: BTreeMap<Kind, Vec<f64>>,
 }
 
 impl Report {
@@ -64,6 +66,10 @@ impl Report {
 
     pub fn add_drain(&mut self, kind: Kind, drain: Drain) {
         self.drains.entry(kind).or_default().push(drain);
+    }
+
+    pub fn add_instructions(&mut self, kind: Kind, per_event: f64) {
+        self.instructions.entry(kind).or_default().push(per_event);
     }
 
     /// A number about requests that failed says nothing.
@@ -126,6 +132,18 @@ impl fmt::Display for Drain {
 }
 
 impl Report {
+    fn write_instructions(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "| server | instructions/event | lowest–highest |")?;
+        writeln!(f, "|---|---|---|")?;
+        for (kind, counted) in &self.instructions {
+            let lowest = counted.iter().copied().fold(f64::NAN, f64::min);
+            let highest = counted.iter().copied().fold(f64::NAN, f64::max);
+            let median = median(counted.iter().copied());
+            writeln!(f, "| {kind} | {median:.0} | {lowest:.0}–{highest:.0} |")?;
+        }
+        Ok(())
+    }
+
     fn write_drains(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.drains.is_empty() {
             return Ok(());
@@ -150,6 +168,9 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.instructions.is_empty() {
+            return self.write_instructions(f);
+        }
         writeln!(
             f,
             "| connections | server | 200s/s | of bare | lowest–highest | p99 ms | CPU µs/event | published meanwhile |"

@@ -4,9 +4,9 @@ pub mod afternoon;
 pub mod bare;
 
 use std::{
+    ffi::OsStr,
     fmt, fs,
     net::TcpStream,
-    path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
@@ -22,6 +22,8 @@ use crate::{
 
 /// How long Forebay may publish what was left of a load.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(120);
+/// How long Forebay may take to end in order.
+const STOP_DEADLINE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
@@ -78,8 +80,8 @@ pub struct Usage {
 }
 
 impl Server {
-    /// `forebay`: the binary of one that is a Forebay.
-    pub fn start(kind: Kind, forebay: &Path, target: Target<'_>, dir: TempDir, within: Duration) -> Result<Self> {
+    /// `forebay`: the command of one that is a Forebay.
+    pub fn start(kind: Kind, forebay: &[&OsStr], target: Target<'_>, dir: TempDir, within: Duration) -> Result<Self> {
         let Target { brokers, topic } = target;
         let port = server::free_port()?;
         let admin = kind.is_forebay().then(server::free_port).transpose()?;
@@ -101,7 +103,7 @@ impl Server {
                     route: "",
                 };
                 command
-                    .arg(forebay)
+                    .args(forebay)
                     .arg("serve")
                     .arg("--config")
                     .arg(config.write(dir.path())?)
@@ -122,6 +124,18 @@ impl Server {
     /// Kills it, and leaves what it has on disk.
     pub fn kill(self) -> TempDir {
         self.dir
+    }
+
+    /// Ends it in order.
+    pub fn stop(mut self) -> Result<()> {
+        let asked = Command::new("kill").arg(self.child.0.id().to_string()).status()?;
+        ensure!(asked.success(), "kill: {asked}");
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while self.child.0.try_wait()?.is_none() {
+            ensure!(Instant::now() < deadline, "it has not ended within {STOP_DEADLINE:?}");
+            sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     pub fn url(&self) -> &str {

@@ -1,12 +1,10 @@
 //! What becomes of a message that the broker refuses for its own sake.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    mem,
-};
+use std::{collections::BTreeMap, mem};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use hashbrown::HashMap;
 
 use super::cause::{JobCause, JobFailure};
 use super::{DeadLetter, Job, SessionEnd, sizes::RouteSizes, status::now_ms, window};

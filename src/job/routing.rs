@@ -140,22 +140,19 @@ impl PinnedCount {
 
     /// Counts what is there from `next` through a number.
     fn add(&self, records: &[Record], through: u64) {
-        let interests: Vec<_> = records
-            .iter()
-            .map(|record| Event::interest(&record.bytes).ok())
-            .collect();
+        let heads: Vec<_> = records.iter().map(|record| Event::head(&record.bytes).ok()).collect();
         for (RouteSubscription { matches, cursor }, numbers) in &self.uncounted {
             let (first, last) = (self.next.max(*numbers.start()), through.min(*numbers.end()));
             if first > last {
                 continue;
             }
-            let found = records.iter().zip(&interests);
+            let found = records.iter().zip(&heads);
             let found = found.filter(|(record, _)| (first..=last).contains(&record.sequence));
             let mut end = None;
             let found: Vec<_> = found
-                .map(|(record, interest)| {
+                .map(|(record, head)| {
                     end = Some(record.sequence);
-                    let is_wanted = plan::accepts(matches, *interest);
+                    let is_wanted = plan::accepts(matches, *head);
                     (record.sequence, is_wanted.then_some(record.bytes.len()))
                 })
                 .collect();

@@ -1,7 +1,9 @@
 //! The spans of what a route has in flight: each from the message's making to the broker's confirmation, or to the
 //! session's end.
 
-use std::{collections::HashMap, time::SystemTime};
+use std::time::SystemTime;
+
+use hashbrown::HashMap;
 
 use super::{Job, status::now_ms};
 use crate::{

@@ -206,9 +206,7 @@ fn member(json: &mut Vec<u8>, name: &str, value: &AttributeValue<'_>) {
     json.extend_from_slice(name.as_bytes());
     json.extend_from_slice(b"\":");
     match value {
-        AttributeValue::Text(text) => {
-            serde_json::to_writer(&mut *json, text).expect("a text is always serialized into memory");
-        }
+        AttributeValue::Text(text) => text::write_json(json, text),
         AttributeValue::True => json.extend_from_slice(b"true"),
     }
     json.push(b',');

@@ -30,6 +30,20 @@ pub fn attribute(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Appends `text` as a JSON string.
+pub fn write_json(json: &mut Vec<u8>, text: &str) {
+    let is_escaped = |byte: u8| byte < 0x20 || matches!(byte, b'"' | b'\\');
+    // Most have nothing to escape, which is seen many bytes at a time where there is no end before the last one.
+    if text.bytes().fold(false, |found, byte| found | is_escaped(byte)) {
+        serde_json::to_writer(json, text).expect("a text is always serialized into memory");
+    } else {
+        json.reserve(text.len() + 2);
+        json.push(b'"');
+        json.extend_from_slice(text.as_bytes());
+        json.push(b'"');
+    }
+}
+
 /// `text` as a word of a type: in lower case, characters outside `a-z0-9-` replaced by `-`; `unknown` when empty.
 ///
 /// The second value tells that something other than the case of letters was lost.
@@ -131,7 +145,27 @@ fn truncate(text: &str, bytes_max: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_json_string_is_as_serde_json_has_it(text in any::<String>()) {
+            let mut json = Vec::new();
+            write_json(&mut json, &text);
+            prop_assert_eq!(json, serde_json::to_vec(&text).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_json_escapes_is_escaped_also_at_the_end() {
+        for text in ["", "plain", "a\"", "\\", "\u{1f}b", "\u{7f}é😀", "line\n"] {
+            let mut json = Vec::new();
+            write_json(&mut json, text);
+            assert_eq!(json, serde_json::to_vec(text).unwrap(), "{text:?}");
+        }
+    }
 
     #[test]
     fn what_an_attribute_must_not_hold_is_replaced() {

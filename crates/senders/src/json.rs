@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use forebay_event::text::write_json;
 use memchr::{memchr, memchr2};
 
 /// The deepest nesting. Parsers that recurse give up at some depth: Python's at about 1,000, .NET's (unless it is set
@@ -119,7 +120,7 @@ pub fn write_member(json: &mut Vec<u8>, raw_name: &str, raw_value: &str) {
 /// `text` as a JSON string.
 pub fn quoted(text: &str) -> String {
     let mut json = Vec::with_capacity(text.len() + 2);
-    serde_json::to_writer(&mut json, text).expect("a text is always serialized into memory");
+    write_json(&mut json, text);
     String::from_utf8(json).expect("JSON is UTF-8")
 }
 

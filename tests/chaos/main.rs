@@ -87,6 +87,7 @@ fn asked(words: &[&str]) -> Option<Asked> {
             "--quick" => asked.scale = Scale::Quick,
             "--full" => asked.scale = Scale::Full,
             "--list" => asked.list = true,
+            "simulators" => asked.simulators = true,
             "--only" => asked.only = Some((*words.next()?).to_owned()),
             "--seed" => asked.seed = words.next()?.parse().ok()?,
             word => asked

@@ -31,4 +31,5 @@ pub use forebay_broker as broker;
 pub use forebay_consumer as order;
 pub use forebay_event as event;
 pub use forebay_log as spool;
+pub use forebay_millicast_api as millicast_api;
 pub use forebay_senders as senders;

@@ -66,7 +66,7 @@ rabbitmq-server:rabbitmq-server promtool:prometheus ip:iproute2 nsenter:util-lin
 
 # The modules of `tests/it` and `tests/whitebox` by what they need; each is in one of these. What needs no broker and is not in `fast`
 # measures, or needs programs of others.
-fast="admin cli descriptors dev files image ingress ordering refused rotation schemas spool_command tidy told"
+fast="admin cli descriptors dev files image ingress ordering refused rotation schemas spool_command tidy told webhooks"
 no_broker="asyncapi cloudevents config memory secrets"
 kafka="clients disk drain operator raw_http siege unrouted"
 rabbitmq="logging rabbitmq_check rabbitmq_tail"

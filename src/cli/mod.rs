@@ -15,6 +15,7 @@ mod serve;
 mod spool;
 mod tail;
 mod verify;
+mod webhooks;
 
 use std::{io::Write as _, net::SocketAddr, path::PathBuf, process::ExitCode};
 
@@ -30,6 +31,7 @@ pub use self::{
     spool::SpoolArgs,
     tail::TailArgs,
     verify::VerifyArgs,
+    webhooks::WebhooksArgs,
 };
 use crate::telemetry::{
     self,
@@ -83,6 +85,8 @@ pub enum Command {
     Routes(RoutesArgs),
     /// Look at a spool, damaged or not, and save what is in it
     Spool(SpoolArgs),
+    /// Show and change the webhooks that the provider has, by its REST API
+    Webhooks(WebhooksArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
     /// Print the man page
@@ -191,6 +195,7 @@ pub fn run(cli: Cli) -> Result<ExitCause, CommandFailure> {
         Command::Jobs(args) => operate::jobs::run(&args),
         Command::Routes(args) => operate::routes::run(&args),
         Command::Spool(args) => spool::run(&args),
+        Command::Webhooks(args) => webhooks::run(&args),
         Command::Completions(args) => scripts::completions(&args),
         Command::Man => scripts::man(),
     }

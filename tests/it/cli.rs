@@ -429,7 +429,16 @@ fn tail_names_a_missing_topic_and_ends_in_order_at_a_signal() {
 
 #[test]
 fn help_of_every_subcommand_has_examples() {
-    for name in ["serve", "check", "dev", "send", "tail", "completions", "man"] {
+    for name in [
+        "serve",
+        "check",
+        "dev",
+        "send",
+        "tail",
+        "webhooks",
+        "completions",
+        "man",
+    ] {
         let (stdout, _) = ends_with(0, &[name, "--help"]);
         assert!(
             stdout.contains(&format!("Examples:\n  forebay {name}")),
@@ -444,13 +453,13 @@ fn completions_and_the_man_page_know_every_subcommand() {
     for shell in ["bash", "zsh", "fish"] {
         let (script, _) = ends_with(0, &["completions", shell]);
         assert!(
-            script.contains("concurrency") && script.contains("from-start"),
+            script.contains("concurrency") && script.contains("from-start") && script.contains("viewer-connection"),
             "{shell}"
         );
     }
     let (page, _) = ends_with(0, &["man"]);
     assert!(page.starts_with(".ie") || page.starts_with(".TH"), "{}", &page[..40]);
-    for name in ["SERVE", "CHECK", "DEV", "SEND", "TAIL"] {
+    for name in ["SERVE", "CHECK", "DEV", "SEND", "TAIL", "WEBHOOKS"] {
         assert!(page.contains(&format!("FOREBAY {name}")), "{name}");
     }
 }

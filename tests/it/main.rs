@@ -37,3 +37,4 @@ mod told;
 mod traces;
 mod unrouted;
 mod verify;
+mod webhooks;

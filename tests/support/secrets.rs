@@ -19,12 +19,15 @@ pub const ALL: &[(&str, &str)] = &[
     ("a password that is wrong", "wrong-horse"),
     ("a password that was changed", "a-new-one"),
     ("a collector's token", COLLECTOR_TOKEN),
+    ("a token of the provider's API", API_TOKEN),
     ("a password in a wrong place", MISPLACED),
     ("what the search itself plants", PLANTED),
 ];
 
 /// What a collector wants to see.
 pub const COLLECTOR_TOKEN: &str = "collector-token-4f1c2a";
+/// What the provider's API knows an account by.
+pub const API_TOKEN: &str = "api-token-7c3e9a51f2";
 /// Stands where no password belongs.
 pub const MISPLACED: &str = "misplaced-hunter2-5d0c";
 /// In no output but that of the test that plants it.

@@ -1,0 +1,60 @@
+//! A webhook is removed, once somebody has said that it is meant.
+
+use std::io::{self, BufRead as _, IsTerminal as _};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{ApiFlags, kinds::sent_by, show::printable};
+use crate::{
+    cli::{CommandFailure, ExitCause, out},
+    millicast_api::Webhook,
+    telemetry::logging,
+};
+
+#[derive(Args)]
+pub struct RemoveWebhookArgs {
+    /// Its number, as `list` shows it
+    #[arg(value_name = "ID")]
+    pub id: u64,
+    #[command(flatten)]
+    pub api: ApiFlags,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+    /// Print the result as one JSON object on stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+pub async fn run(args: &RemoveWebhookArgs) -> Result<ExitCause, CommandFailure> {
+    let id = args.id;
+    if !args.yes && !io::stdin().is_terminal() {
+        return Err(CommandFailure::usage(format!(
+            "webhook {id} would be gone for good, and nobody can be asked here: say --yes"
+        )));
+    }
+    let client = args.api.client().await?;
+    if !args.yes && !is_meant(&client.webhook(id).await?) {
+        return Err(CommandFailure::not_right("nothing was removed"));
+    }
+    client.remove(id).await?;
+    // It is gone, whoever reads that.
+    let _ = match args.json {
+        true => out(format_args!("{}\n", json!({ "id": id, "removed": true }))),
+        false => out(format_args!("webhook {id} is removed\n")),
+    };
+    Ok(ExitCause::Ok)
+}
+
+fn is_meant(webhook: &Webhook) -> bool {
+    logging::print_line(&format!(
+        "Webhook {} to {}, which sends {}, will be gone for good. Remove it? [y/N]",
+        webhook.id,
+        printable(&webhook.url),
+        sent_by(webhook)
+    ));
+    let mut answer = String::new();
+    let read = io::stdin().lock().read_line(&mut answer);
+    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+}

@@ -38,8 +38,9 @@ pub(crate) fn open(status: u16, body: &[u8]) -> ApiAnswer {
 }
 
 fn refusal(value: &Value) -> ApiAnswer {
-    let message = value["message"].as_str().map(str::to_owned);
-    let parts = message.into_iter().chain(details(&value["data"]));
+    // The last three are of RFC 9457, which what stands before the API may speak.
+    let parts = ["message", "data", "title", "detail", "errors"];
+    let parts = parts.into_iter().filter_map(|name| details(&value[name]));
     let said = parts.collect::<Vec<_>>().join("; ");
     ApiAnswer::Refusal {
         said: Some(said).filter(|said| !said.is_empty()),
@@ -47,9 +48,9 @@ fn refusal(value: &Value) -> ApiAnswer {
     }
 }
 
-/// What an error has beside its message: a text, or whatever JSON it is.
-fn details(data: &Value) -> Option<String> {
-    match data {
+/// A part of an error: a text, or whatever JSON it is.
+fn details(part: &Value) -> Option<String> {
+    match part {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         Value::Object(members) => {
@@ -109,6 +110,7 @@ mod tests {
                 refused("m", None),
             ),
             (502, "<html>", refused("", None)),
+            (422, r#"{"status":422,"title":"t","detail":"d"}"#, refused("t; d", None)),
             (404, r#"{"status":"success","data":true}"#, refused("true", None)),
         ] {
             assert_eq!(open(status, body.as_bytes()), expected, "{status} {body}");

@@ -226,6 +226,13 @@ fn test_events_are_asked_for_by_kind_and_those_that_are_refused_are_named() {
     assert_eq!(paths, ["Feeds", "Thumbnail", "ViewerConnection", "ViewerConnection"]);
     assert_eq!(sent[0].json(), json!({ "streamName": "live", "transcoderName": "t" }));
 
+    // Without names it is asked as the description has it, and then as the API has it since.
+    let said = webhooks(&provider, &["test", "feeds"]).assert(0).stdout;
+    assert_eq!(said, "feeds: the provider sends one\n");
+    let sent = provider.received();
+    let bodies: Vec<&[u8]> = sent.iter().map(|sent| &sent.body[..]).collect();
+    assert_eq!(bodies, [b"", b"{}" as &[u8]]);
+
     let said = webhooks(&provider, &["test", "media", "feeds"]).assert(1).stdout;
     assert!(
         said.contains("media: failed to have a test event sent of Media: the API answers 400"),

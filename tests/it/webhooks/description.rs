@@ -70,6 +70,12 @@ impl ApiDescription {
         Self(description)
     }
 
+    /// Whether a request has no body where one is required.
+    pub fn lacks_body(&self, request: &ReceivedRequest) -> bool {
+        let call = self.find(request);
+        request.body.is_empty() && call.is_ok_and(|call| call.operation["requestBody"]["required"] == true)
+    }
+
     /// The ids of all calls.
     pub fn calls(&self) -> Vec<String> {
         let paths = self.0["paths"].as_object().unwrap().values();
@@ -91,7 +97,10 @@ impl ApiDescription {
         self.judge_parameters(&call, request)?;
         let body = &call.operation["requestBody"];
         if body.is_null() {
-            return Ok(call);
+            return match request.body.is_empty() {
+                true => Ok(call),
+                false => Err(format!("{} has no body", call.id())),
+            };
         }
         if request.content_type.as_deref() != Some("application/json") {
             return Err(format!("the content type of the body is {:?}", request.content_type));

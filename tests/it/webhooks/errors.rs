@@ -112,7 +112,12 @@ fn a_call_is_repeated_only_where_that_comes_to_the_same() {
             said.stderr
         );
     }
-    for arguments in [ADD, &["rotate", "100"], &["remove", "100", "--yes"], &["test", "feeds"]] {
+    for arguments in [
+        ADD,
+        &["rotate", "100"],
+        &["remove", "100", "--yes"],
+        &["test", "feeds", "--stream-name", "a"],
+    ] {
         let (requests, said) = requests_after_a_lost_answer(arguments, 69);
         assert_eq!(requests, 1, "{arguments:?}");
         assert!(

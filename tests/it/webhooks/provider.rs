@@ -253,6 +253,10 @@ impl FakeAccount {
     fn take(&self, request: ReceivedRequest) -> (Option<PlannedAnswer>, (u16, Value)) {
         let mut memory = self.memory.lock().unwrap();
         memory.received.push(request.clone());
+        // How the API has changed since it was described is found out by asking.
+        if self.description.lacks_body(&request) {
+            return (None, failed(415, "Unsupported Media Type"));
+        }
         let call = match self.description.judge(&request) {
             Ok(call) => call,
             Err(problem) => {

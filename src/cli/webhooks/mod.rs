@@ -5,6 +5,7 @@ mod change;
 mod kinds;
 mod remove;
 mod show;
+mod terminal;
 mod test_events;
 mod token;
 
@@ -88,17 +89,28 @@ pub struct OneWebhookArgs {
 
 pub(super) fn run(args: &WebhooksArgs) -> Result<ExitCause, CommandFailure> {
     super::runtime()?.block_on(async {
-        match &args.command {
-            WebhooksCommand::List(args) => list(args).await,
-            WebhooksCommand::Show(args) => show(args).await,
-            WebhooksCommand::Add(args) => change::add(args).await,
-            WebhooksCommand::Update(args) => change::update(args).await,
-            WebhooksCommand::Remove(args) => remove::run(args).await,
-            WebhooksCommand::Test(args) => test_events::run(args).await,
-            WebhooksCommand::Rotate(args) => change::rotate(args).await,
-            WebhooksCommand::Enable(args) => change::enable(args).await,
+        // Before anything else: the terminal is put right, whatever is under way.
+        let stopped = super::stopped();
+        tokio::select! {
+            ended = carry_out(&args.command) => ended,
+            () = stopped => Err(CommandFailure::not_right(
+                "stopped; a change that was under way may have been made: look before you try again",
+            )),
         }
     })
+}
+
+async fn carry_out(command: &WebhooksCommand) -> Result<ExitCause, CommandFailure> {
+    match command {
+        WebhooksCommand::List(args) => list(args).await,
+        WebhooksCommand::Show(args) => show(args).await,
+        WebhooksCommand::Add(args) => change::add(args).await,
+        WebhooksCommand::Update(args) => change::update(args).await,
+        WebhooksCommand::Remove(args) => remove::run(args).await,
+        WebhooksCommand::Test(args) => test_events::run(args).await,
+        WebhooksCommand::Rotate(args) => change::rotate(args).await,
+        WebhooksCommand::Enable(args) => change::enable(args).await,
+    }
 }
 
 async fn list(args: &ListWebhooksArgs) -> Result<ExitCause, CommandFailure> {

@@ -1,15 +1,14 @@
 //! A webhook is removed, once somebody has said that it is meant.
 
-use std::io::{self, BufRead as _, IsTerminal as _};
+use std::io::{self, IsTerminal as _};
 
 use clap::Args;
 use serde_json::json;
 
-use super::{ApiFlags, kinds::sent_by, show::printable};
+use super::{ApiFlags, kinds::sent_by, show::printable, terminal};
 use crate::{
     cli::{CommandFailure, ExitCause, out},
     millicast_api::Webhook,
-    telemetry::logging,
 };
 
 #[derive(Args)]
@@ -35,7 +34,7 @@ pub async fn run(args: &RemoveWebhookArgs) -> Result<ExitCause, CommandFailure> 
         )));
     }
     let client = args.api.client().await?;
-    if !args.yes && !is_meant(&client.webhook(id).await?) {
+    if !args.yes && !is_meant(&client.webhook(id).await?).await {
         return Err(CommandFailure::not_right("nothing was removed"));
     }
     client.remove(id).await?;
@@ -47,14 +46,13 @@ pub async fn run(args: &RemoveWebhookArgs) -> Result<ExitCause, CommandFailure> 
     Ok(ExitCause::Ok)
 }
 
-fn is_meant(webhook: &Webhook) -> bool {
-    logging::print_line(&format!(
+async fn is_meant(webhook: &Webhook) -> bool {
+    let question = format!(
         "Webhook {} to {}, which sends {}, will be gone for good. Remove it? [y/N]",
         webhook.id,
         printable(&webhook.url),
         sent_by(webhook)
-    ));
-    let mut answer = String::new();
-    let read = io::stdin().lock().read_line(&mut answer);
-    read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes")
+    );
+    let answer = terminal::ask(&question).await;
+    answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -4,19 +4,13 @@
 use std::{
     convert::Infallible,
     fs::File,
-    io::{self, IsTerminal as _, Read as _, Stdin},
+    io::{self, IsTerminal as _, Read as _},
     path::Path,
     str::FromStr,
 };
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
-use tokio::sync::oneshot;
-
-use crate::{
-    cli::{CommandFailure, stopped},
-    millicast_api::ApiToken,
-    telemetry::logging,
-};
+use super::terminal::{self, HiddenInput};
+use crate::{cli::CommandFailure, millicast_api::ApiToken};
 
 /// More than a token, and white space, take.
 const FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -82,46 +76,9 @@ pub async fn ask() -> Result<ApiToken, CommandFailure> {
         ));
     }
     let unusable = |error: io::Error| CommandFailure::usage(format!("the terminal cannot be used: {error}"));
-    // Before the echo is off, so that a signal ends this in order and finds it on again.
-    let stopped = stopped();
-    let hidden = HiddenInput::begin(io::stdin()).map_err(unusable)?;
-    logging::print_line("Token of the API (it is not shown):");
-    let (sender, line) = oneshot::channel();
-    // Not a thread of the runtime, which would wait for it at the end.
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = io::stdin().read_line(&mut line).map(|_| line);
-        // Whoever asked may have been stopped.
-        let _ = sender.send(read);
-    });
-    let line = tokio::select! {
-        line = line => line.unwrap_or_else(|_| Err(io::ErrorKind::UnexpectedEof.into())),
-        () = stopped => return Err(CommandFailure::not_right("no token was given")),
-    };
+    let hidden = HiddenInput::begin().map_err(unusable)?;
+    let line = terminal::ask("Token of the API (it is not shown):").await;
     drop(hidden);
     let token = ApiToken::parse(&line.map_err(unusable)?);
     token.map_err(|error| CommandFailure::usage(format!("the token: {error}")))
-}
-
-/// A terminal that does not show what is typed, until this is dropped.
-struct HiddenInput {
-    terminal: Stdin,
-    before: Termios,
-}
-
-impl HiddenInput {
-    fn begin(terminal: Stdin) -> io::Result<Self> {
-        let before = tcgetattr(&terminal)?;
-        let mut hidden = before.clone();
-        hidden.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(&terminal, OptionalActions::Flush, &hidden)?;
-        Ok(Self { terminal, before })
-    }
-}
-
-impl Drop for HiddenInput {
-    fn drop(&mut self) {
-        // A terminal that is gone shows nothing any more.
-        let _ = tcsetattr(&self.terminal, OptionalActions::Now, &self.before);
-    }
 }

@@ -15,7 +15,10 @@ use rustix::{
 };
 use serde_json::json;
 
-use super::{FakeProvider, command};
+use super::{
+    command,
+    provider::{FakeProvider, PlannedAnswer},
+};
 use crate::support::{program::Program, secrets::API_TOKEN};
 
 /// A terminal, and the keyboard before it.
@@ -105,16 +108,30 @@ fn a_token_is_asked_for_and_not_shown() {
 }
 
 #[test]
-fn whoever_stops_it_finds_a_terminal_that_shows_what_is_typed() {
+fn whoever_stops_it_finds_a_terminal_that_shows_what_is_typed_and_nothing_changed() {
     let provider = FakeProvider::start();
     let terminal = TestTerminal::open();
-    let asked = terminal.start(command(&provider, &["list"]), "Token of the API");
-    kill_process(Pid::from_child(&asked.child), Signal::INT).unwrap();
-    let (code, said) = asked.end();
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("no token was given"), "{said}");
-    assert!(terminal.shows_what_is_typed());
-    assert_eq!(provider.received(), []);
+    provider.has(json!({ "isFeedHooks": true }));
+    let with_token = |arguments: &[&str]| {
+        let mut command = command(&provider, arguments);
+        command.args(["--token", "env:MILLICAST_TOKEN"]);
+        command
+    };
+    let limited = PlannedAnswer::error(429, "soon").with("Retry-After", "20");
+    for (asked, planned, question) in [
+        (command(&provider, &["list"]), None, "Token of the API"),
+        (with_token(&["remove", "100"]), None, "Remove it? [y/N]"),
+        (with_token(&["list"]), Some(limited), "asking again in"),
+    ] {
+        provider.plan(planned);
+        let asked = terminal.start(asked, question);
+        kill_process(Pid::from_child(&asked.child), Signal::INT).unwrap();
+        let (code, said) = asked.end();
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("forebay: stopped; a change"), "{said}");
+        assert!(terminal.shows_what_is_typed());
+    }
+    assert_eq!(provider.count(), 1);
 }
 
 #[test]

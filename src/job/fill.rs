@@ -186,7 +186,7 @@ impl<S: Sink> Job<S> {
         if let (Some(held), Some(interest)) = (&mut self.reordering, interest) {
             held.observe(interest.recorded);
         }
-        if republished.is_none() && !plan::accepts(self.plan.matches(), interest.map(|interest| interest.head())) {
+        if republished.is_none() && !plan::accepts(self.plan.matches(), interest) {
             return self.pass(sequence);
         }
         let event = match recorded.and_then(RecordedEvent::event) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::{
     config::{self, EventMatch},
     event::{
-        Event, EventHead,
+        Event, EventInterest,
         render::{EventStamp, RenderMode, render},
     },
     senders::{self, RoutePayload},
@@ -15,12 +15,12 @@ use crate::{
 
 /// Whether a route wants a record.
 pub(super) fn wants(matches: &EventMatch, record: &[u8]) -> bool {
-    accepts(matches, Event::head(record).ok())
+    accepts(matches, Event::interest(record).ok())
 }
 
 /// Whether a route wants a record of which this was read. One that cannot be read becomes a dead letter of every route.
-pub(super) fn accepts(matches: &EventMatch, head: Option<EventHead<'_>>) -> bool {
-    head.is_none_or(|head| matches.accepts(head.kind, head.endpoint))
+pub(super) fn accepts(matches: &EventMatch, interest: Option<EventInterest<'_>>) -> bool {
+    interest.is_none_or(|interest| matches.accepts(interest.kind, interest.endpoint))
 }
 
 /// A route's rules.

@@ -140,19 +140,22 @@ impl PinnedCount {
 
     /// Counts what is there from `next` through a number.
     fn add(&self, records: &[Record], through: u64) {
-        let heads: Vec<_> = records.iter().map(|record| Event::head(&record.bytes).ok()).collect();
+        let interests: Vec<_> = records
+            .iter()
+            .map(|record| Event::interest(&record.bytes).ok())
+            .collect();
         for (RouteSubscription { matches, cursor }, numbers) in &self.uncounted {
             let (first, last) = (self.next.max(*numbers.start()), through.min(*numbers.end()));
             if first > last {
                 continue;
             }
-            let found = records.iter().zip(&heads);
+            let found = records.iter().zip(&interests);
             let found = found.filter(|(record, _)| (first..=last).contains(&record.sequence));
             let mut end = None;
             let found: Vec<_> = found
-                .map(|(record, head)| {
+                .map(|(record, interest)| {
                     end = Some(record.sequence);
-                    let is_wanted = plan::accepts(matches, *head);
+                    let is_wanted = plan::accepts(matches, *interest);
                     (record.sequence, is_wanted.then_some(record.bytes.len()))
                 })
                 .collect();

@@ -37,7 +37,7 @@ pub enum EventDecodeError {
     Header,
 }
 
-/// What is asked of an event before it is wanted, read without a copy.
+/// What a route looks at before it wants an event, read without a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventInterest<'a> {
     pub id: Uuid,
@@ -45,22 +45,6 @@ pub struct EventInterest<'a> {
     pub endpoint: &'a str,
     pub key: &'a str,
     pub recorded: Time,
-}
-
-/// What a route's `match` looks at: the beginning of a record's header, which is read without the rest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EventHead<'a> {
-    pub kind: &'a str,
-    pub endpoint: &'a str,
-}
-
-/// How a [`RecordHeader`] begins.
-#[derive(Deserialize)]
-struct RecordHeaderBegin<'a> {
-    _id: [u8; 16],
-    _provider: u8,
-    endpoint: &'a str,
-    kind: &'a str,
 }
 
 /// What all versions have. The order of the fields is the format.
@@ -203,13 +187,7 @@ impl Event {
         RecordedEvent::read(record)?.event()
     }
 
-    /// Reads only what a route's `match` looks at.
-    pub fn head(record: &[u8]) -> Result<EventHead<'_>, EventDecodeError> {
-        let (RecordHeaderBegin { kind, endpoint, .. }, _) = read_part(header_bytes(record)?.1)?;
-        Ok(EventHead { kind, endpoint })
-    }
-
-    /// Reads only what is asked of an event before it is wanted.
+    /// Reads only what a route looks at before it wants the event.
     pub fn interest(record: &[u8]) -> Result<EventInterest<'_>, EventDecodeError> {
         let (header, ..) = header(record)?;
         Ok(header.interest())
@@ -273,16 +251,6 @@ impl<'a> RecordedEvent<'a> {
     }
 }
 
-impl<'a> EventInterest<'a> {
-    /// What a route's `match` looks at.
-    pub fn head(&self) -> EventHead<'a> {
-        EventHead {
-            kind: self.kind,
-            endpoint: self.endpoint,
-        }
-    }
-}
-
 impl<'a> RecordHeader<'a> {
     fn interest(&self) -> EventInterest<'a> {
         EventInterest {
@@ -303,8 +271,8 @@ fn read_part<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<(T, &'a [u8]), E
     postcard::take_from_bytes(bytes).map_err(|_| EventDecodeError::Header)
 }
 
-/// The version of a record, and its header.
-fn header_bytes(record: &[u8]) -> Result<(u8, &[u8]), EventDecodeError> {
+/// The header of a record, what its version adds to it, and where its body starts.
+fn header(record: &[u8]) -> Result<(RecordHeader<'_>, RecordMarks<'_>, usize), EventDecodeError> {
     let version = match record.first() {
         None => return Err(EventDecodeError::Truncated),
         Some(&version @ VERSION..=VERSION_MARKED) => version,
@@ -315,12 +283,6 @@ fn header_bytes(record: &[u8]) -> Result<(u8, &[u8]), EventDecodeError> {
     let bytes = record[PREFIX_BYTES..]
         .get(..length)
         .ok_or(EventDecodeError::Truncated)?;
-    Ok((version, bytes))
-}
-
-/// The header of a record, what its version adds to it, and where its body starts.
-fn header(record: &[u8]) -> Result<(RecordHeader<'_>, RecordMarks<'_>, usize), EventDecodeError> {
-    let (version, bytes) = header_bytes(record)?;
     let (header, rest) = read_part(bytes)?;
     let (marked, rest) = match version {
         VERSION_LATE => {
@@ -344,7 +306,7 @@ fn header(record: &[u8]) -> Result<(RecordHeader<'_>, RecordMarks<'_>, usize), E
         _ => (RecordMarks::default(), rest),
     };
     match rest {
-        [] => Ok((header, marked, PREFIX_BYTES + bytes.len())),
+        [] => Ok((header, marked, PREFIX_BYTES + length)),
         _ => Err(EventDecodeError::Header),
     }
 }
@@ -433,7 +395,6 @@ mod tests {
                 recorded: event.recorded,
             };
             prop_assert_eq!(interest, expected);
-            prop_assert_eq!(Event::head(&record).unwrap(), expected.head());
         }
 
         #[test]
@@ -450,7 +411,6 @@ mod tests {
             let mut bytes = event.encode().to_vec();
             let index = at.index(bytes.len());
             bytes[index] = to;
-            let _ = Event::head(&bytes);
             let _ = Event::decode(&bytes.clone().into());
             bytes.truncate(index);
             let _ = Event::decode(&bytes.into());

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-pub use codec::{EventDecodeError, EventHead, EventInterest, RecordedEvent};
+pub use codec::{EventDecodeError, EventInterest, RecordedEvent};
 pub use time::Time;
 pub use trace::TraceContext;
 

@@ -173,12 +173,15 @@ impl<S: Sink> Job<S> {
     #[must_use]
     pub fn republishing(mut self, setup: Republishing) -> Self {
         let is_meant = setup.selection.of_route(self.plan.matches());
-        if matches!(setup.source, RepublishSource::Events) {
-            let from = self.cursor.position() + 1;
-            self.reader = self
-                .spool
-                .reader_of_query(from, is_meant.clone(), setup.selection.query());
-        }
+        let from = self.cursor.position() + 1;
+        self.reader = match setup.source {
+            RepublishSource::Events => {
+                let query = setup.selection.query();
+                self.spool.reader_of_query(from, is_meant.clone(), query)
+            }
+            // They are no events: what a route wants of those says nothing of them.
+            RepublishSource::DeadLetters(_) => self.spool.reader(from),
+        };
         self.again = Some(RunningRepublishing::new(setup, is_meant));
         self
     }

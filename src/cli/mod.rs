@@ -14,6 +14,7 @@ mod send;
 mod serve;
 mod spool;
 mod tail;
+mod terminal;
 mod verify;
 mod webhooks;
 
@@ -209,6 +210,13 @@ pub fn tell(failure: &CommandFailure, format: LogFormat) -> ExitCode {
     };
     logging::print_line(&line);
     failure.exit.into()
+}
+
+/// A text of somebody else's, a stream's name say, without what would change the terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Writes to stdout. `Err` when nobody reads it any more (`| head`), which ends a subcommand in order.

@@ -3,7 +3,7 @@
 use std::{convert::Infallible, str::FromStr};
 
 use super::CommandFailure;
-use crate::senders::Secret;
+use crate::{config::TextSource, senders::Secret};
 
 /// `--secret`: base64 text, `env:NAME`, `file:PATH` or `base64:TEXT`. Shows itself in no message.
 #[derive(Clone)]
@@ -42,20 +42,21 @@ impl SecretText {
 
     /// The secret's text, as the provider shows it.
     pub fn base64(&self) -> Result<String, CommandFailure> {
-        let text = match self.0.split_once(':') {
-            Some(("env", name)) => std::env::var(name).map_err(|_| {
-                CommandFailure::usage(format!("--secret env:{name}: the environment variable is not set"))
-            })?,
-            Some(("file", path)) => std::fs::read_to_string(path)
-                .map_err(|error| CommandFailure::usage(format!("--secret file:{path}: cannot be read: {error}")))?,
-            Some(("base64", text)) => text.to_owned(),
-            // The base64 alphabet has no colon.
-            Some(_) => {
-                return Err(CommandFailure::usage(
-                    "--secret: expected base64, env:NAME or file:PATH",
-                ));
+        let text = match TextSource::parse(&self.0) {
+            TextSource::Inline(text) => match text.split_once(':') {
+                None => text,
+                Some(("base64", text)) => text.to_owned(),
+                // The base64 alphabet has no colon.
+                Some(_) => {
+                    return Err(CommandFailure::usage(
+                        "--secret: expected base64, env:NAME or file:PATH",
+                    ));
+                }
+            },
+            source => {
+                let text = source.read();
+                text.map_err(|error| CommandFailure::usage(format!("--secret {error}")))?
             }
-            None => self.0.clone(),
         };
         // A file may hold several, one a line.
         let first = text.lines().map(str::trim).find(|line| !line.is_empty());

@@ -1,11 +1,26 @@
 //! Whoever sits at the terminal is asked.
 
-use std::io::{self, Stdin};
+use std::io::{self, IsTerminal as _, Stdin};
 
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use tokio::sync::oneshot;
 
+use super::CommandFailure;
 use crate::telemetry::logging;
+
+/// Refuses, with this text, where nobody can be asked.
+pub fn somebody_is_there(unasked: impl Into<String>) -> Result<(), CommandFailure> {
+    match io::stdin().is_terminal() {
+        true => Ok(()),
+        false => Err(CommandFailure::usage(unasked)),
+    }
+}
+
+/// Whether the answer is yes. Whoever waits for it may stop waiting.
+pub async fn says_yes(question: &str) -> bool {
+    let answer = ask(&format!("{question} [y/N]")).await;
+    answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
+}
 
 /// Asks, and reads a line. Whoever waits for it may stop waiting.
 pub async fn ask(question: &str) -> io::Result<String> {

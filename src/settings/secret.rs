@@ -1,11 +1,8 @@
 //! Where a webhook's secrets come from.
 
-use std::{
-    fmt,
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
-};
+use std::{fmt, path::PathBuf};
+
+use forebay_section::read_file;
 
 use crate::senders::Secret;
 
@@ -80,7 +77,7 @@ impl SecretSource {
     pub fn read_with(&self, env: impl Fn(&str) -> Option<String>) -> Result<Vec<Secret>, SecretSourceError> {
         let text = match self {
             Self::Env(name) => env(name).ok_or_else(|| SecretSourceError::Unset(name.clone()))?,
-            Self::File(path) => read_file(path).map_err(|source| SecretSourceError::Unreadable {
+            Self::File(path) => read_file(path, FILE_BYTES_MAX).map_err(|source| SecretSourceError::Unreadable {
                 path: path.clone(),
                 source,
             })?,
@@ -94,16 +91,6 @@ impl SecretSource {
 fn is_variable(name: &str) -> bool {
     let may = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     !name.is_empty() && name.chars().all(may)
-}
-
-/// Reads a small file whole.
-fn read_file(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    match bytes as u64 > FILE_BYTES_MAX {
-        true => Err(io::Error::other(format!("larger than {FILE_BYTES_MAX} bytes"))),
-        false => Ok(text),
-    }
 }
 
 /// A secret in each line that is not blank.

@@ -13,7 +13,7 @@ use crate::support::{
     forebay::{Forebay, PATH, Setup, wait_until},
     http,
     kafka::{self, Read, create_topic},
-    program,
+    program::{self, Program},
     sender::{sign, webhook},
     topic::read_to_end,
 };
@@ -68,8 +68,8 @@ impl Bench {
         Self { setup, brokers, topic }
     }
 
-    /// Runs a subcommand of Forebay on the configuration.
-    fn run(&self, arguments: &[&str]) -> Said {
+    /// A subcommand of Forebay on the configuration.
+    fn command(&self, arguments: &[&str]) -> Program {
         let mut command = program::forebay();
         let split = arguments
             .iter()
@@ -79,7 +79,13 @@ impl Bench {
             .args(&arguments[..split])
             .arg("--config")
             .arg(self.setup.config());
-        let output = command.args(&arguments[split..]).output().unwrap();
+        command.args(&arguments[split..]);
+        command
+    }
+
+    /// Runs one.
+    fn run(&self, arguments: &[&str]) -> Said {
+        let output = self.command(arguments).output().unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         Said {
             code: output.status.code(),

@@ -33,6 +33,7 @@ pub mod sender;
 pub mod siege;
 pub mod smuggling;
 pub mod target;
+pub mod terminal;
 pub mod time;
 pub mod tls;
 pub mod topic;

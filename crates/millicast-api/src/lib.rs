@@ -36,5 +36,6 @@ pub use client::{BASE_URL, ClientOptions, ListOrder, WEBHOOKS_MAX, WebhookClient
 pub use error::{ApiError, ApiRefusal, ClientSetupError, RetryAdvice};
 pub use token::{ApiToken, TokenError};
 pub use webhook::{
-    FilterChange, NewWebhook, TestSubject, Webhook, WebhookChange, WebhookDisabled, WebhookSecret, WebhookType,
+    FilterChange, NewWebhook, TestSubject, Webhook, WebhookChange, WebhookDisabled, WebhookKinds, WebhookSecret,
+    WebhookType,
 };

@@ -82,25 +82,58 @@ impl fmt::Debug for WebhookSecret {
     }
 }
 
-/// A webhook that is to be made. What is `None` is as the API has it by default: off.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+/// What a webhook is to send: on, off, or not said.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct WebhookKinds {
+    #[serde(rename = "isFeedHooks", skip_serializing_if = "Option::is_none")]
+    pub feeds: Option<bool>,
+    #[serde(rename = "isRecordingHooks", skip_serializing_if = "Option::is_none")]
+    pub recordings: Option<bool>,
+    #[serde(rename = "isThumbnailHooks", skip_serializing_if = "Option::is_none")]
+    pub thumbnails: Option<bool>,
+    #[serde(rename = "isTranscoderHooks", skip_serializing_if = "Option::is_none")]
+    pub transcoder: Option<bool>,
+    #[serde(rename = "isMediaHooks", skip_serializing_if = "Option::is_none")]
+    pub media: Option<bool>,
+    #[serde(rename = "isViewerConnectionHooks", skip_serializing_if = "Option::is_none")]
+    pub viewer_connection: Option<bool>,
+}
+
+impl WebhookKinds {
+    /// Whether none is on.
+    pub fn has_none(&self) -> bool {
+        let kinds = [
+            self.feeds,
+            self.recordings,
+            self.thumbnails,
+            self.transcoder,
+            self.media,
+            self.viewer_connection,
+        ];
+        !kinds.contains(&Some(true))
+    }
+}
+
+/// A webhook that is to be made. What is not said is as the API has it by default: off.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct NewWebhook {
-    pub url: String,
-    pub is_feed_hooks: bool,
+    url: String,
+    #[serde(flatten)]
+    kinds: WebhookKinds,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_recording_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_thumbnail_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_transcoder_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_media_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_viewer_connection_hooks: Option<bool>,
-    /// 1 to 128 characters. Newer than the description.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub filter: Option<String>,
+    filter: Option<String>,
+}
+
+impl NewWebhook {
+    /// `filter`: 1 to 128 characters. Newer than the description.
+    pub fn new(url: String, kinds: WebhookKinds, filter: Option<String>) -> Self {
+        let kinds = WebhookKinds {
+            // The API requires this one.
+            feeds: Some(kinds.feeds.unwrap_or(false)),
+            ..kinds
+        };
+        Self { url, kinds, filter }
+    }
 }
 
 /// What is to change of a webhook. What is `None` stays as it is.
@@ -113,18 +146,8 @@ pub struct WebhookChange {
     /// Makes a new secret. What is sent from then on is signed with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refresh_secret: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_feed_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_recording_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_thumbnail_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_transcoder_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_media_hooks: Option<bool>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub is_viewer_connection_hooks: Option<bool>,
+    #[serde(flatten)]
+    pub kinds: WebhookKinds,
     /// Newer than the description.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filter: Option<FilterChange>,
@@ -231,11 +254,12 @@ mod tests {
 
     #[test]
     fn what_is_not_said_is_not_sent() {
-        let new = NewWebhook {
-            url: "https://a".to_owned(),
-            is_thumbnail_hooks: Some(true),
-            ..NewWebhook::default()
+        let kinds = WebhookKinds {
+            thumbnails: Some(true),
+            ..WebhookKinds::default()
         };
+        assert!(!kinds.has_none() && WebhookKinds::default().has_none());
+        let new = NewWebhook::new("https://a".to_owned(), kinds, None);
         let sent = json!({ "url": "https://a", "isFeedHooks": false, "isThumbnailHooks": true });
         assert_eq!(serde_json::to_value(&new).unwrap(), sent);
         let change = |filter| WebhookChange {

@@ -17,7 +17,7 @@ pub use config::{Value, ValueKind};
 pub use problems::{ConfigProblem, ConfigProblems, FoundProblems};
 pub use shown::{Shown, host_of};
 pub use table::{ConfigTable, LoadContext, closest};
-pub use text_source::{TextSource, TextSourceError};
+pub use text_source::{TextSource, TextSourceError, read_file};
 
 /// What the name of every environment variable that is a key begins with; two underscores go down one table.
 pub const ENV_PREFIX: &str = "FOREBAY__";

@@ -1,6 +1,14 @@
 //! Texts that may be secret, and where they come from.
 
-use std::{fmt, path::PathBuf};
+use std::{
+    fmt,
+    fs::File,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
+
+/// More than a text takes, also a file of many certificates.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Where a text that may be secret comes from: `env:NAME`, `file:/path`, or the text itself.
 #[derive(Clone, PartialEq, Eq)]
@@ -57,12 +65,26 @@ impl TextSource {
     pub fn read_with(&self, env: impl Fn(&str) -> Option<String>) -> Result<String, TextSourceError> {
         let text = match self {
             Self::Env(name) => env(name).ok_or_else(|| TextSourceError::Unset(name.clone()))?,
-            Self::File(path) => std::fs::read_to_string(path).map_err(|source| TextSourceError::Unreadable {
+            Self::File(path) => read_file(path, FILE_BYTES_MAX).map_err(|source| TextSourceError::Unreadable {
                 path: path.clone(),
                 source,
             })?,
             Self::Inline(text) => text.clone(),
         };
         Ok(text.trim().to_owned())
+    }
+}
+
+/// Reads a file whole.
+///
+/// # Errors
+///
+/// It cannot be read, is longer than `bytes_max`, or is no text in UTF-8.
+pub fn read_file(path: &Path, bytes_max: u64) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(bytes_max + 1).read_to_string(&mut text)?;
+    match bytes as u64 > bytes_max {
+        true => Err(io::Error::other(format!("larger than {bytes_max} bytes"))),
+        false => Ok(text),
     }
 }

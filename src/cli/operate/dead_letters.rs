@@ -1,7 +1,5 @@
 //! `forebay dead-letters`: what no broker would take, shown, published again, given up.
 
-use std::io::{BufRead as _, IsTerminal as _};
-
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
@@ -12,7 +10,7 @@ use super::{
 };
 use crate::{
     api::{LetterPage, OperatorCommand, RepublishRequest},
-    cli::{CommandFailure, ConfigArg, ExitCause, out},
+    cli::{CommandFailure, ConfigArg, ExitCause, out, terminal},
 };
 
 /// Dead letters that are asked for at a time.
@@ -219,8 +217,13 @@ async fn discard(access: &mut OperatorAccess, args: &DiscardArgs) -> Result<Exit
     if args.dry_run || chosen == 0 {
         return say_chosen(chosen, args.json);
     }
-    if !args.yes && !is_meant(chosen)? {
-        return Err(CommandFailure::not_right("nothing was discarded"));
+    if !args.yes {
+        terminal::somebody_is_there(format!(
+            "{chosen} dead letters would be gone for good, and nobody can be asked here: say --yes"
+        ))?;
+        if !terminal::says_yes(&format!("{chosen} dead letters will be gone for good. Discard them?")).await {
+            return Err(CommandFailure::not_right("nothing was discarded"));
+        }
     }
     let answer = access.ask(&OperatorCommand::Discard(request(false))).await?;
     let (chosen, discarded) = (number(&answer, "chosen"), number(&answer, "discarded"));
@@ -235,20 +238,4 @@ async fn discard(access: &mut OperatorAccess, args: &DiscardArgs) -> Result<Exit
         )),
     };
     Ok(ExitCause::Ok)
-}
-
-/// Asks, where somebody can answer.
-fn is_meant(chosen: u64) -> Result<bool, CommandFailure> {
-    let stdin = std::io::stdin();
-    if !stdin.is_terminal() {
-        return Err(CommandFailure::usage(format!(
-            "{chosen} dead letters would be gone for good, and nobody can be asked here: say --yes"
-        )));
-    }
-    let _ = out(format_args!(
-        "{chosen} dead letters will be gone for good. Discard them? [y/N] "
-    ));
-    let mut answer = String::new();
-    let read = stdin.lock().read_line(&mut answer);
-    Ok(read.is_ok() && matches!(answer.trim(), "y" | "Y" | "yes"))
 }

@@ -1,8 +1,7 @@
 //! `forebay spool repair`: a whole spool in the place of a damaged one, with every record that can be read.
 
 use std::{
-    fs,
-    io::{self, IsTerminal as _},
+    fs, io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
@@ -18,7 +17,7 @@ use super::{
     verify::{DamageSum, json_lines, text_lines, verify_log},
 };
 use crate::{
-    cli::{CommandFailure, ExitCause, out},
+    cli::{CommandFailure, ExitCause, out, runtime, terminal},
     spool::{DirectoryHold, OpenError},
     telemetry::logging,
 };
@@ -94,17 +93,9 @@ fn say(lines: &[String]) {
 }
 
 fn is_confirmed(dir: &Path) -> Result<bool, CommandFailure> {
-    if !io::stdin().is_terminal() {
-        return Err(CommandFailure::usage(
-            "a repair is confirmed on a terminal, or by --yes: nothing was changed",
-        ));
-    }
-    logging::print_line(&format!("Put a whole spool in the place of {}? [y/N]", dir.display()));
-    let mut answer = String::new();
-    io::stdin()
-        .read_line(&mut answer)
-        .map_err(|error| CommandFailure::disk(format!("stdin: {error}")))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    terminal::somebody_is_there("a repair is confirmed on a terminal, or by --yes: nothing was changed")?;
+    let question = format!("Put a whole spool in the place of {}?", dir.display());
+    Ok(runtime()?.block_on(terminal::says_yes(&question)))
 }
 
 fn held(dir: &Path, error: OpenError) -> CommandFailure {

@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::{Map, Value, json};
 
-use crate::cli::out;
+use crate::cli::{out, printable};
 use crate::event::render::BOOLEANS;
 use crate::sink::{ReadMessage, header};
 
@@ -105,13 +105,6 @@ impl EventPrinter {
             false => out(format_args!("{}\n", message.line())),
         }
     }
-}
-
-/// A stream's name may hold what would change the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 use serde_json::{Map, Value, json};
 
 use super::{EventCensus, numbers::SeenNumbers};
-use crate::sink::ReadPlace;
+use crate::{cli::printable, sink::ReadPlace};
 
 /// How many gaps are shown.
 const SHOWN_MAX: usize = 10;
@@ -155,13 +155,6 @@ impl ReplicaReport {
         let more = if self.gaps.len() > SHOWN_MAX { ", …" } else { "" };
         format!("{}{more}", shown.collect::<Vec<_>>().join(", "))
     }
-}
-
-/// A stream's name may hold what would change the terminal.
-fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
 }
 
 impl fmt::Display for VerifyReport {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::token::TokenSource;
+use super::token;
 use crate::{
     cli::CommandFailure,
+    config::TextSource,
     millicast_api::{BASE_URL, ClientOptions, WebhookClient},
 };
 
@@ -14,8 +15,8 @@ use crate::{
 #[derive(Args)]
 pub struct ApiFlags {
     /// What the account is known by: env:NAME or file:PATH [default: it is asked for, where a terminal is there]
-    #[arg(long, value_name = "SOURCE")]
-    pub token: Option<TokenSource>,
+    #[arg(long, value_name = "SOURCE", value_parser = token::source)]
+    pub token: Option<TextSource>,
     /// Where the API is
     #[arg(long, value_name = "URL", default_value = BASE_URL)]
     pub api: String,
@@ -27,8 +28,8 @@ pub struct ApiFlags {
 impl ApiFlags {
     pub async fn client(&self) -> Result<WebhookClient, CommandFailure> {
         let token = match &self.token {
-            Some(source) => source.read()?,
-            None => super::token::ask().await?,
+            Some(source) => token::read(source)?,
+            None => token::ask().await?,
         };
         let options = ClientOptions {
             deadline: self.timeout,

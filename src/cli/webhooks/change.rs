@@ -30,13 +30,8 @@ pub struct AddWebhookArgs {
 
 #[derive(Args)]
 pub struct UpdateWebhookArgs {
-    /// Its number, as `list` shows it
-    #[arg(value_name = "ID")]
-    pub id: u64,
     #[command(flatten)]
-    pub api: ApiFlags,
-    #[command(flatten)]
-    pub show: ShowFlags,
+    pub one: OneWebhookArgs,
     /// Where its events go; this also lifts what disables it
     #[arg(long, value_name = "URL", value_parser = url)]
     pub url: Option<String>,
@@ -66,23 +61,15 @@ fn filter(text: &str) -> Result<String, String> {
 }
 
 pub async fn add(args: &AddWebhookArgs) -> Result<ExitCause, CommandFailure> {
-    if args.kinds.has_none() {
+    let kinds = args.kinds.kinds();
+    if kinds.has_none() {
         return Err(CommandFailure::usage(format!(
             "a webhook to {} of no kind would send nothing: say --feeds, --media, --thumbnails, --transcoder, \
              --viewer-connection or --recordings",
             Shown(&args.url)
         )));
     }
-    let webhook = NewWebhook {
-        url: args.url.clone(),
-        is_feed_hooks: args.kinds.feeds.unwrap_or(false),
-        is_recording_hooks: args.kinds.recordings,
-        is_thumbnail_hooks: args.kinds.thumbnails,
-        is_transcoder_hooks: args.kinds.transcoder,
-        is_media_hooks: args.kinds.media,
-        is_viewer_connection_hooks: args.kinds.viewer_connection,
-        filter: args.filter.clone(),
-    };
+    let webhook = NewWebhook::new(args.url.clone(), kinds, args.filter.clone());
     let added = args.api.client().await?.add(&webhook).await?;
     // It is there, whoever reads that.
     let _ = args.show.one(&added);
@@ -93,23 +80,18 @@ pub async fn update(args: &UpdateWebhookArgs) -> Result<ExitCause, CommandFailur
     let filter = args.filter.clone().map(FilterChange::Set);
     let change = WebhookChange {
         url: args.url.clone(),
-        is_feed_hooks: args.kinds.feeds,
-        is_recording_hooks: args.kinds.recordings,
-        is_thumbnail_hooks: args.kinds.thumbnails,
-        is_transcoder_hooks: args.kinds.transcoder,
-        is_media_hooks: args.kinds.media,
-        is_viewer_connection_hooks: args.kinds.viewer_connection,
+        kinds: args.kinds.kinds(),
         filter: filter.or(args.no_filter.then_some(FilterChange::Clear)),
         ..WebhookChange::default()
     };
     if change == WebhookChange::default() {
         return Err(CommandFailure::usage(format!(
             "nothing of webhook {} is to change: say --url, --filter, --no-filter, or a kind such as --media or --media=false",
-            args.id
+            args.one.id
         )));
     }
-    let updated = args.api.client().await?.update(args.id, &change).await?;
-    let _ = args.show.one(&updated);
+    let updated = args.one.api.client().await?.update(args.one.id, &change).await?;
+    let _ = args.one.show.one(&updated);
     Ok(ExitCause::Ok)
 }
 

@@ -2,7 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
-use crate::millicast_api::{Webhook, WebhookType};
+use crate::millicast_api::{Webhook, WebhookKinds, WebhookType};
 
 /// What a webhook sends. `--feeds` turns it on, `--feeds=false` off.
 #[derive(Args)]
@@ -28,17 +28,16 @@ pub struct KindFlags {
 }
 
 impl KindFlags {
-    /// Whether none is turned on.
-    pub fn has_none(&self) -> bool {
-        let flags = [
-            self.feeds,
-            self.recordings,
-            self.thumbnails,
-            self.transcoder,
-            self.media,
-            self.viewer_connection,
-        ];
-        !flags.contains(&Some(true))
+    /// What is said of each.
+    pub fn kinds(&self) -> WebhookKinds {
+        WebhookKinds {
+            feeds: self.feeds,
+            recordings: self.recordings,
+            thumbnails: self.thumbnails,
+            transcoder: self.transcoder,
+            media: self.media,
+            viewer_connection: self.viewer_connection,
+        }
     }
 }
 

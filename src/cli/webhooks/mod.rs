@@ -5,7 +5,6 @@ mod change;
 mod kinds;
 mod remove;
 mod show;
-mod terminal;
 mod test_events;
 mod token;
 

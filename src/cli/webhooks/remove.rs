@@ -1,13 +1,11 @@
 //! A webhook is removed, once somebody has said that it is meant.
 
-use std::io::{self, IsTerminal as _};
-
 use clap::Args;
 use serde_json::json;
 
-use super::{ApiFlags, kinds::sent_by, show::printable, terminal};
+use super::{ApiFlags, kinds::sent_by};
 use crate::{
-    cli::{CommandFailure, ExitCause, out},
+    cli::{CommandFailure, ExitCause, out, printable, terminal},
     millicast_api::Webhook,
 };
 
@@ -28,10 +26,10 @@ pub struct RemoveWebhookArgs {
 
 pub async fn run(args: &RemoveWebhookArgs) -> Result<ExitCause, CommandFailure> {
     let id = args.id;
-    if !args.yes && !io::stdin().is_terminal() {
-        return Err(CommandFailure::usage(format!(
+    if !args.yes {
+        terminal::somebody_is_there(format!(
             "webhook {id} would be gone for good, and nobody can be asked here: say --yes"
-        )));
+        ))?;
     }
     let client = args.api.client().await?;
     if !args.yes && !is_meant(&client.webhook(id).await?).await {
@@ -48,11 +46,10 @@ pub async fn run(args: &RemoveWebhookArgs) -> Result<ExitCause, CommandFailure> 
 
 async fn is_meant(webhook: &Webhook) -> bool {
     let question = format!(
-        "Webhook {} to {}, which sends {}, will be gone for good. Remove it? [y/N]",
+        "Webhook {} to {}, which sends {}, will be gone for good. Remove it?",
         webhook.id,
         printable(&webhook.url),
         sent_by(webhook)
     );
-    let answer = terminal::ask(&question).await;
-    answer.is_ok_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes"))
+    terminal::says_yes(&question).await
 }

@@ -6,7 +6,10 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use super::kinds::sent_by;
-use crate::{cli::out, millicast_api::Webhook};
+use crate::{
+    cli::{out, printable},
+    millicast_api::Webhook,
+};
 
 /// In the place of a secret. It is not base64, so that nothing takes it for one.
 const MASK: &str = "********";
@@ -141,10 +144,4 @@ fn table(rows: &[[String; 6]]) -> String {
         text.push('\n');
     }
     text
-}
-
-/// What the API has may hold what would change the terminal.
-pub fn printable(text: &str) -> String {
-    let shown = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c });
-    shown.collect()
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::support::{forebay::kafka_route, kafka::set_topic};
+use crate::support::{forebay::kafka_route, kafka::set_topic, terminal::TestTerminal};
 
 /// Of these every tenth is too large for the topic.
 const EVENTS: usize = 400;
@@ -149,6 +149,14 @@ async fn dead_letters_are_discarded_only_when_it_is_meant() {
         .run(&["dead-letters", "discard", "--stream", "ZG6NWV/stream-0"])
         .assert(64);
     assert!(asked.stderr.contains("--yes"), "{}", asked.stderr);
+    assert_eq!(letters_kept(&forebay), EVENTS as f64 / 10.0);
+    let terminal = TestTerminal::open();
+    let command = bench.command(&["dead-letters", "discard", "--stream", "ZG6NWV/stream-0"]);
+    let asked = terminal.start(command, "Discard them? [y/N]");
+    terminal.type_in("n\n");
+    let (code, told) = asked.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("nothing was discarded"), "{told}");
     assert_eq!(letters_kept(&forebay), EVENTS as f64 / 10.0);
     let said = bench
         .run(&["dead-letters", "discard", "--stream", "ZG6NWV/stream-0", "--yes"])

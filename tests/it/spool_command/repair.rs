@@ -6,7 +6,7 @@ use rdkafka::{mocking::MockCluster, producer::DefaultProducerContext};
 use serde_json::json;
 
 use super::*;
-use crate::support::kafka;
+use crate::support::{kafka, terminal::TestTerminal};
 
 /// A Kafka in this process.
 fn cluster() -> MockCluster<'static, DefaultProducerContext> {
@@ -63,6 +63,15 @@ fn a_repaired_spool_publishes_all_that_was_intact_and_nothing_that_was_settled()
     assert_eq!(unasked.code, Some(64), "{}{}", unasked.stdout, unasked.stderr);
     assert!(unasked.stderr.contains("--yes") && beside(setup.spool()).is_empty());
     let damaged = files(setup.spool());
+    let terminal = TestTerminal::open();
+    let mut command = program::forebay();
+    command.args(["spool", "repair", setup.spool().to_str().unwrap()]);
+    let asked = terminal.start(command, "[y/N]");
+    terminal.type_in("no\n");
+    let (code, told) = asked.end();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("not confirmed: nothing was changed"), "{told}");
+    assert!(beside(setup.spool()).is_empty() && files(setup.spool()) == damaged);
     let said = in_json("repair", setup.spool(), &["--yes"]);
     assert_eq!(said.code, Some(0), "{}{}", said.stdout, said.stderr);
     let repaired = said.lines.last().unwrap();

@@ -248,14 +248,17 @@ fn a_token_comes_from_a_variable_or_a_file_and_never_from_an_argument() {
             &format!("base64:{MISPLACED}"),
             "--token: expected env:NAME or file:PATH",
         ),
-        ("env:NOT_THERE", "--token env:NOT_THERE: environment variable not found"),
+        (
+            "env:NOT_THERE",
+            "--token env:NOT_THERE: the environment variable is not set",
+        ),
         (
             "file:/not/there",
             "--token file:/not/there: cannot be read: No such file",
         ),
         (&file("empty", " \n"), "empty: it goes in as the dashboard shows it"),
         (&file("two", &format!("{MISPLACED}\n{MISPLACED}\n")), "has white space"),
-        (&file("long", &"x".repeat(70_000)), "larger than 65536 bytes"),
+        (&file("long", &"x".repeat(2 << 20)), "larger than 1048576 bytes"),
     ] {
         let said = list(&["--token", token]).assert(64).stderr;
         assert!(said.contains(told) && !said.contains(MISPLACED), "{said}");

@@ -1,96 +1,13 @@
 //! What is asked of a person at a terminal: a token, which is not shown, and whether a removal is meant.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::{fd::OwnedFd, unix::fs::OpenOptionsExt as _},
-    process::{Child, Stdio},
-};
-
-use rustix::{
-    fs::OFlags,
-    process::{Pid, Signal, kill_process},
-    pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, tcgetattr},
-};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use super::{
     command,
     provider::{FakeProvider, PlannedAnswer},
 };
-use crate::support::{program::Program, secrets::API_TOKEN};
-
-/// A terminal, and the keyboard before it.
-struct TestTerminal {
-    person: File,
-    program: File,
-}
-
-impl TestTerminal {
-    fn open() -> Self {
-        let person: OwnedFd = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&person).unwrap();
-        unlockpt(&person).unwrap();
-        let path = ptsname(&person, Vec::new()).unwrap();
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .custom_flags(OFlags::NOCTTY.bits() as i32);
-        Self {
-            person: person.into(),
-            program: options.open(path.to_str().unwrap()).unwrap(),
-        }
-    }
-
-    /// Starts a command at it, and waits until it has asked.
-    fn start(&self, mut command: Program, question: &str) -> AskedProgram {
-        let mut child = command.spawn_with(Stdio::from(self.program.try_clone().unwrap()));
-        let mut stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut said = String::new();
-        while !said.contains(question) {
-            assert_ne!(stderr.read_line(&mut said).unwrap(), 0, "it did not ask: {said}");
-        }
-        AskedProgram { child, stderr, said }
-    }
-
-    fn type_in(&self, text: &str) {
-        (&self.person).write_all(text.as_bytes()).unwrap();
-    }
-
-    /// All that it has shown.
-    fn shown(&self) -> String {
-        (&self.program).write_all(b"the end").unwrap();
-        let mut shown = Vec::new();
-        while !shown.ends_with(b"the end") {
-            let mut byte = [0];
-            (&self.person).read_exact(&mut byte).unwrap();
-            shown.push(byte[0]);
-        }
-        String::from_utf8(shown).unwrap()
-    }
-
-    fn shows_what_is_typed(&self) -> bool {
-        tcgetattr(&self.program).unwrap().local_modes.contains(LocalModes::ECHO)
-    }
-}
-
-struct AskedProgram {
-    child: Child,
-    stderr: BufReader<std::process::ChildStderr>,
-    said: String,
-}
-
-impl AskedProgram {
-    /// Its exit code, and all that it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        self.stderr.read_to_string(&mut self.said).unwrap();
-        let output = self.child.wait_with_output().unwrap();
-        let said = self.said + &String::from_utf8(output.stdout).unwrap();
-        (output.status.code(), said)
-    }
-}
+use crate::support::{secrets::API_TOKEN, terminal::TestTerminal};
 
 #[test]
 fn a_token_is_asked_for_and_not_shown() {
